@@ -1,0 +1,153 @@
+"""The conversion engine: a table of rows, read forwards to load and backwards to export."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import einops
+import flax.traverse_util
+import jax
+import numpy as np
+
+from memcomp.errors import InputError
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One weight: where it lives in both layouts, and how its axes move.
+
+    Attributes:
+      hf: name in the Hugging Face file; `{i}` stands for the layer number.
+      ours: path in our tree; rows with `{i}` are stacked over layers there.
+      axes: einops pattern, their layout -> ours. Read backwards it is the export.
+    """
+
+    hf: str
+    ours: str
+    axes: str
+
+    @property
+    def stacked(self) -> bool:
+        """Whether our array has a leading axis of layers."""
+        return "{i}" in self.hf
+
+    def names(self, num_layers: int) -> list[str]:
+        """The names in the file, in the order of the layers."""
+        if not self.stacked:
+            return [self.hf]
+        return [self.hf.format(i=i) for i in range(num_layers)]
+
+    def hf_shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape that every tensor of this row has in the file."""
+        left = self.axes.split("->")[0]
+        groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
+        letters = [(group or single).split() for group, single in groups]
+        return tuple(int(np.prod([sizes[c] for c in group])) for group in letters)
+
+
+class Tensors(Protocol):
+    """Named tensors that are read one at a time, such as an open safetensors file."""
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor by its name."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype of the file."""
+        ...
+
+
+def from_hf(
+    tensors: Tensors,
+    table: Sequence[Row],
+    sizes: Mapping[str, int],
+    expected: Params,
+    *,
+    dtype: Any,
+    ignored: Iterable[str] = (),
+    place: Callable[[str, np.ndarray], jax.Array],
+) -> Params:
+    """Our parameters from a Hugging Face file, one weight at a time.
+
+    Host memory holds one weight (stacked over layers) beside what `place` keeps.
+
+    Args:
+      tensors: what the file holds.
+      table: the family's rows; those whose `ours` is not in `expected` are switched off
+        by the config and must not be in the file either.
+      sizes: size of every letter of the patterns, and `layers`.
+      expected: tree of `jax.ShapeDtypeStruct` that is to be filled.
+      dtype: dtype of the result.
+      ignored: regular expressions of names that may be in the file and are not read.
+      place: called with our path and the array in `dtype`; puts it on the devices.
+
+    Raises:
+      InputError: names missing from the file, names without a row, parameters without a
+        row, or shapes that differ: all of them in one message.
+    """
+    wanted = flax.traverse_util.flatten_dict(expected, sep="/")
+    rows = [row for row in table if row.ours in wanted]
+    _check(tensors.shapes(), rows, sizes, wanted, ignored)
+    params = {}
+    for row in rows:
+        path, shape = row.ours, wanted[row.ours].shape
+        array = np.empty(shape, dtype)
+        for i, name in enumerate(row.names(sizes["layers"])):
+            moved = _rearrange(tensors.read(name), row.axes, sizes)
+            array[i if row.stacked else ...] = moved.astype(dtype)
+        params[path] = place(path, array)
+        del array
+    return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+def to_hf(
+    params: Params, table: Sequence[Row], sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """The tensors of a Hugging Face file, by name: `from_hf` read backwards."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    tensors = {}
+    for row in table:
+        if row.ours not in flat:
+            continue
+        ours = np.asarray(flat[row.ours])
+        left, right = row.axes.split("->")
+        backwards = f"{right} -> {left}"
+        for i, name in enumerate(row.names(sizes["layers"])):
+            tensor = _rearrange(ours[i] if row.stacked else ours, backwards, sizes)
+            tensors[name] = np.ascontiguousarray(tensor)
+    return tensors
+
+
+def _rearrange(tensor: np.ndarray, pattern: str, sizes: Mapping[str, int]) -> np.ndarray:
+    letters = {c: sizes[c] for c in re.findall(r"[a-z]", pattern)}
+    return einops.rearrange(tensor, pattern, **letters)
+
+
+def _check(found, rows, sizes, wanted, ignored) -> None:
+    problems = []
+    shapes = {
+        name: row.hf_shape(sizes) for row in rows for name in row.names(sizes["layers"])
+    }
+    if missing := [name for name in shapes if name not in found]:
+        problems.append(f"missing from the file: {', '.join(missing)}")
+    skip = [re.compile(pattern) for pattern in ignored]
+    extra = [
+        name
+        for name in found
+        if name not in shapes and not any(p.fullmatch(name) for p in skip)
+    ]
+    if extra:
+        problems.append(f"not a weight of this model: {', '.join(extra)}")
+    if lost := sorted(set(wanted) - {row.ours for row in rows}):
+        problems.append(f"without a row in the table: {', '.join(lost)}")
+    for name, shape in shapes.items():
+        if name in found and tuple(found[name]) != shape:
+            problems.append(f"{name} is {list(found[name])}, expected {list(shape)}")
+    if problems:
+        raise InputError(
+            "the weights do not fit the model that config.json describes; "
+            f"check that both are of the same checkpoint ({'; '.join(problems)})"
+        )

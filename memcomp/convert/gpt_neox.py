@@ -1,0 +1,104 @@
+"""GPT-NeoX and Pythia checkpoints in Hugging Face layout.
+
+Letters: v vocabulary, d model width, n heads, h head width, f MLP width, c = 3, the q, k,
+v slot. Hugging Face groups the fused kernel by head first, then slot.
+"""
+
+from typing import Any
+
+from memcomp.convert.engine import Row
+from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
+from memcomp.errors import InputError
+from memcomp.models.gpt_neox import ACTIVATIONS, GPTNeoX, GPTNeoXConfig
+
+MODEL = GPTNeoX
+
+_LAYER = "gpt_neox.layers.{i}."
+_ATTN = _LAYER + "attention."
+# fmt: off
+TABLE = (
+    Row("gpt_neox.embed_in.weight", "embedding", "v d -> v d"),
+    Row(_LAYER + "input_layernorm.weight", "layers/attn_norm/scale", "d -> d"),
+    Row(_LAYER + "input_layernorm.bias", "layers/attn_norm/bias", "d -> d"),
+    Row(_ATTN + "query_key_value.weight", "layers/attn/qkv/kernel", "(n c h) d -> d c n h"),
+    Row(_ATTN + "query_key_value.bias", "layers/attn/qkv/bias", "(n c h) -> c n h"),
+    Row(_ATTN + "dense.weight", "layers/attn/out/kernel", "d (n h) -> n h d"),
+    Row(_ATTN + "dense.bias", "layers/attn/out/bias", "d -> d"),
+    Row(_LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale", "d -> d"),
+    Row(_LAYER + "post_attention_layernorm.bias", "layers/mlp_norm/bias", "d -> d"),
+    Row(_LAYER + "mlp.dense_h_to_4h.weight", "layers/mlp/up/kernel", "f d -> d f"),
+    Row(_LAYER + "mlp.dense_h_to_4h.bias", "layers/mlp/up/bias", "f -> f"),
+    Row(_LAYER + "mlp.dense_4h_to_h.weight", "layers/mlp/down/kernel", "d f -> f d"),
+    Row(_LAYER + "mlp.dense_4h_to_h.bias", "layers/mlp/down/bias", "d -> d"),
+    Row("gpt_neox.final_layer_norm.weight", "final_norm/scale", "d -> d"),
+    Row("gpt_neox.final_layer_norm.bias", "final_norm/bias", "d -> d"),
+    Row("embed_out.weight", "head", "v d -> v d"),
+)
+# fmt: on
+
+
+def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
+    """Buffers that older checkpoints store next to the weights, and a tied head."""
+    buffers = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
+    tied = (r"embed_out\.weight",) if config.tied_embeddings else ()
+    return (buffers, *tied)
+
+
+def config_from_hf(hf: Any) -> GPTNeoXConfig:
+    """Our config from a `transformers.GPTNeoXConfig`."""
+    if hf.hidden_act not in ACTIVATIONS:
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise InputError(
+            f"gpt_neox with hidden_act {hf.hidden_act!r}: only {known} are known"
+        )
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
+    return GPTNeoXConfig(
+        vocab_size=hf.vocab_size,
+        num_layers=hf.num_hidden_layers,
+        d_model=hf.hidden_size,
+        d_mlp=hf.intermediate_size,
+        num_heads=hf.num_attention_heads,
+        head_dim=head_dim,
+        max_positions=hf.max_position_embeddings,
+        rotary=rotary_from_hf(hf, int(head_dim * fraction)),
+        norm_eps=hf.layer_norm_eps,
+        activation=hf.hidden_act,
+        parallel_residual=hf.use_parallel_residual,
+        attention_bias=hf.attention_bias,
+        tied_embeddings=hf.tie_word_embeddings,
+    )
+
+
+def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "hidden_act": config.activation,
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_mlp,
+        "num_attention_heads": config.num_heads,
+        "max_position_embeddings": config.max_positions,
+        "layer_norm_eps": config.norm_eps,
+        "use_parallel_residual": config.parallel_residual,
+        "attention_bias": config.attention_bias,
+        "tie_word_embeddings": config.tied_embeddings,
+        "rotary_pct": config.rotary.dim / config.head_dim,
+        **rotary_to_hf(config.rotary),
+    }
+
+
+def sizes(config: GPTNeoXConfig) -> dict[str, int]:
+    """Size of each letter of the table, and the number of layers."""
+    return {
+        "layers": config.num_layers,
+        "v": config.vocab_size,
+        "d": config.d_model,
+        "n": config.num_heads,
+        "h": config.head_dim,
+        "f": config.d_mlp,
+        "c": 3,
+    }

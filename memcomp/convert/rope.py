@@ -1,0 +1,51 @@
+"""Rotary settings of Hugging Face configs to ours and back."""
+
+from typing import Any
+
+from memcomp.errors import InputError
+from memcomp.nn.rotary import SCALINGS, Rotary
+
+
+def rotary_from_hf(hf: Any, dim: int) -> Rotary:
+    """Our `Rotary` from the `rope_parameters` of a transformers config.
+
+    Args:
+      hf: a transformers config; version 5 fills `rope_parameters` from the older
+        `rope_theta` and `rope_scaling` entries of config.json.
+      dim: how many dimensions of a head are rotated.
+
+    Raises:
+      InputError: a kind of scaling that is not known.
+    """
+    given = dict(hf.rope_parameters)
+    scaling = given.get("rope_type", "default")
+    if scaling not in SCALINGS:
+        raise InputError(
+            f"rope scaling {scaling!r} is not known; known are {', '.join(SCALINGS)}"
+        )
+    theta = float(given["rope_theta"])
+    if scaling == "default":
+        return Rotary(dim, theta)
+    original = given.get("original_max_position_embeddings") or hf.max_position_embeddings
+    return Rotary(
+        dim=dim,
+        theta=theta,
+        scaling=scaling,
+        factor=float(given["factor"]),
+        low_freq_factor=float(given.get("low_freq_factor", 1.0)),
+        high_freq_factor=float(given.get("high_freq_factor", 1.0)),
+        original_positions=int(original),
+    )
+
+
+def rotary_to_hf(rotary: Rotary) -> dict[str, Any]:
+    """Entries of config.json in the form that transformers 4 and 5 both read."""
+    entries: dict[str, Any] = {"rope_theta": rotary.theta}
+    if rotary.scaling != "default":
+        scaling: dict[str, Any] = {"rope_type": rotary.scaling, "factor": rotary.factor}
+        if rotary.scaling == "llama3":
+            scaling["low_freq_factor"] = rotary.low_freq_factor
+            scaling["high_freq_factor"] = rotary.high_freq_factor
+            scaling["original_max_position_embeddings"] = rotary.original_positions
+        entries["rope_scaling"] = scaling
+    return entries

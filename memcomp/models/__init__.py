@@ -1,0 +1,1 @@
+"""Language models in Flax linen, one file a family; none imports another."""

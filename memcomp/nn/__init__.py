@@ -1,0 +1,1 @@
+"""Blocks that language models share."""

@@ -1,0 +1,156 @@
+"""Cross-entropy over a large vocabulary without the [T V] array of logits.
+
+Letters: T tokens, D d_model, V vocabulary, C a chunk of the vocabulary.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+MASKED = -1e30  # finite: the first chunk may hold nothing but the target
+
+
+class TokenScores(NamedTuple):
+    """How well each token is predicted.
+
+    Attributes:
+      loss: -log p(target), in nats.
+      margin: logit of the target minus the best other logit; the token is right where
+        it is positive (a tie is wrong). No gradient flows through it.
+    """
+
+    loss: Float[Array, "T"]
+    margin: Float[Array, "T"]
+
+
+class _Others(NamedTuple):
+    """Running sums over all tokens but the target: an attention over the vocabulary.
+
+    Attributes:
+      peak: largest logit so far.
+      total: sum of exp(logit - peak).
+      vector: sum of exp(logit - peak) times the unembedding row; [T 0] if not wanted.
+    """
+
+    peak: Float[Array, "T"]
+    total: Float[Array, "T"]
+    vector: Float[Array, "T _"]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def token_scores(
+    hidden: Float[Array, "T D"],
+    unembedding: Float[Array, "V D"],
+    targets: Int[Array, "T"],
+    chunk: int = 8192,
+) -> TokenScores:
+    """Loss and margin of every target under `softmax(hidden @ unembedding.T)`.
+
+    The vocabulary is read in chunks of `chunk` rows, so that memory is O(T chunk). The
+    gradient to `hidden` is the expected unembedding row minus the target's; it falls out
+    of the same pass as an online softmax whose values are the rows themselves, so that
+    nothing is computed twice. With q the softmax over the wrong tokens alone, it is
+
+        p(wrong) * (sum_v q_v w_v - w_target),
+
+    a form that keeps its relative precision when p(wrong) is tiny, where
+    `softmax - onehot` has lost all digits.
+
+    Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
+      of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
+    """
+    scores, _, _ = _score(hidden, unembedding, targets, chunk, want_vector=False)
+    return scores
+
+
+def _score(hidden, unembedding, targets, chunk, want_vector):
+    """Scores, the sums over the other tokens, and log p(other) - log p(target)."""
+    rows = jnp.take(unembedding, targets, axis=0)
+    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
+    target_logit = jnp.einsum("td,td->t", hidden, rows, preferred_element_type=accumulate)
+
+    def add(others: _Others, weights: Float[Array, "C D"], offset) -> _Others:
+        logits = _other_logits(hidden, weights, targets - offset)
+        peak = jnp.maximum(others.peak, jnp.max(logits, axis=-1))
+        shrink = jnp.exp(others.peak - peak)
+        exps = jnp.exp(logits - peak[:, None])
+        vector = others.vector
+        if want_vector:
+            vector = vector * shrink[:, None] + jnp.einsum(
+                "tc,cd->td",
+                exps.astype(weights.dtype),
+                weights,
+                preferred_element_type=accumulate,
+            )
+        return _Others(peak, others.total * shrink + exps.sum(axis=-1), vector)
+
+    T, D = hidden.shape
+    start = _Others(
+        jnp.full((T,), MASKED, accumulate),
+        jnp.zeros((T,), accumulate),
+        jnp.zeros((T, D if want_vector else 0), accumulate),
+    )
+    others = _over_chunks(add, start, unembedding, chunk)
+    log_odds = others.peak + jnp.log(others.total) - target_logit
+    scores = TokenScores(jax.nn.softplus(log_odds), target_logit - others.peak)
+    return scores, others, log_odds
+
+
+def _other_logits(hidden, weights, targets) -> Float[Array, "T C"]:
+    """Logits of a chunk, the target's masked out; `targets` count from its first row."""
+    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
+    logits = jnp.einsum("td,cd->tc", hidden, weights, preferred_element_type=accumulate)
+    is_target = jnp.arange(weights.shape[0])[None, :] == targets[:, None]
+    return jnp.where(is_target, MASKED, logits)
+
+
+def _over_chunks(step, carry, unembedding, chunk):
+    """`step(carry, rows, offset)` over all chunks of rows, the last one may be shorter."""
+    V = unembedding.shape[0]
+    if V <= chunk:
+        return step(carry, unembedding, 0)
+    whole = V // chunk
+
+    def body(carry, offset):
+        rows = jax.lax.dynamic_slice_in_dim(unembedding, offset, chunk)
+        return step(carry, rows, offset), None
+
+    carry, _ = jax.lax.scan(body, carry, jnp.arange(whole) * chunk)
+    if V % chunk:
+        carry = step(carry, unembedding[whole * chunk :], whole * chunk)
+    return carry
+
+
+def _forward(hidden, unembedding, targets, chunk):
+    scores, others, log_odds = _score(hidden, unembedding, targets, chunk, want_vector=True)
+    wrong = jax.nn.sigmoid(log_odds)
+    rows = jnp.take(unembedding, targets, axis=0).astype(others.vector.dtype)
+    grad = wrong[:, None] * (others.vector / others.total[:, None] - rows)
+    log_normaliser = others.peak + jnp.log(others.total)
+    return scores, (grad, hidden, unembedding, targets, wrong, log_normaliser)
+
+
+def _backward(chunk, residuals, cotangents):
+    grad, hidden, unembedding, targets, wrong, log_normaliser = residuals
+    scale = cotangents.loss
+    grad_hidden = (grad * scale[:, None]).astype(hidden.dtype)
+    # The gradient to the rows: dead code, and removed, wherever the LM is frozen.
+    push = scale * wrong
+    accumulate = push.dtype
+
+    def step(total, weights, offset):
+        logits = _other_logits(hidden, weights, targets - offset)
+        probs = push[:, None] * jnp.exp(logits - log_normaliser[:, None])
+        rows = jnp.einsum("tc,td->cd", probs, hidden, preferred_element_type=accumulate)
+        return jax.lax.dynamic_update_slice_in_dim(total, rows, offset, 0)
+
+    zeros = jnp.zeros(unembedding.shape, accumulate)
+    total = _over_chunks(step, zeros, unembedding, chunk)
+    total = total.at[targets].add(-push[:, None] * hidden.astype(accumulate))
+    return grad_hidden, total.astype(unembedding.dtype), None
+
+
+token_scores.defvjp(_forward, _backward)

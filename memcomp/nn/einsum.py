@@ -1,0 +1,42 @@
+"""Linear maps as einsums whose kernels name their axes."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Einsum(nn.Module):
+    """`einsum(equation, x, kernel)`, plus a bias over the last `bias_ndim` outputs.
+
+    Attributes:
+      equation: einsum equation of `x` and `kernel`.
+      shape: shape of `kernel`.
+      axes: logical axis of each kernel dimension, a name in `sharding.RULES`.
+      bias_ndim: how many trailing output dimensions the bias has; 0 for no bias. They
+        must be kernel dimensions.
+      init_std: standard deviation of the normal that new kernels are drawn from.
+    """
+
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    bias_ndim: int = 0
+    init_std: float = 0.02
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        normal = nn.initializers.normal(self.init_std)
+        kernel = self.param(
+            "kernel", nn.with_logical_partitioning(normal, self.axes), self.shape
+        )
+        y = jnp.einsum(self.equation, x, kernel)
+        if self.bias_ndim:
+            operands, output = self.equation.split("->")
+            letters = operands.split(",")[1]
+            dims = [letters.index(c) for c in output[-self.bias_ndim :]]
+            zeros = nn.with_logical_partitioning(
+                nn.initializers.zeros, tuple(self.axes[d] for d in dims)
+            )
+            bias = self.param("bias", zeros, tuple(self.shape[d] for d in dims))
+            y = y + jnp.broadcast_to(bias, y.shape)
+        return y

@@ -1,0 +1,107 @@
+"""Rotary position embedding, with the published ways to scale it to longer contexts."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """How positions turn into angles.
+
+    Attributes:
+      dim: how many leading dimensions of a head are rotated (R); even.
+      theta: base of the geometric series of wavelengths.
+      scaling: "default", "linear", "dynamic" or "llama3".
+      factor: by how much the context is stretched ("linear", "dynamic", "llama3").
+      low_freq_factor: "llama3": wavelengths longer than `original_positions` over this
+        are stretched in full.
+      high_freq_factor: "llama3": wavelengths shorter than `original_positions` over this
+        are left alone.
+      original_positions: the context length before scaling ("dynamic", "llama3").
+
+    Source: Su et al. 2021, arXiv:2104.09864; Chen et al. 2023, arXiv:2306.15595 (linear);
+      Peng et al. 2023, arXiv:2309.00071, appendix (dynamic NTK); Llama 3.1 (llama3).
+    """
+
+    dim: int
+    theta: float = 10_000.0
+    scaling: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 1.0
+    original_positions: int = 0
+
+
+def inverse_frequencies(rotary: Rotary, length: int) -> np.ndarray:
+    """Float32 [R/2]: radians per position of each rotated pair.
+
+    Args:
+      length: number of positions in use; only "dynamic" scaling looks at it, and only
+        beyond `original_positions`.
+    """
+    return _SCALINGS[rotary.scaling](rotary, length)
+
+
+def rotary_table(
+    rotary: Rotary, positions: Int[Array, "*B T"], length: int
+) -> tuple[Float[Array, "*B T half"], Float[Array, "*B T half"]]:
+    """Cosines and sines in float32 of every position's angles, for `rotate`."""
+    frequencies = jnp.asarray(inverse_frequencies(rotary, length))
+    angles = jnp.einsum("...t,r->...tr", positions.astype(jnp.float32), frequencies)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "*B T N H"],
+    table: tuple[Float[Array, "*#B T half"], Float[Array, "*#B T half"]],
+) -> Float[Array, "*B T N H"]:
+    """`x` with dimension i and i + R/2 of each head turned by the angle of its position.
+
+    The halves layout is that of Hugging Face checkpoints. Dimensions past R are kept.
+    """
+    cos, sin = (t[..., None, :] for t in table)  # one head axis, shared by all heads
+    half = cos.shape[-1]
+    x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    a, b, rest = x32[..., :half], x32[..., half : 2 * half], x[..., 2 * half :]
+    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
+
+
+def _plain(rotary: Rotary, length: int) -> np.ndarray:
+    exponents = np.arange(0, rotary.dim, 2, dtype=np.float32) / rotary.dim
+    return (1.0 / np.float32(rotary.theta) ** exponents).astype(np.float32)
+
+
+def _linear(rotary: Rotary, length: int) -> np.ndarray:
+    return _plain(rotary, length) / np.float32(rotary.factor)
+
+
+def _dynamic(rotary: Rotary, length: int) -> np.ndarray:
+    length = max(length, rotary.original_positions)
+    stretch = rotary.factor * length / rotary.original_positions - (rotary.factor - 1)
+    theta = rotary.theta * stretch ** (rotary.dim / (rotary.dim - 2))
+    return _plain(dataclasses.replace(rotary, theta=theta), length)
+
+
+def _llama3(rotary: Rotary, length: int) -> np.ndarray:
+    frequencies = _plain(rotary, length)
+    wavelengths = 2 * math.pi / frequencies
+    turns = rotary.original_positions / wavelengths
+    keep = (turns - rotary.low_freq_factor) / (
+        rotary.high_freq_factor - rotary.low_freq_factor
+    )
+    keep = np.clip(keep, 0.0, 1.0).astype(np.float32)
+    return (1 - keep) * frequencies / np.float32(rotary.factor) + keep * frequencies
+
+
+_SCALINGS = {
+    "default": _plain,
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "llama3": _llama3,
+}
+SCALINGS = tuple(_SCALINGS)
