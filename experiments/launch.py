@@ -1,4 +1,4 @@
-"""How every script starts: flags in, one config, one sentence and status 2 for bad input."""
+"""How every script starts: flags in, one config; one sentence for bad input."""
 
 import pathlib
 import sys
@@ -29,7 +29,7 @@ def launch(
     def run(argv: list[str]) -> None:
         if len(argv) > 1:
             raise InputError(
-                f"{argv[1]!r} is not a flag; flags begin with --config or --workdir"
+                f"{argv[1]!r} is no flag; give --config, --config.x=y or --workdir"
             )
         main(config.value, WORKDIR.value)
 

@@ -1,0 +1,1 @@
+"""How much text fits into the input vectors of a language model?"""

@@ -111,9 +111,11 @@ def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def save_checkpoint(
-    folder: pathlib.Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, object]
+    folder: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, object],
 ) -> None:
-    """Writes `model.safetensors` and `config.json`, as `Checkpoint` and transformers read."""
+    """Writes model.safetensors and config.json, for `Checkpoint` and transformers."""
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(dict(tensors), folder / SINGLE, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

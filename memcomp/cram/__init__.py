@@ -1,0 +1,1 @@
+"""Cramming: free input vectors, optimised until a frozen LM reproduces a text."""

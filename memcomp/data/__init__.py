@@ -1,0 +1,1 @@
+"""Texts to compress and windows to train on."""

@@ -1,0 +1,1 @@
+"""What a memory holds: decoding, records, tables and figures."""
