@@ -1,0 +1,43 @@
+"""`cram`: texts in, memories out, in one call and in host memory."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.pool import CramResult, advance_all
+from memcomp.data.texts import tokenize
+from memcomp.lm import LanguageModel
+
+
+def cram(
+    lm: LanguageModel,
+    texts: Sequence[str | np.ndarray],
+    cfg: CramConfig = CramConfig(),  # noqa: B008  frozen
+) -> list[CramResult]:
+    """The result of each text, in the order given.
+
+    For runs that are stored and can be stopped, see `evaluation.runs.run_cramming`.
+
+    Args:
+      lm: the frozen language model.
+      texts: strings, or arrays of token ids.
+      cfg: what to cram and how.
+
+    Raises:
+      InputError: a text that is empty, shorter than `cfg.num_tokens` or too long for the
+        LM, or a loss that is not finite.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063.
+    """
+    found = tokenize(
+        lm.tokenizer,
+        texts,
+        num_tokens=cfg.num_tokens,
+        protocol=cfg.protocol,
+        vocab_size=lm.config.vocab_size,
+    )
+    results = {}
+    for finished, _ in advance_all(lm, found, cfg):
+        results |= {result.text_id: result for result in finished}
+    return [results[text.text_id] for text in found]

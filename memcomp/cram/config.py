@@ -1,0 +1,78 @@
+"""`CramConfig`: what to cram and how, as a frozen dataclass."""
+
+import dataclasses
+
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.errors import InputError
+
+PROTOCOLS = ("strict", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class CramConfig:
+    """What to cram, and how.
+
+    Attributes:
+      num_tokens: each text is cut to this many tokens; None for whole texts.
+      num_memory: input vectors a text (M).
+      recipe: a key of `RECIPES`, or a `Recipe` of your own.
+      max_steps: gradient evaluations a text at the most; None for the recipe's.
+      patience: evaluations without a new best accuracy; None for the recipe's.
+      margin: in logits, see `Recipe`; None for the recipe's.
+      protocol: "strict": all T tokens are predicted from memory. "reference": the first
+        token is given and not scored.
+      seed: of the initial memories; text i uses `fold_in(seed, i)`.
+      batch_size: texts in flight at a time.
+      steps_per_chunk: steps between two looks of the host, in one jitted call.
+      vocab_chunk: rows of the vocabulary whose logits exist at a time.
+
+    Raises:
+      InputError: a value out of its range.
+    """
+
+    num_tokens: int | None = 32
+    num_memory: int = 1
+    recipe: str | Recipe = "default"
+    max_steps: int | None = None
+    patience: int | None = None
+    margin: float | None = None
+    protocol: str = "strict"
+    seed: int = 0
+    batch_size: int = 16
+    steps_per_chunk: int = 50
+    vocab_chunk: int = 8192
+
+    def __post_init__(self):
+        at_least_one = ["num_memory", "batch_size", "steps_per_chunk", "vocab_chunk"]
+        if self.num_tokens is not None:
+            at_least_one.append("num_tokens")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.protocol not in PROTOCOLS:
+            raise InputError(
+                f"protocol {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"
+            )
+        if self.protocol == "reference" and self.num_tokens == 1:
+            raise InputError(
+                "num_tokens is 1; the reference protocol gives the first token, so that "
+                "at least 2 are needed"
+            )
+        if isinstance(self.recipe, str) and self.recipe not in RECIPES:
+            raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
+        self.resolved_recipe()  # its own ranges are checked where it is made
+
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with what this config says of its own put in."""
+        recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
+        given = {
+            name: getattr(self, name)
+            for name in ("max_steps", "patience", "margin")
+            if getattr(self, name) is not None
+        }
+        return dataclasses.replace(recipe, **given)
+
+    @property
+    def num_given(self) -> int:
+        """How many leading tokens are given and not scored."""
+        return 1 if self.protocol == "reference" else 0

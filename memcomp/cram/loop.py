@@ -1,0 +1,181 @@
+"""The cramming loop on the device: measure, keep what scored best, step.
+
+Everything is written for one text; `vmap` adds the batch and `scan` a chunk of steps.
+"""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.objective import mean_over, memory_scores, scored_positions
+from memcomp.cram.recipe import initial_memory, optimizer
+
+
+@flax.struct.dataclass
+class CramState:
+    """One text in flight; with a leading axis B, a batch of them.
+
+    Attributes:
+      memory: the vectors that are measured next, float32.
+      opt_state: of the optimiser, for this text alone.
+      best_memory: the vectors that scored `best_accuracy` and `best_loss`; measured
+        before the update, never one update later.
+      best_accuracy: share of the scored tokens that were right.
+      best_loss: mean nats a scored token, of `best_memory`.
+      best_margin: smallest margin in logits of a scored token, of `best_memory`.
+      min_loss: smallest mean loss of any step, which the reference protocol reports.
+      stale: evaluations since the last new best accuracy.
+      step: evaluations so far.
+      done: nothing of this text changes any more.
+    """
+
+    memory: Float[Array, "*B M D"]
+    opt_state: optax.OptState
+    best_memory: Float[Array, "*B M D"]
+    best_accuracy: Float[Array, "*B"]
+    best_loss: Float[Array, "*B"]
+    best_margin: Float[Array, "*B"]
+    min_loss: Float[Array, "*B"]
+    stale: Int[Array, "*B"]
+    step: Int[Array, "*B"]
+    done: Bool[Array, "*B"]
+
+
+def init_state(
+    text_id: Int[Array, ""], params: Any, *, module: Any, cfg: CramConfig
+) -> CramState:
+    """The state of a text before its first step; a function of seed and text alone."""
+    recipe = cfg.resolved_recipe()
+    key = jax.random.fold_in(jax.random.key(cfg.seed), text_id)
+    # The scale of what the first layer sees, which in some families is not the table.
+    embedding = module.apply(
+        {"params": params}, jnp.arange(module.config.vocab_size)[None], method="embed"
+    )[0]
+    memory = initial_memory(key, cfg.num_memory, embedding, recipe)
+    return CramState(
+        memory=memory,
+        opt_state=optimizer(recipe).init(memory),
+        best_memory=memory,
+        best_accuracy=jnp.full((), -1.0, memory.dtype),
+        best_loss=jnp.full((), jnp.inf, memory.dtype),
+        best_margin=jnp.full((), -jnp.inf, memory.dtype),
+        min_loss=jnp.full((), jnp.inf, memory.dtype),
+        stale=jnp.zeros((), jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        done=jnp.zeros((), bool),
+    )
+
+
+def cram_step(
+    state: CramState,
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    params: Any,
+    *,
+    module: Any,
+    cfg: CramConfig,
+) -> tuple[CramState, dict[str, Float[Array, ""]]]:
+    """One update of one text; a finished text comes back unchanged.
+
+    What is kept is the vector that scored, taken before the update. (The authors keep the
+    vector one update later: reference/cramming.md, part e, defect 1.)
+
+    Args:
+      state: the text's state.
+      tokens: the text, padded on the right to the length of its bucket.
+      length: how many of `tokens` are text.
+      params: of the LM.
+      module: the LM's Flax module.
+      cfg: what to cram and how.
+
+    Returns:
+      The new state, and the mean loss (nats a token) and accuracy of the old one.
+    """
+    recipe = cfg.resolved_recipe()
+    scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+
+    def mean_loss(memory):
+        scores = memory_scores(
+            memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
+        )
+        return mean_over(scores.loss, scored), scores.margin
+
+    grad_of = jax.value_and_grad(mean_loss, has_aux=True)
+    (loss, margins), grad = grad_of(state.memory)
+    accuracy = mean_over(margins > 0, scored)
+    margin = jnp.min(jnp.where(scored, margins, jnp.inf))
+    solved = margin > recipe.margin
+
+    updates, opt_state = optimizer(recipe).update(grad, state.opt_state, state.memory)
+    higher = accuracy > state.best_accuracy
+    lower = (accuracy == state.best_accuracy) & (loss < state.best_loss)
+    keep = solved | higher | lower
+    stale = jnp.where(higher, 0, state.stale + 1)
+    step = state.step + 1
+    new = CramState(
+        memory=optax.apply_updates(state.memory, updates),
+        opt_state=opt_state,
+        best_memory=jnp.where(keep, state.memory, state.best_memory),
+        best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
+        best_loss=jnp.where(keep, loss, state.best_loss),
+        best_margin=jnp.where(keep, margin, state.best_margin),
+        min_loss=jnp.minimum(loss, state.min_loss),
+        stale=stale,
+        step=step,
+        done=solved | (stale >= recipe.patience) | (step >= recipe.max_steps),
+    )
+    new = jax.tree.map(lambda n, o: jnp.where(state.done, o, n), new, state)
+    return new, {"loss": loss, "accuracy": accuracy}
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def init_states(
+    text_ids: Int[Array, "B"], params: Any, *, module: Any, cfg: CramConfig
+) -> CramState:
+    """`init_state` of a batch."""
+    init = functools.partial(init_state, module=module, cfg=cfg)
+    return jax.vmap(init, in_axes=(0, None))(text_ids, params)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
+def cram_chunk(
+    states: CramState,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
+    params: Any,
+    *,
+    module: Any,
+    cfg: CramConfig,
+) -> tuple[CramState, dict[str, Float[Array, "steps B"]]]:
+    """`cfg.steps_per_chunk` updates of every text of a batch.
+
+    Chunks, not one long loop: between two of them the host logs, saves, and puts waiting
+    texts in the place of finished ones. `params` is an argument, so that it keeps its
+    sharding; a closure would make it a constant.
+
+    Returns:
+      The new states, and `loss` and `accuracy` of every step. `states` is donated.
+    """
+    step = functools.partial(cram_step, module=module, cfg=cfg)
+    batched = jax.vmap(step, in_axes=(0, 0, 0, None))
+    return jax.lax.scan(
+        lambda carry, _: batched(carry, tokens, lengths, params),
+        states,
+        length=cfg.steps_per_chunk,
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> CramState:
+    """`states` with the rows of `new` where `mask` is True."""
+
+    def choose(old, fresh):
+        return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
+
+    return jax.tree.map(choose, states, new)

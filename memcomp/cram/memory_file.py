@@ -1,0 +1,111 @@
+"""Memories on disk: safetensors that say which LM and protocol they are for."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from jaxtyping import Float
+
+from memcomp.cram.pool import CramResult
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+
+FORMAT = "memcomp-memory-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """One stored memory.
+
+    Attributes:
+      memory: the vectors, float32.
+      num_tokens: how many tokens they were optimised to reproduce, given ones included.
+      given: ids of the leading tokens that the protocol gives to the decoder.
+      protocol: "strict" or "reference".
+      source: of the text.
+      lm_name: what the LM was loaded from.
+      lm_fingerprint: SHA-256 of the weights that the memory works with.
+    """
+
+    memory: Float[np.ndarray, "M D"]
+    num_tokens: int
+    given: tuple[int, ...]
+    protocol: str
+    source: str
+    lm_name: str
+    lm_fingerprint: str
+
+
+def save_memory(path: str | os.PathLike, results: Sequence[CramResult]) -> None:
+    """Writes one file with the memories of all `results`, keyed by text id.
+
+    The file appears whole or not at all.
+    """
+    texts = {
+        str(r.text_id): {
+            "num_tokens": r.num_tokens,
+            "given": [int(t) for t in r.tokens[: r.num_given]],
+            "protocol": r.protocol,
+            "source": r.source,
+            "lm_name": r.lm_name,
+            "lm_fingerprint": r.lm_fingerprint,
+        }
+        for r in results
+    }
+    tensors = {str(r.text_id): np.asarray(r.memory, np.float32) for r in results}
+    metadata = {"format": FORMAT, "texts": json.dumps(texts)}
+    data = safetensors.numpy.save(tensors, metadata)
+    path = epath.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error})") from error
+
+
+def load_memory(
+    path: str | os.PathLike, lm: LanguageModel | None = None
+) -> dict[str, Memory]:
+    """The memories of a file by text id.
+
+    Args:
+      path: a file that `save_memory` wrote.
+      lm: the LM that they are meant for; None to read them without one.
+
+    Raises:
+      InputError: not such a file, or made with other weights than those of `lm`.
+    """
+    path = epath.Path(path)
+    try:
+        data = path.read_bytes()
+        tensors = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} holds no memories: memcomp.save_memory writes such files")
+    memories = {}
+    for key, entry in json.loads(metadata["texts"]).items():
+        entry["given"] = tuple(entry["given"])
+        memories[key] = Memory(memory=tensors[key], **entry)
+        if lm is not None:
+            _check_lm(path, memories[key], lm)
+    return memories
+
+
+def _check_lm(path: epath.Path, memory: Memory, lm: LanguageModel) -> None:
+    if memory.lm_fingerprint != lm.fingerprint:
+        raise InputError(
+            f"{path} was made with {memory.lm_name} (weights "
+            f"{memory.lm_fingerprint[:12]}), not with {lm.name} (weights "
+            f"{lm.fingerprint[:12]}); load the LM that it was made with"
+        )

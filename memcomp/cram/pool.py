@@ -1,0 +1,345 @@
+"""The cramming loop on the host: a pool of places that waiting texts pass through.
+
+Texts are sorted into buckets of similar length; each bucket has one compiled program. A
+finished text's place goes to the next waiting one between two chunks.
+"""
+
+import dataclasses
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+
+EMPTY = -1  # the id in a place without a text
+SHRINK = 4  # a pool with this many times more places than texts is made smaller
+
+
+@dataclasses.dataclass(frozen=True)
+class CramResult:
+    """What cramming one text came to.
+
+    Attributes:
+      text_id: of the text.
+      source: of the text.
+      tokens: int32 [T]: the text.
+      memory: float32 [M D]: the vectors that scored what is reported.
+      accuracy: share of the scored tokens that are right, teacher-forced.
+      loss_nats: mean cross-entropy of a scored token.
+      min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
+      margin: smallest margin in logits of a scored token.
+      steps: gradient evaluations that the text took.
+      protocol: "strict" or "reference".
+      num_given: how many leading tokens the protocol gives and does not score.
+      lm_name: what the LM was loaded from.
+      lm_fingerprint: SHA-256 of its weights.
+      seconds: the text's share of the loop's time: each chunk's, by texts in flight.
+      loss_curve: float32 [steps]: mean loss at every step.
+      accuracy_curve: float32 [steps].
+    """
+
+    text_id: int
+    source: str
+    tokens: np.ndarray
+    memory: np.ndarray
+    accuracy: float
+    loss_nats: float
+    min_loss_nats: float
+    margin: float
+    steps: int
+    protocol: str
+    num_given: int
+    lm_name: str
+    lm_fingerprint: str
+    seconds: float
+    loss_curve: np.ndarray
+    accuracy_curve: np.ndarray
+
+    @property
+    def exact(self) -> bool:
+        """Whether every scored token is right, teacher-forced."""
+        return self.accuracy == 1.0
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the text (T)."""
+        return len(self.tokens)
+
+    @property
+    def token_steps(self) -> int:
+        """Gradient evaluations times tokens: the cost, free of batching and padding."""
+        return self.steps * len(self.tokens)
+
+
+@dataclasses.dataclass
+class _Place:
+    """A text in flight, with what the host knows of it."""
+
+    text: Text
+    seconds: float = 0.0
+    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
+    accuracies: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+Snapshot = Mapping[str, np.ndarray]
+
+
+class Pool:
+    """The texts of one bucket: some in flight in the places of a batch, some waiting.
+
+    Args:
+      lm: the frozen language model.
+      texts: of this bucket, in the order in which they get a place.
+      cfg: what to cram and how.
+      done: ids that have a result already and are passed over.
+      snapshot: of an earlier pool of the same bucket, which this one goes on from.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        texts: Sequence[Text],
+        cfg: CramConfig,
+        done: Collection[int] = (),
+        snapshot: Snapshot | None = None,
+    ):
+        self._lm, self._cfg = lm, cfg
+        self._num_tokens = max(len(text.tokens) for text in texts)
+        self._num_places = min(cfg.batch_size, len(texts))
+        if snapshot is not None:
+            self._restore({text.text_id: text for text in texts}, snapshot)
+        else:
+            self._places: list[_Place | None] = [None] * self._num_places
+            self._states = self._fresh_states()
+        flying = {place.text.text_id for place in self._places if place}
+        skip = flying | set(done)
+        self._waiting = [text for text in texts if text.text_id not in skip]
+        self._refill()
+
+    @property
+    def num_flying(self) -> int:
+        """How many texts are in flight."""
+        return sum(place is not None for place in self._places)
+
+    def advance(self) -> list[CramResult]:
+        """Runs one chunk; the texts that ended in it, their places given to others.
+
+        Raises:
+          InputError: a loss that is not finite; names the text and the step.
+        """
+        begin = time.perf_counter()
+        before = np.array(self._states.step)
+        tokens, lengths = self._batch()
+        self._states, curves = cram_chunk(
+            self._states,
+            tokens,
+            lengths,
+            self._lm.params,
+            module=self._lm.module,
+            cfg=self._cfg,
+        )
+        loss, accuracy = np.asarray(curves["loss"]), np.asarray(curves["accuracy"])
+        steps = np.array(self._states.step) - before
+        share = (time.perf_counter() - begin) / self.num_flying
+        for i, place in enumerate(self._places):
+            if place is None:
+                continue
+            place.seconds += share
+            place.losses.append(loss[: steps[i], i])
+            place.accuracies.append(accuracy[: steps[i], i])
+            self._check_finite(place, before[i])
+        finished = self._collect()
+        self._refill()
+        self._shrink()
+        return finished
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that is needed to go on from here, as named arrays that share no memory."""
+        arrays = {f"state{key}": value for key, value in _named_leaves(self._states)}
+        ids = [place.text.text_id if place else EMPTY for place in self._places]
+        arrays["ids"] = np.array(ids, np.int64)
+        arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._places])
+        for i, place in enumerate(self._places):
+            if place is not None and place.losses:
+                arrays[f"losses/{i}"] = np.concatenate(place.losses)
+                arrays[f"accuracies/{i}"] = np.concatenate(place.accuracies)
+        return arrays
+
+    def _restore(self, texts: Mapping[int, Text], snapshot: Snapshot) -> None:
+        ids = [int(i) for i in snapshot["ids"]]
+        self._num_places = len(ids)
+        self._places = [None] * len(ids)
+        for i, text_id in enumerate(ids):
+            if text_id == EMPTY:
+                continue
+            place = _Place(texts[text_id], float(snapshot["seconds"][i]))
+            if f"losses/{i}" in snapshot:
+                place.losses.append(snapshot[f"losses/{i}"])
+                place.accuracies.append(snapshot[f"accuracies/{i}"])
+            self._places[i] = place
+        template = self._fresh_states()
+        leaves = [snapshot[f"state{key}"] for key, _ in _named_leaves(template)]
+        self._states = jax.tree.unflatten(
+            jax.tree.structure(template), [jnp.array(leaf) for leaf in leaves]
+        )
+
+    def _fresh_states(self) -> CramState:
+        """States of the texts in the places; those of empty places are done."""
+        ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
+        empty = np.array([p is None for p in self._places])
+        states = init_states(
+            ids, self._lm.params, module=self._lm.module, cfg=self._cfg
+        )
+        return states.replace(done=jnp.array(empty))
+
+    def _refill(self) -> None:
+        free = [i for i, place in enumerate(self._places) if place is None]
+        taken = free[: len(self._waiting)]
+        if not taken:
+            return
+        for i in taken:
+            self._places[i] = _Place(self._waiting.pop(0))
+        mask = np.isin(np.arange(len(self._places)), taken)
+        self._states = put_states(self._states, self._fresh_states(), mask)
+
+    def _shrink(self) -> None:
+        """Drops the empty places once most are: rows that have ended still cost time."""
+        flying = [i for i, place in enumerate(self._places) if place is not None]
+        if not flying or len(flying) * SHRINK > len(self._places):
+            return
+        size = len(self._places) // SHRINK
+        keep = flying + [i for i, p in enumerate(self._places) if p is None]
+        keep = keep[:size]
+        self._places = [self._places[i] for i in keep]
+        index = jnp.array(keep)
+        self._states = jax.tree.map(lambda leaf: leaf[index], self._states)
+
+    def _batch(self) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.zeros((len(self._places), self._num_tokens), np.int32)
+        # A text of full length where there is none: no division by zero.
+        lengths = np.full(len(self._places), self._num_tokens, np.int32)
+        for i, place in enumerate(self._places):
+            if place is not None:
+                lengths[i] = len(place.text.tokens)
+                tokens[i, : lengths[i]] = place.text.tokens
+        return tokens, lengths
+
+    def _check_finite(self, place: _Place, step_before: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(place.losses[-1]))
+        if len(bad):
+            raise InputError(
+                f"the loss of text {place.text.text_id} ({place.text.source}) is not "
+                f"finite at step {step_before + bad[0]}; lower the learning rate or use "
+                "a dtype with more range"
+            )
+
+    def _collect(self) -> list[CramResult]:
+        done = np.array(self._states.done)
+        ended = [i for i, place in enumerate(self._places) if place and done[i]]
+        if not ended:
+            return []
+        # A copy, because on a CPU the host's view is the buffer that is donated next.
+        states = jax.tree.map(lambda leaf: np.array(leaf), self._states)
+        results = [self._result(self._places[i], states, i) for i in ended]
+        for i in ended:
+            self._places[i] = None
+        return results
+
+    def _result(self, place: _Place, states: CramState, i: int) -> CramResult:
+        return CramResult(
+            text_id=place.text.text_id,
+            source=place.text.source,
+            tokens=place.text.tokens,
+            memory=states.best_memory[i].copy(),
+            accuracy=float(states.best_accuracy[i]),
+            loss_nats=float(states.best_loss[i]),
+            min_loss_nats=float(states.min_loss[i]),
+            margin=float(states.best_margin[i]),
+            steps=int(states.step[i]),
+            protocol=self._cfg.protocol,
+            num_given=self._cfg.num_given,
+            lm_name=self._lm.name,
+            lm_fingerprint=self._lm.fingerprint,
+            seconds=place.seconds,
+            loss_curve=np.concatenate(place.losses),
+            accuracy_curve=np.concatenate(place.accuracies),
+        )
+
+
+def buckets(texts: Sequence[Text]) -> list[list[Text]]:
+    """Texts by length: in each bucket the longest is at most 4/3 of the shortest.
+
+    The padded tokens are then at most a third of a bucket's work, and there are no more
+    than three programs to compile each time that the length doubles and a bit.
+    """
+    ordered = sorted(texts, key=lambda text: len(text.tokens))
+    groups: list[list[Text]] = []
+    for text in ordered:
+        if groups and 3 * len(text.tokens) <= 4 * len(groups[-1][0].tokens):
+            groups[-1].append(text)
+        else:
+            groups.append([text])
+    return groups
+
+
+def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> None:
+    """Raises `InputError` for texts that cannot be crammed into this LM at all."""
+    if not texts:
+        raise InputError("there are no texts to cram; give at least one")
+    most = lm.config.max_positions
+    for text in texts:
+        name = f"text {text.text_id} ({text.source})"
+        if len(text.tokens) <= cfg.num_given:
+            raise InputError(f"{name} has no token to score; give longer texts")
+        if len(text.tokens) + cfg.num_memory - 1 > most:
+            raise InputError(
+                f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "
+                f"vectors before them, but the LM has {most} positions; set "
+                f"num_tokens to {most + 1 - cfg.num_memory} or less"
+            )
+
+
+def advance_all(
+    lm: LanguageModel,
+    texts: Sequence[Text],
+    cfg: CramConfig,
+    *,
+    done: Collection[int] = (),
+    snapshot: Snapshot | None = None,
+) -> Iterator[tuple[list[CramResult], Pool]]:
+    """Crams all texts; after each chunk, the texts that ended in it and the pool.
+
+    Args:
+      lm: the frozen language model.
+      texts: with distinct ids.
+      cfg: what to cram and how.
+      done: ids that have a result already and are passed over.
+      snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result and
+        are still in flight in the snapshot come to the same result again.
+
+    Raises:
+      InputError: a text that the LM has no room for, or a loss that is not finite.
+    """
+    check_fits(lm, texts, cfg)
+    flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}
+    for group in buckets(texts):
+        ids = {text.text_id for text in group}
+        here = snapshot if flying & ids else None
+        if here is None and ids <= set(done):
+            continue
+        pool = Pool(lm, group, cfg, done, here)
+        while pool.num_flying:
+            yield pool.advance(), pool
+
+
+def _named_leaves(states: CramState) -> list[tuple[str, np.ndarray]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(states)
+    return [(jax.tree_util.keystr(path), np.array(leaf)) for path, leaf in leaves]
