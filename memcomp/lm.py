@@ -6,7 +6,7 @@ import importlib
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ BUILTIN = pathlib.Path(__file__).parent / "builtin"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
+@runtime_checkable  # the tests check annotations
 class CausalLM(Protocol):
     """What the rest of memcomp sees of a model family: a Flax module, always `apply`ed.
 
@@ -75,7 +76,9 @@ class LanguageModel:
     fingerprint: str
     revision: str | None = None
 
-    def logits(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    def logits(
+        self, tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
+    ) -> Float[Array, "B T V"]:
         """Next-token logits in float32 after each prefix of `tokens`."""
         return _logits(self.params, jnp.asarray(tokens), module=self.module)
 

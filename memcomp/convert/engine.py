@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import einops
 import flax.traverse_util
@@ -48,6 +48,7 @@ class Row:
         return tuple(int(np.prod([sizes[c] for c in group])) for group in letters)
 
 
+@runtime_checkable  # the tests check annotations
 class Tensors(Protocol):
     """Named tensors that are read one at a time, such as an open safetensors file."""
 

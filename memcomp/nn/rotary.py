@@ -63,7 +63,9 @@ def rotate(
 
     The halves layout is that of Hugging Face checkpoints. Dimensions past R are kept.
     """
-    cos, sin = (t[..., None, :] for t in table)  # one head axis, shared by all heads
+    # One axis for the heads, and one for each axis of `x` that the table is shared over.
+    new_axes = (*range(x.ndim - 1 - table[0].ndim), -2)
+    cos, sin = (jnp.expand_dims(t, new_axes) for t in table)
     half = cos.shape[-1]
     x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     a, b, rest = x32[..., :half], x32[..., half : 2 * half], x[..., 2 * half :]
