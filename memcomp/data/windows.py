@@ -1,0 +1,138 @@
+"""Training input: documents become one flat array of tokens on disk, then windows of it.
+
+The array is memory-mapped and a batch is one numpy gather, so that no work is done for
+each example: what feeds an accelerator here is the copy alone.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grain
+import numpy as np
+from etils import epath
+from jaxtyping import Int, UInt16
+
+from memcomp.errors import InputError
+
+# Documents that the tokenizer gets at once, one a thread.
+_GROUP = 16
+
+
+def flat_tokens(
+    documents: Iterable[str], tokenizer: Any, start: int
+) -> UInt16[np.ndarray, " N"]:
+    """The tokens of all documents in their order, `start` before each.
+
+    Args:
+      documents: whole texts; what looks like a special token in them is read as text.
+      tokenizer: a `tokenizers.Tokenizer` of at most 65,536 tokens.
+      start: id of the token that begins a document, such as <|endoftext|>.
+
+    Raises:
+      InputError: the vocabulary does not fit into 16 bits.
+    """
+    size = tokenizer.get_vocab_size()
+    if size > np.iinfo(np.uint16).max + 1:
+        raise InputError(f"a vocabulary of {size} does not fit into 16 bits; lower it")
+    tokenizer.encode_special_tokens = True
+    documents = list(documents)
+    pieces = []
+    for first in range(0, len(documents), _GROUP):
+        group = documents[first : first + _GROUP]
+        # The fast form leaves out the offsets, which are most of the memory.
+        for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
+            pieces.append(np.asarray([start, *encoding.ids], np.uint16))
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.uint16)
+
+
+def cached_tokens(
+    path: epath.Path, make: Callable[[], UInt16[np.ndarray, " N"]]
+) -> UInt16[np.ndarray, " N"]:
+    """The array in the .npy file `path`, memory-mapped; made and written if not there.
+
+    The file appears whole or not at all. On a bucket it is read into memory.
+    """
+    if not path.exists():
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.save(file, make())
+        partial.rename(path)
+    if "://" in str(path):
+        with path.open("rb") as file:
+            return np.load(file)
+    return np.load(path, mmap_mode="r")
+
+
+def windows(
+    tokens: UInt16[np.ndarray, " N"],
+    *,
+    length: int,
+    batch_size: int,
+    num_batches: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """Batches [batch_size / process_count, length + 1] of windows, as a grain dataset.
+
+    A window's first `length` tokens are inputs, its last `length` the targets. In one
+    pass over the data the windows follow each other, so that each token is a target
+    once, and come in random order; every pass starts at another offset, so that the
+    borders move. Batch i depends on `seed` and i alone.
+
+    Args:
+      tokens: such as `cached_tokens` gives.
+      length: targets a window.
+      batch_size: windows a batch, over all processes.
+      num_batches: length of the dataset; passes are repeated as needed.
+      seed: of order and offsets.
+      process_index: the part of each batch that is wanted here.
+      process_count: number of equal parts.
+
+    Raises:
+      InputError: fewer tokens than one window has, or a batch that cannot be divided.
+    """
+    if len(tokens) < length + 1:
+        raise InputError(
+            f"the texts have {len(tokens)} tokens, fewer than the {length + 1} of one "
+            "window; give more text or a shorter window"
+        )
+    if batch_size % process_count:
+        raise InputError(
+            f"batch_size {batch_size} cannot be divided by {process_count} processes; "
+            "give a multiple of it"
+        )
+    local = batch_size // process_count
+    starts = window_starts(len(tokens), length, seed)
+
+    def gather(batch: int) -> UInt16[np.ndarray, "B W"]:
+        first = batch * batch_size + process_index * local
+        rows = starts(np.arange(first, first + local))
+        return tokens[rows[:, None] + np.arange(length + 1)]
+
+    return grain.MapDataset.range(num_batches).map(gather)
+
+
+def window_starts(
+    num_tokens: int, length: int, seed: int
+) -> Callable[[Int[np.ndarray, " B"]], Int[np.ndarray, " B"]]:
+    """A function from numbers of windows, counted over all passes, to their first token."""
+    # One window less than fits, so that every offset from 0 to length - 1 has room.
+    per_pass = max(1, (num_tokens - 1) // length - 1)
+    offsets = min(length, num_tokens - per_pass * length)
+
+    @functools.lru_cache(maxsize=4)
+    def order(number: int) -> Int[np.ndarray, " P"]:
+        rng = np.random.default_rng([seed, number])
+        return rng.integers(offsets) + length * rng.permutation(per_pass)
+
+    def starts(indices: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+        passes, places = np.divmod(indices, per_pass)
+        result = np.empty_like(indices)
+        for number in np.unique(passes):
+            chosen = passes == number
+            result[chosen] = order(int(number))[places[chosen]]
+        return result
+
+    return starts

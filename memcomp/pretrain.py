@@ -1,0 +1,249 @@
+"""Training a language model from text: tokenizer, optimiser, one jitted chunk of steps.
+
+Letters: S steps of a chunk, B windows a batch, T targets a window, V vocabulary.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import flax.core.meta
+import jax
+import jax.numpy as jnp
+import optax
+import tokenizers
+from etils import epath
+from jaxtyping import Array, Float, Int, UInt16
+
+from memcomp.errors import InputError
+from memcomp.lm import DTYPES, abstract_params
+from memcomp.nn.cross_entropy import token_scores
+
+# Begins every document; also bos, eos and pad of the tokenizer, and its id.
+START = "<|endoftext|>"
+START_ID = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the weights are found.
+
+    Attributes:
+      num_tokens: targets over the whole run; whole batches of them are trained on.
+      window: targets a window.
+      batch_size: windows a step.
+      learning_rate: peak, of the matrices. Their update has a root mean square of about
+        0.2 times this, which is what AdamW's has, so that both rates are of one kind.
+      embedding_learning_rate: peak, of embedding, norms and biases.
+      warmup: fraction of the steps in which the rate rises from 0.
+      decay: fraction of the steps, the last ones, in which it falls to 0.
+      weight_decay: of the matrices, times the learning rate; nothing else decays.
+      max_grad_norm: gradients longer than this are shortened to it.
+      dtype: of weights and activations in the forward and backward pass, a key of
+        `memcomp.lm.DTYPES`; the weights that are trained stay in float32.
+    """
+
+    num_tokens: int
+    window: int
+    batch_size: int
+    learning_rate: float
+    embedding_learning_rate: float
+    warmup: float
+    decay: float
+    weight_decay: float
+    max_grad_norm: float
+    dtype: str
+
+    def __post_init__(self):
+        for name in ("num_tokens", "window", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
+            raise InputError(
+                f"warmup {self.warmup} and decay {self.decay} are fractions of one run; "
+                "give numbers of at least 0 that sum to at most 1"
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return max(1, self.num_tokens // (self.window * self.batch_size))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint holds. There is no random key: nothing random is left by then.
+
+    Attributes:
+      params: weights in float32, nested dict.
+      opt_state: of `optimizer`.
+      step: steps that were made.
+    """
+
+    params: Any
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+def train_tokenizer(documents: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens; `START` has id 0.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners",
+      section 2.2; Sennrich et al. 2016, arXiv:1508.07909.
+    """
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[START],
+        # All 256 bytes, so that any text has tokens.
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer
+
+
+def save_tokenizer(
+    tokenizer: tokenizers.Tokenizer, folder: epath.Path, max_positions: int
+) -> None:
+    """Writes tokenizer.json and tokenizer_config.json, which transformers loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": START,
+        "eos_token": START,
+        "pad_token": START,
+        "model_max_length": max_positions,
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(entries, indent=2) + "\n")
+    # Last: who finds it finds both.
+    partial = folder / "tokenizer.json.partial"
+    partial.write_text(tokenizer.to_str(pretty=True))
+    partial.rename(folder / "tokenizer.json")
+
+
+def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:
+    """Warm-up, stable, decay: up linearly, constant, then down as 1 - sqrt(progress).
+
+    Source: Hu et al. 2024, arXiv:2404.06395 (the three phases); Haegele et al. 2024,
+      arXiv:2405.18392 (the form of the decay).
+    """
+    warmup = max(1, round(cfg.warmup * cfg.num_steps))
+    decay = max(1, round(cfg.decay * cfg.num_steps))
+
+    def cool(count):
+        return peak * (1 - jnp.sqrt(jnp.clip(count / decay, 0.0, 1.0)))
+
+    # The first step has a rate above 0, and so has the last.
+    def rise(count):
+        return peak * jnp.minimum(1.0, (count + 1) / warmup)
+
+    constant = optax.constant_schedule(peak)
+    start = max(warmup, cfg.num_steps - decay)
+    return optax.join_schedules([rise, constant, cool], [warmup, start])
+
+
+def matrix_axes(module: Any) -> Any:
+    """For each parameter, which of its axes Muon reads as rows and as columns.
+
+    A kernel maps between the residual stream, its axis "embed", and all its other
+    named axes together, such as heads times head width. The axis of layers, and those
+    without a name (the q, k, v slot of a fused kernel), count matrices.
+
+    Returns:
+      A tree like the parameters of `optax.contrib.MuonDimensionNumbers`, None for all
+      that is not a kernel: embedding, head, norms, biases.
+    """
+
+    def axes(path, box):
+        if path[-1].key != "kernel":
+            return None
+        inner = [
+            i for i, name in enumerate(box.names) if name is not None and name != "layers"
+        ]
+        embed = box.names.index("embed")
+        others = tuple(i for i in inner if i != embed)
+        pair = ((embed,), others) if embed == inner[0] else (others, (embed,))
+        return optax.contrib.MuonDimensionNumbers(*pair)
+
+    return jax.tree_util.tree_map_with_path(axes, abstract_params(module), is_leaf=_is_box)
+
+
+def _is_box(x: Any) -> bool:
+    return isinstance(x, flax.core.meta.AxisMetadata)
+
+
+def optimizer(module: Any, cfg: TrainConfig) -> optax.GradientTransformation:
+    """Muon for the kernels, AdamW for the rest, after clipping by the global norm.
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; its scale: Liu et al.
+      2025, arXiv:2502.16982.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(cfg.max_grad_norm),
+        optax.contrib.muon(
+            schedule(cfg, cfg.learning_rate),
+            weight_decay=cfg.weight_decay,
+            adam_b2=0.95,
+            adam_learning_rate=schedule(cfg, cfg.embedding_learning_rate),
+            muon_weight_dimension_numbers=matrix_axes(module),
+            consistent_rms=0.2,
+        ),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def init_state(key: Array, *, module: Any, cfg: TrainConfig) -> TrainState:
+    """Fresh weights in float32, and the optimiser's state for them."""
+    x = jnp.zeros((1, 2, module.config.d_model))
+    params = flax.core.meta.unbox(module.init(key, x)["params"])
+    opt_state = optimizer(module, cfg).init(params)
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+
+
+def mean_loss(
+    params: Any, windows: Int[Array, "B W"], *, module: Any, dtype: Any
+) -> Float[Array, ""]:
+    """Mean nats a token over all W - 1 targets of all windows."""
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    x = module.apply({"params": params}, windows[:, :-1], method="embed")
+    hidden, _ = module.apply({"params": params}, x)
+    rows = module.apply({"params": params}, method="unembedding")
+    # One long text, not a vmap over rows, whose gradient would be [B V D] before its sum.
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    return token_scores(hidden, rows, windows[:, 1:].reshape(-1)).loss.mean()
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
+def train_chunk(
+    state: TrainState, windows: UInt16[Array, "S B W"], *, module: Any, cfg: TrainConfig
+) -> tuple[TrainState, dict[str, Float[Array, "S"]]]:
+    """S optimiser steps, one batch each; `state` is donated.
+
+    Returns:
+      The new state, and of every step `loss` (nats a token, before the update) and
+      `grad_norm` (before clipping).
+    """
+    tx = optimizer(module, cfg)
+    loss_and_grad = jax.value_and_grad(
+        functools.partial(mean_loss, module=module, dtype=DTYPES[cfg.dtype])
+    )
+
+    def step(state: TrainState, batch):
+        loss, grads = loss_and_grad(state.params, batch.astype(jnp.int32))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    return jax.lax.scan(step, state, windows)
