@@ -3,9 +3,8 @@
 import dataclasses
 
 from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
-
-PROTOCOLS = ("strict", "reference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +12,8 @@ class CramConfig:
     """What to cram, and how.
 
     Attributes:
-      num_tokens: each text is cut to this many tokens; None for whole texts.
+      num_tokens: each text is cut to this many tokens, one number for all or one a
+        text; None for whole texts.
       num_memory: input vectors a text (M).
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
       max_steps: gradient evaluations a text at the most; None for the recipe's.
@@ -30,7 +30,7 @@ class CramConfig:
       InputError: a value out of its range.
     """
 
-    num_tokens: int | None = 32
+    num_tokens: int | tuple[int, ...] | None = 32
     num_memory: int = 1
     recipe: str | Recipe = "default"
     max_steps: int | None = None
@@ -43,20 +43,12 @@ class CramConfig:
     vocab_chunk: int = 8192
 
     def __post_init__(self):
-        at_least_one = ["num_memory", "batch_size", "steps_per_chunk", "vocab_chunk"]
-        if self.num_tokens is not None:
-            at_least_one.append("num_tokens")
-        for name in at_least_one:
+        for name in ("num_memory", "batch_size", "steps_per_chunk", "vocab_chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.protocol not in PROTOCOLS:
             raise InputError(
                 f"protocol {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"
-            )
-        if self.protocol == "reference" and self.num_tokens == 1:
-            raise InputError(
-                "num_tokens is 1; the reference protocol gives the first token, so that "
-                "at least 2 are needed"
             )
         if isinstance(self.recipe, str) and self.recipe not in RECIPES:
             raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")

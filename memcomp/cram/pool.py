@@ -20,6 +20,7 @@ from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 
 EMPTY = -1  # the id in a place without a text
+SHORT = 8  # tokens; see `buckets`
 SHRINK = 4  # a pool with this many times more places than texts is made smaller
 
 
@@ -101,6 +102,11 @@ class Pool:
       cfg: what to cram and how.
       done: ids that have a result already and are passed over.
       snapshot: of an earlier pool of the same bucket, which this one goes on from.
+
+    Attributes:
+      num_tokens: of the longest text; the others are padded to it.
+      last_steps: gradient evaluations of the last chunk, summed over texts.
+      last_token_steps: the same times the tokens of each text.
     """
 
     def __init__(
@@ -112,7 +118,8 @@ class Pool:
         snapshot: Snapshot | None = None,
     ):
         self._lm, self._cfg = lm, cfg
-        self._num_tokens = max(len(text.tokens) for text in texts)
+        self.num_tokens = max(len(text.tokens) for text in texts)
+        self.last_steps = self.last_token_steps = 0
         self._num_places = min(cfg.batch_size, len(texts))
         if snapshot is not None:
             self._restore({text.text_id: text for text in texts}, snapshot)
@@ -136,6 +143,7 @@ class Pool:
           InputError: a loss that is not finite; names the text and the step.
         """
         begin = time.perf_counter()
+        self.last_steps = self.last_token_steps = 0
         before = np.array(self._states.step)
         tokens, lengths = self._batch()
         self._states, curves = cram_chunk(
@@ -156,10 +164,17 @@ class Pool:
             place.losses.append(loss[: steps[i], i])
             place.accuracies.append(accuracy[: steps[i], i])
             self._check_finite(place, before[i])
+            self.last_steps += int(steps[i])
+            self.last_token_steps += int(steps[i]) * len(place.text.tokens)
         finished = self._collect()
         self._refill()
         self._shrink()
         return finished
+
+    def mean_loss(self) -> float | None:
+        """Mean loss of the texts in flight at their last step; None before there is one."""
+        last = [p.losses[-1][-1] for p in self._places if p and p.losses]
+        return float(np.mean(last)) if last else None
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that is needed to go on from here, as named arrays that share no memory."""
@@ -195,9 +210,7 @@ class Pool:
         """States of the texts in the places; those of empty places are done."""
         ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
         empty = np.array([p is None for p in self._places])
-        states = init_states(
-            ids, self._lm.params, module=self._lm.module, cfg=self._cfg
-        )
+        states = init_states(ids, self._lm.params, module=self._lm.module, cfg=self._cfg)
         return states.replace(done=jnp.array(empty))
 
     def _refill(self) -> None:
@@ -223,9 +236,9 @@ class Pool:
         self._states = jax.tree.map(lambda leaf: leaf[index], self._states)
 
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.zeros((len(self._places), self._num_tokens), np.int32)
+        tokens = np.zeros((len(self._places), self.num_tokens), np.int32)
         # A text of full length where there is none: no division by zero.
-        lengths = np.full(len(self._places), self._num_tokens, np.int32)
+        lengths = np.full(len(self._places), self.num_tokens, np.int32)
         for i, place in enumerate(self._places):
             if place is not None:
                 lengths[i] = len(place.text.tokens)
@@ -277,13 +290,14 @@ class Pool:
 def buckets(texts: Sequence[Text]) -> list[list[Text]]:
     """Texts by length: in each bucket the longest is at most 4/3 of the shortest.
 
-    The padded tokens are then at most a third of a bucket's work, and there are no more
-    than three programs to compile each time that the length doubles and a bit.
+    Padding is then at most a third of a bucket's work, and there are about three programs
+    to compile each time that the length doubles. Texts of up to `SHORT` tokens share one
+    bucket: there the program costs more to compile than its padding to run.
     """
-    ordered = sorted(texts, key=lambda text: len(text.tokens))
     groups: list[list[Text]] = []
-    for text in ordered:
-        if groups and 3 * len(text.tokens) <= 4 * len(groups[-1][0].tokens):
+    for text in sorted(texts, key=lambda text: len(text.tokens)):
+        longest = max(SHORT, len(groups[-1][0].tokens) * 4 // 3) if groups else 0
+        if len(text.tokens) <= longest:
             groups[-1].append(text)
         else:
             groups.append([text])
@@ -298,7 +312,10 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
     for text in texts:
         name = f"text {text.text_id} ({text.source})"
         if len(text.tokens) <= cfg.num_given:
-            raise InputError(f"{name} has no token to score; give longer texts")
+            raise InputError(
+                f"{name} has {len(text.tokens)} tokens, of which the protocol "
+                f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
+            )
         if len(text.tokens) + cfg.num_memory - 1 > most:
             raise InputError(
                 f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "

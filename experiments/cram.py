@@ -1,0 +1,121 @@
+"""Crams texts into memory, stores it, reads it back, decodes it and shows what came back.
+
+  python experiments/cram.py [--config configs/cram/....py] [--config.x.y=value]
+      [--workdir DIR]
+
+Stopped at any moment and started again with the same command, it goes on.
+"""
+
+import sys
+import time
+
+import tensorboardX
+import tqdm
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.data.texts import read_texts, tokenize
+from memcomp.evaluation.figures import cram_curves
+from memcomp.evaluation.runs import Progress, describe, run_cramming
+from memcomp.results import claim_workdir
+
+DEFAULT_WORKDIR = "runs/cram"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    texts = tokenize(
+        lm.tokenizer,
+        read_texts(
+            config.texts,
+            field=config.field,
+            num_texts=config.num_texts,
+            passages=config.passages,
+            seed=config.seed,
+            vocabulary=config.vocabulary or None,
+        ),
+        num_tokens=cfg.num_tokens,
+        protocol=cfg.protocol,
+        vocab_size=lm.config.vocab_size,
+    )
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    with _Reporter(folder / "metrics", len(texts)) as report:
+        records = run_cramming(lm, texts, cfg, folder, report)
+    picture = cram_curves(records, folder / "figures")
+    print(table(records))
+    print(f"figure: {picture}\nrun:    {folder}")
+
+
+class _Reporter:
+    """A progress bar on a terminal, a line now and then elsewhere, and TensorBoard."""
+
+    def __init__(self, metrics, num_texts: int):
+        self._metrics, self._num_texts = metrics, num_texts
+        self._last_line = 0.0
+        self._chunk = 0
+
+    def __enter__(self):
+        self._writer = tensorboardX.SummaryWriter(str(self._metrics))
+        self._bar = tqdm.tqdm(
+            total=self._num_texts, unit="text", disable=not sys.stderr.isatty()
+        )
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        self._bar.n = progress.num_done
+        self._bar.set_postfix_str(
+            f"{progress.num_exact} exact, {progress.steps_per_second:.0f} steps/s"
+        )
+        self._chunk += 1
+        for name in ("num_done", "num_exact", "token_steps_per_second", "mean_loss_nats"):
+            value = getattr(progress, name)
+            if value is not None:
+                self._writer.add_scalar(name, value, self._chunk)
+        if self._bar.disable and time.monotonic() > self._last_line + 10:
+            self._last_line = time.monotonic()
+            print(
+                f"{progress.num_done} of {progress.num_texts} texts done, "
+                f"{progress.num_exact} exact, {progress.steps_per_second:.0f} steps/s",
+                file=sys.stderr,
+            )
+
+    def __exit__(self, *exception):
+        self._bar.close()
+        self._writer.close()
+
+
+def table(records: list[dict]) -> str:
+    """A line a text: what it was, and what its vector gave back."""
+    head = ("tokens", "exact", "steps", "bits of text", "bits of vector", "text")
+    rows = []
+    for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
+        prefix = r["greedy_prefix_tokens"]
+        exact = "yes" if r["exact_greedy"] else f"first {prefix}"
+        bits = f"{r['information_gain_bits']:.0f}", f"{r['memory_bits']}"
+        rows.append(
+            (str(r["num_tokens"]), exact, str(r["steps"]), *bits, _short(r["text"]))
+        )
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=False))
+        + f"  {row[-1]}"
+        for row in [head, *rows]
+    ]
+    exact = [r["num_tokens"] for r in records if r["exact_greedy"]]
+    n = len(records)
+    verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored vector"
+    if exact:
+        verdict += f"; the longest of them has {max(exact)} tokens"
+    return "\n".join([*lines, "", verdict + "."])
+
+
+def _short(text: str | None, most: int = 60) -> str:
+    text = " ".join((text or "").split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+if __name__ == "__main__":
+    launch(main, "cram/builtin.py")

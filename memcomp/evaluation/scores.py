@@ -1,0 +1,193 @@
+"""What a memory is worth: the LM with it beside the LM without it.
+
+Unless a name says mean, figures are sums over the scored tokens of one text.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from memcomp.cram.memory_file import Memory
+from memcomp.cram.pool import CramResult
+from memcomp.evaluation.decoding import decode
+from memcomp.lm import LanguageModel
+from memcomp.nn.cross_entropy import token_scores
+
+BITS_PER_NAT = 1 / math.log(2)
+GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
+
+
+class Baseline(NamedTuple):
+    """The LM without memory on one text.
+
+    Attributes:
+      loss_nats: mean cross-entropy of a scored token.
+      accuracy: share of the scored tokens that are right.
+    """
+
+    loss_nats: float
+    accuracy: float
+
+
+def baselines(
+    lm: LanguageModel,
+    texts: Sequence[Int[np.ndarray, "_"]],
+    *,
+    num_given: int,
+    pad_to: int,
+    vocab_chunk: int,
+) -> list[Baseline]:
+    """The LM without memory on each text, teacher-forced.
+
+    Where the first token is scored (strict protocol), the LM reads its BOS before it, or
+    its EOS if it has no BOS; an LM that has neither predicts it uniformly.
+
+    Args:
+      lm: the language model.
+      texts: token ids of each.
+      num_given: how many leading tokens are not scored.
+      pad_to: length to which texts are padded; at least that of the longest.
+      vocab_chunk: rows of the vocabulary whose logits exist at a time.
+
+    Source: `original_loss` of Kuratov et al. 2025, arXiv:2502.13063; the first token is
+      our addition.
+    """
+    start = _start_token(lm)
+    found = []
+    for group in _groups(texts):
+        tokens = np.zeros((GROUP, pad_to), np.int32)
+        for row, text in zip(tokens, group, strict=False):
+            row[: len(text)] = text
+        loss, margin = _baseline_scores(
+            lm.params, tokens, start or 0, module=lm.module, vocab_chunk=vocab_chunk
+        )
+        loss, right = np.array(loss), np.asarray(margin) > 0
+        if start is None:
+            loss[:, 0], right[:, 0] = math.log(lm.config.vocab_size), False
+        for text, text_loss, text_right in zip(group, loss, right, strict=False):
+            scored = slice(num_given, len(text))
+            mean = float(np.mean(text_loss[scored], dtype=np.float64))
+            found.append(Baseline(mean, float(np.mean(text_right[scored]))))
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("module", "vocab_chunk"))
+def _baseline_scores(
+    params: Any, tokens: Int[Array, "B T"], start, *, module: Any, vocab_chunk: int
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    variables = {"params": params}
+    first = jnp.full((tokens.shape[0], 1), start, tokens.dtype)
+    read = jnp.concatenate([first, tokens[:, :-1]], axis=1)
+    hidden, _ = module.apply(variables, module.apply(variables, read, method="embed"))
+    rows = module.apply(variables, method="unembedding")
+    scores = jax.vmap(lambda h, t: token_scores(h, rows, t, vocab_chunk))(hidden, tokens)
+    return scores.loss, scores.margin
+
+
+def _start_token(lm: LanguageModel) -> int | None:
+    tokenizer = lm.tokenizer
+    if tokenizer is None:
+        return None
+    if tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    return tokenizer.eos_token_id
+
+
+def decode_stored(
+    lm: LanguageModel, memories: Sequence[Memory], pad_to: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each text as decoded from its vector in float32, and after rounding it to bfloat16.
+
+    Args:
+      lm: the language model.
+      memories: as read back from disk, all with the same number of vectors.
+      pad_to: length that is decoded; at least the longest `num_tokens`.
+    """
+    decoded = []
+    for group in _groups(memories):
+        rows = group + [group[-1]] * (GROUP - len(group))
+        memory = np.stack([m.memory for m in rows])
+        given = np.array([m.given for m in rows], np.int32)
+        rounded = memory.astype(ml_dtypes.bfloat16).astype(np.float32)
+        both = [decode(lm, vectors, pad_to, given) for vectors in (memory, rounded)]
+        for m, plain, short in zip(group, *both, strict=False):
+            decoded.append((plain[: m.num_tokens], short[: m.num_tokens]))
+    return decoded
+
+
+def _groups(items: Sequence) -> list[list]:
+    return [list(items[i : i + GROUP]) for i in range(0, len(items), GROUP)]
+
+
+def record(
+    result: CramResult,
+    baseline: Baseline,
+    decoded: tuple[np.ndarray, np.ndarray],
+    lm: LanguageModel,
+) -> dict[str, Any]:
+    """One line of results.jsonl, without where its memory is.
+
+    `reference` multiplies means by T, although T - 1 tokens are scored, and takes the
+    smallest loss of any step, as the published tables do; `strict` sums over the T scored
+    tokens and takes the loss of the vector that is stored.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063, equations 3 and 4.
+    """
+    reference = result.protocol == "reference"
+    loss = result.min_loss_nats if reference else result.loss_nats
+    gain = (baseline.loss_nats - loss) * result.num_tokens
+    right = (result.accuracy - baseline.accuracy) * result.num_tokens
+    plain, rounded = decoded
+    return {
+        "text_id": result.text_id,
+        "source": result.source,
+        "num_tokens": result.num_tokens,
+        "num_memory": len(result.memory),
+        "protocol": result.protocol,
+        "accuracy": result.accuracy,
+        "exact_teacher_forced": result.exact,
+        "exact_greedy": bool(np.array_equal(plain, result.tokens)),
+        "exact_greedy_bfloat16": bool(np.array_equal(rounded, result.tokens)),
+        "greedy_prefix_tokens": _prefix(plain, result.tokens),
+        "margin_logits": result.margin,
+        "steps": result.steps,
+        "token_steps": result.token_steps,
+        "loss_nats": loss,
+        "baseline_loss_nats": baseline.loss_nats,
+        "baseline_accuracy": baseline.accuracy,
+        "information_gain_nats": gain,
+        "information_gain_bits": gain * BITS_PER_NAT,
+        "memory_bits": 32 * result.memory.size,
+        "token_gain": right,
+        "seconds": result.seconds,
+        "text": _text(lm, result.tokens),
+        "decoded": _text(lm, plain),
+        "curve": thinned(result.loss_curve, result.accuracy_curve),
+    }
+
+
+def _prefix(decoded: np.ndarray, tokens: np.ndarray) -> int:
+    wrong = np.flatnonzero(decoded != tokens)
+    return int(wrong[0]) if len(wrong) else len(tokens)
+
+
+def _text(lm: LanguageModel, tokens: np.ndarray) -> str | None:
+    return None if lm.tokenizer is None else lm.tokenizer.decode(tokens.tolist())
+
+
+def thinned(loss: np.ndarray, accuracy: np.ndarray, most: int = 100) -> dict[str, list]:
+    """Loss and accuracy at up to `most` steps, spaced evenly in the logarithm."""
+    last = len(loss) - 1
+    steps = np.unique(np.geomspace(1, last + 1, most).round().astype(int)) - 1
+    return {
+        "steps": steps.tolist(),
+        "loss_nats": [round(float(loss[i]), 5) for i in steps],
+        "accuracy": [round(float(accuracy[i]), 5) for i in steps],
+    }

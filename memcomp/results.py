@@ -1,0 +1,130 @@
+"""The files of a run: claimed by one config, appended to, never torn."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from memcomp.errors import InputError
+
+CONFIG = "config.json"
+RECORDS = "results.jsonl"
+SUMMARY = "summary.json"
+
+Record = dict[str, Any]
+
+
+def claim_workdir(
+    workdir: str | os.PathLike, config: Mapping[str, Any], about: Mapping[str, Any]
+) -> epath.Path:
+    """Makes the folder of a run, or goes on with it if it is of the same config.
+
+    Args:
+      workdir: the folder; may be there already.
+      config: the resolved config, which must be the same for a run to go on.
+      about: what else is worth knowing, such as versions and devices; not compared.
+
+    Raises:
+      InputError: the folder cannot be written, or belongs to another config; says which
+        fields differ.
+    """
+    path = epath.Path(workdir)
+    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    file = path / CONFIG
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            if any(path.iterdir()):
+                raise InputError(
+                    f"{path} has files but no {CONFIG}; give a new or empty --workdir"
+                )
+            write_whole(file, json.dumps({"config": config, **about}, indent=2) + "\n")
+            return path
+        found = json.loads(file.read_text())["config"]
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be used as a workdir ({error}); give another --workdir"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not of a run of memcomp ({error!r})") from error
+    if changes := differences(found, config):
+        raise InputError(
+            f"{path} belongs to a run with another config ({'; '.join(changes)}); give "
+            "the same config, or another --workdir"
+        )
+    return path
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The fields that differ between two nested configs, as `a.b: 1 there, 2 here`."""
+    old, new = _flat(old), _flat(new)
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        there, here = old.get(name, "nothing"), new.get(name, "nothing")
+        if there != here:
+            lines.append(f"{name}: {there!r} there, {here!r} here")
+    return lines
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def write_whole(path: epath.Path, data: str | bytes) -> None:
+    """Writes a file that is there whole or not at all, whenever the process is killed."""
+    partial = path.with_name(path.name + ".partial")
+    if isinstance(data, str):
+        data = data.encode()
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def read_records(path: epath.Path) -> list[Record]:
+    """The records of a file; a last line that a kill has torn is cut off the file."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole, newline, torn = text.rpartition(b"\n")
+    if torn:
+        write_whole(path, whole + newline)
+    return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def append_records(path: epath.Path, records: Iterable[Record]) -> None:
+    """Adds a line for each record, on disk before this returns."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    with path.open("ab") as file:
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Any]:
+    """n, mean and standard error over texts of every number in the records.
+
+    The standard error is the sample standard deviation over sqrt(n), None for n = 1.
+    """
+    names = [
+        name
+        for name, value in (records[0] if records else {}).items()
+        if isinstance(value, int | float) and name != "text_id"
+    ]
+    summary: dict[str, Any] = {"n": len(records)}
+    for name in names:
+        values = [float(record[name]) for record in records]
+        mean = math.fsum(values) / len(values)
+        error = None
+        if len(values) > 1:
+            squares = math.fsum((v - mean) ** 2 for v in values)
+            error = math.sqrt(squares / (len(values) - 1) / len(values))
+        summary[name] = {"mean": mean, "standard_error": error}
+    return summary
