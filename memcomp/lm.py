@@ -1,11 +1,12 @@
 """`load_lm`: a folder, a Hub id or "builtin" becomes a `LanguageModel`."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -94,7 +95,7 @@ def _logits(params, tokens, *, module):
 
 def abstract_params(module: Any) -> engine.Params:
     """Shapes of all parameters, boxed with their logical axes; nothing is computed."""
-    x = jax.ShapeDtypeStruct((1, 2, module.config.d_model), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, 2, module.config.d_model), jnp.result_type(float))
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.eval_shape(module.init, key, x)["params"]
 
@@ -186,6 +187,7 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     except (
         hub.errors.HfHubHTTPError,
         hub.errors.LocalEntryNotFoundError,
+        hub.errors.HFValidationError,
         OSError,
     ) as error:
         reason = str(error).strip().splitlines()[0]
@@ -206,18 +208,31 @@ def _config(folder: pathlib.Path) -> tuple[Any, Any]:
         model_type = json.loads(path.read_text()).get("model_type")
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a JSON object: {error}") from error
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"{path} is of architecture {model_type!r}; known are {', '.join(FAMILIES)}"
         )
     # Imported late: it costs a second, which only those who load an LM should pay.
     transformers = importlib.import_module("transformers")
+    with _refusing(path):
+        hf = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = FAMILIES[model_type]
-    return family, family.config_from_hf(transformers.AutoConfig.from_pretrained(folder))
+    return family, family.config_from_hf(hf)
 
 
 def _tokenizer(folder: pathlib.Path) -> Any:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         return None
     transformers = importlib.import_module("transformers")
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    with _refusing(folder / "tokenizer_config.json"):
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def _refusing(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever transformers raises for the content of a file into an `InputError`."""
+    try:
+        yield
+    except Exception as error:  # validators of all kinds, each with its own class
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be used: {reason}") from error

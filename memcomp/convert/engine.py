@@ -87,9 +87,10 @@ def from_hf(
 
     Raises:
       InputError: names missing from the file, names without a row, parameters without a
-        row, or shapes that differ: all of them in one message.
+        row, or shapes that differ: all of them in one message; values that `dtype` does
+        not hold.
     """
-    wanted = flax.traverse_util.flatten_dict(expected, sep="/")
+    wanted: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
     rows = [row for row in table if row.ours in wanted]
     _check(tensors.shapes(), rows, sizes, wanted, ignored)
     params = {}
@@ -98,7 +99,7 @@ def from_hf(
         array = np.empty(shape, dtype)
         for i, name in enumerate(row.names(sizes["layers"])):
             moved = _rearrange(tensors.read(name), row.axes, sizes)
-            array[i if row.stacked else ...] = moved.astype(dtype)
+            array[i if row.stacked else ...] = _cast(moved, dtype, name)
         params[path] = place(path, array)
         del array
     return flax.traverse_util.unflatten_dict(params, sep="/")
@@ -125,6 +126,19 @@ def to_hf(
 def _rearrange(tensor: np.ndarray, pattern: str, sizes: Mapping[str, int]) -> np.ndarray:
     letters = {c: sizes[c] for c in re.findall(r"[a-z]", pattern)}
     return einops.rearrange(tensor, pattern, **letters)
+
+
+def _cast(tensor: np.ndarray, dtype: Any, name: str) -> np.ndarray:
+    if tensor.dtype == dtype:
+        return tensor
+    with np.errstate(over="ignore"):
+        cast = tensor.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise InputError(
+            f"{name} has values up to {np.abs(tensor).max():.3g}, too large for "
+            f"{np.dtype(dtype)}; load the model in another dtype"
+        )
+    return cast
 
 
 def _check(found, rows, sizes, wanted, ignored) -> None:

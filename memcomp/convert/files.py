@@ -57,7 +57,8 @@ class Checkpoint:
             raise InputError(
                 f"{path}: {name} has values that are not finite; get the file again"
             )
-        digest = hashlib.sha256(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+        raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+        digest = hashlib.sha256(raw.data)
         self._digests[name] = f"{name} {dtype} {list(tensor.shape)} {digest.hexdigest()}"
         return tensor
 

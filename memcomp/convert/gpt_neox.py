@@ -4,6 +4,7 @@ Letters: v vocabulary, d model width, n heads, h head width, f MLP width, c = 3,
 v slot. Hugging Face groups the fused kernel by head first, then slot.
 """
 
+import math
 from typing import Any
 
 from memcomp.convert.engine import Row
@@ -86,9 +87,15 @@ def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
         "use_parallel_residual": config.parallel_residual,
         "attention_bias": config.attention_bias,
         "tie_word_embeddings": config.tied_embeddings,
-        "rotary_pct": config.rotary.dim / config.head_dim,
-        **rotary_to_hf(config.rotary),
+        "rotary_pct": _fraction(config.rotary.dim, config.head_dim),
+        **rotary_to_hf(config.rotary, theta_name="rotary_emb_base"),
     }
+
+
+def _fraction(part: int, whole: int) -> float:
+    """The float next to part / whole whose product with `whole` is not cut below `part`."""
+    fraction = part / whole
+    return fraction if int(whole * fraction) == part else math.nextafter(fraction, 2.0)
 
 
 def sizes(config: GPTNeoXConfig) -> dict[str, int]:

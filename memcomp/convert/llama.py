@@ -49,6 +49,11 @@ def config_from_hf(hf: Any) -> LlamaConfig:
     """Our config from a `transformers.LlamaConfig`."""
     if hf.hidden_act != "silu":
         raise InputError(f"llama with hidden_act {hf.hidden_act!r}: only 'silu' is known")
+    if hf.num_attention_heads % hf.num_key_value_heads:
+        raise InputError(
+            f"llama with num_key_value_heads {hf.num_key_value_heads}: wanted a divisor of "
+            f"num_attention_heads {hf.num_attention_heads}"
+        )
     head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
     return LlamaConfig(
         vocab_size=hf.vocab_size,

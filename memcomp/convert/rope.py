@@ -26,7 +26,11 @@ def rotary_from_hf(hf: Any, dim: int) -> Rotary:
     theta = float(given["rope_theta"])
     if scaling == "default":
         return Rotary(dim, theta)
-    original = given.get("original_max_position_embeddings") or hf.max_position_embeddings
+    # Only "llama3" tells the length before scaling; "dynamic" takes the model's own.
+    original = {
+        "llama3": given.get("original_max_position_embeddings"),
+        "dynamic": hf.max_position_embeddings,
+    }
     return Rotary(
         dim=dim,
         theta=theta,
@@ -34,13 +38,18 @@ def rotary_from_hf(hf: Any, dim: int) -> Rotary:
         factor=float(given["factor"]),
         low_freq_factor=float(given.get("low_freq_factor", 1.0)),
         high_freq_factor=float(given.get("high_freq_factor", 1.0)),
-        original_positions=int(original),
+        original_positions=int(original.get(scaling) or 0),
     )
 
 
-def rotary_to_hf(rotary: Rotary) -> dict[str, Any]:
-    """Entries of config.json in the form that transformers 4 and 5 both read."""
-    entries: dict[str, Any] = {"rope_theta": rotary.theta}
+def rotary_to_hf(rotary: Rotary, theta_name: str = "rope_theta") -> dict[str, Any]:
+    """Entries of config.json in the form that transformers 4 and 5 both read.
+
+    Args:
+      rotary: "dynamic" scaling must start at the model's `max_positions`.
+      theta_name: what the family calls the base.
+    """
+    entries: dict[str, Any] = {theta_name: rotary.theta}
     if rotary.scaling != "default":
         scaling: dict[str, Any] = {"rope_type": rotary.scaling, "factor": rotary.factor}
         if rotary.scaling == "llama3":

@@ -1,5 +1,6 @@
 """The stack that rotary decoder-only language models share; a family gives the layer."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from memcomp.nn.attention import KVCache, causal_mask, empty_cache
+from memcomp.nn.parameters import with_axes
 from memcomp.nn.rotary import rotary_table
 
 
@@ -23,23 +25,22 @@ class RotaryDecoder(nn.Module):
 
     config: Any
     layer: ClassVar[type[nn.Module]]
-    norm: ClassVar[type[nn.Module]]
+    norm: ClassVar[Callable[..., nn.Module]]
 
     def setup(self):
         cfg = self.config
-        normal = nn.with_logical_partitioning(
-            nn.initializers.normal(0.02), ("vocab", "embed")
-        )
+        normal = with_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         shape = (cfg.vocab_size, cfg.d_model)
         self.embedding = self.param("embedding", normal, shape)
         if not cfg.tied_embeddings:
             self.head = self.param("head", normal, shape)
         layer = nn.remat(self.layer, prevent_cse=False) if cfg.remat else self.layer
-        self.layers = nn.scan(
+        self.layers: Any = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            # Flax annotates it by its default, an int, and takes a tree.
+            in_axes=(0, *3 * (nn.broadcast,)),  # pyright: ignore[reportArgumentType]
             length=cfg.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(cfg)
@@ -62,7 +63,8 @@ class RotaryDecoder(nn.Module):
         cached = None if cache is None else (cache.k, cache.v)
         x, cached = self.layers(x, cached, table, mask, start)
         if cache is not None:
-            cache = KVCache(*cached, cache.length + T)
+            k, v = cached
+            cache = KVCache(k, v, cache.length + T)
         return self.final_norm(x), cache
 
     def unembedding(self) -> Float[Array, "V D"]:

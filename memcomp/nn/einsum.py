@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from memcomp.nn.parameters import with_axes
+
 
 class Einsum(nn.Module):
     """`einsum(equation, x, kernel)`, plus a bias over the last `bias_ndim` outputs.
@@ -26,17 +28,13 @@ class Einsum(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         normal = nn.initializers.normal(self.init_std)
-        kernel = self.param(
-            "kernel", nn.with_logical_partitioning(normal, self.axes), self.shape
-        )
+        kernel = self.param("kernel", with_axes(normal, self.axes), self.shape)
         y = jnp.einsum(self.equation, x, kernel)
         if self.bias_ndim:
             operands, output = self.equation.split("->")
             letters = operands.split(",")[1]
             dims = [letters.index(c) for c in output[-self.bias_ndim :]]
-            zeros = nn.with_logical_partitioning(
-                nn.initializers.zeros, tuple(self.axes[d] for d in dims)
-            )
+            zeros = with_axes(nn.initializers.zeros, [self.axes[d] for d in dims])
             bias = self.param("bias", zeros, tuple(self.shape[d] for d in dims))
             y = y + jnp.broadcast_to(bias, y.shape)
         return y

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from memcomp.nn.parameters import with_axes
+
 
 class RMSNorm(nn.Module):
     """`x / rms(x) * scale`.
@@ -16,7 +18,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        ones = with_axes(nn.initializers.ones, ("embed",))
         scale = self.param("scale", ones, (x.shape[-1],))
         x32 = _float32(x)
         mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
@@ -35,8 +37,8 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+        ones = with_axes(nn.initializers.ones, ("embed",))
+        zeros = with_axes(nn.initializers.zeros, ("embed",))
         scale = self.param("scale", ones, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         x32 = _float32(x)

@@ -13,7 +13,8 @@ class Rotary:
     """How positions turn into angles.
 
     Attributes:
-      dim: how many leading dimensions of a head are rotated (R); even.
+      dim: how many leading dimensions of a head are rotated (R); an odd number counts as
+        the even one above it, as in published checkpoints.
       theta: base of the geometric series of wavelengths.
       scaling: "default", "linear", "dynamic" or "llama3".
       factor: by how much the context is stretched ("linear", "dynamic", "llama3").

@@ -85,7 +85,9 @@ CASES = {
     "gpt_neox_tied": {"tie_word_embeddings": True},
     "gpt_neox_full_rotary": _rope(NEOX, partial_rotary_factor=1.0),
     "gpt_neox_tanh_gelu": {"hidden_act": "gelu_new"},
-    "gpt_neox_linear": _rope(NEOX, rope_type="linear", factor=2.5),
+    "gpt_neox_linear": _rope(  # of 6 dimensions 3 are rotated, which is made 4
+        NEOX, rope_type="linear", factor=2.5, partial_rotary_factor=0.5
+    ),
     "gpt_neox_float16_shards": {"file": ("float16", "6KB")},
     "gpt_neox_bfloat16": {"file": ("bfloat16", "1GB")},
 }

@@ -1,0 +1,174 @@
+"""Configs: ours to config.json, through transformers, and back."""
+
+import ast
+import dataclasses
+import json
+import pathlib
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import memcomp
+from memcomp.convert import gpt_neox, llama
+from memcomp.errors import InputError
+from memcomp.models.gpt_neox import ACTIVATIONS, GPTNeoXConfig
+from memcomp.models.llama import LlamaConfig
+from memcomp.nn.rotary import SCALINGS, Rotary
+
+SIZES = st.integers(1, 12)
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 10,
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 64,
+}
+NEOX = {**LLAMA, "model_type": "gpt_neox"}
+
+
+@st.composite
+def rotaries(draw, dim, max_positions):
+    scaling = draw(st.sampled_from(SCALINGS))
+    theta = draw(st.floats(10, 1e7))
+    if scaling == "default":
+        return Rotary(dim, theta)
+    factor = draw(st.floats(1, 64))
+    if scaling == "llama3":
+        original = draw(st.integers(1, max_positions - 1))
+        return Rotary(dim, theta, scaling, factor, 1.5, 4.5, original)
+    original = max_positions if scaling == "dynamic" else 0
+    return Rotary(dim, theta, scaling, factor, original_positions=original)
+
+
+@st.composite
+def llama_configs(draw):
+    num_kv_heads, head_dim = draw(SIZES), 2 * draw(SIZES)
+    num_heads, max_positions = num_kv_heads * draw(SIZES), draw(st.integers(2, 10_000))
+    return LlamaConfig(
+        vocab_size=draw(SIZES),
+        num_layers=draw(SIZES),
+        d_model=num_heads * draw(SIZES),
+        d_mlp=draw(SIZES),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        max_positions=max_positions,
+        rotary=draw(rotaries(head_dim, max_positions)),
+        norm_eps=draw(st.floats(1e-8, 1e-2)),
+        tied_embeddings=draw(st.booleans()),
+        attention_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+    )
+
+
+@st.composite
+def gpt_neox_configs(draw):
+    num_heads, head_dim = draw(SIZES), draw(st.integers(2, 128))
+    rotated = draw(st.integers(1, head_dim))
+    max_positions = draw(st.integers(2, 10_000))
+    return GPTNeoXConfig(
+        vocab_size=draw(SIZES),
+        num_layers=draw(SIZES),
+        d_model=num_heads * head_dim,
+        d_mlp=draw(SIZES),
+        num_heads=num_heads,
+        head_dim=head_dim,
+        max_positions=max_positions,
+        rotary=draw(rotaries(rotated, max_positions)),
+        norm_eps=draw(st.floats(1e-8, 1e-2)),
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        parallel_residual=draw(st.booleans()),
+        attention_bias=draw(st.booleans()),
+        tied_embeddings=draw(st.booleans()),
+    )
+
+
+def read(folder, entries):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(entries))
+    return transformers.AutoConfig.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("config")
+
+
+@settings(deadline=None, max_examples=60)
+@given(config=llama_configs())
+def test_a_llama_config_survives_the_round_trip(config, folder):
+    assert llama.config_from_hf(read(folder, llama.config_to_hf(config))) == config
+
+
+@settings(deadline=None, max_examples=60)
+@given(config=gpt_neox_configs())
+def test_a_gpt_neox_config_survives_the_round_trip(config, folder):
+    assert gpt_neox.config_from_hf(read(folder, gpt_neox.config_to_hf(config))) == config
+
+
+def test_every_rotary_fraction_gives_back_its_dimensions(folder):
+    # 98 * (2 / 98) is below 2 in floating point, and transformers cuts it to 1.
+    for head_dim in range(2, 257):
+        for dim in range(1, head_dim + 1):
+            assert int(head_dim * gpt_neox._fraction(dim, head_dim)) == dim
+
+
+def test_scaling_is_read_in_the_form_of_transformers_4(folder):
+    old = {**LLAMA, "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    want = Rotary(4, 500.0, "linear", 2.0)
+    assert llama.config_from_hf(read(folder, old)).rotary == want
+    old = {**NEOX, "rotary_emb_base": 500, "rotary_pct": 0.5, "rope_scaling": None}
+    assert gpt_neox.config_from_hf(read(folder, old)).rotary == Rotary(2, 500.0)
+
+
+def test_dynamic_scaling_starts_at_the_models_own_length(folder):
+    # As in transformers, which warns of the entry and does not read it.
+    scaling = {
+        "rope_type": "dynamic",
+        "factor": 2.0,
+        "original_max_position_embeddings": 32,
+    }
+    hf = read(folder, {**LLAMA, "rope_scaling": scaling})
+    assert llama.config_from_hf(hf).rotary.original_positions == 64
+
+
+def test_head_width_defaults_to_that_of_the_model(folder):
+    assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": None})).head_dim == 4
+    assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": 8})).head_dim == 8
+
+
+@pytest.mark.parametrize(
+    "family, entries, words",
+    [
+        (llama, {**LLAMA, "hidden_act": "gelu"}, ["'gelu'", "'silu'"]),
+        (llama, {**LLAMA, "num_key_value_heads": 4}, ["num_key_value_heads 4", "6"]),
+        (gpt_neox, {**NEOX, "hidden_act": "silu"}, ["'silu'", "gelu_new"]),
+        (
+            llama,
+            {**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            ["'yarn'", *SCALINGS],
+        ),
+    ],
+)
+def test_a_switch_that_is_not_known_is_refused_by_name(family, entries, words, folder):
+    hf = read(folder, entries)
+    with pytest.raises(InputError) as error:
+        family.config_from_hf(hf)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("config", [LlamaConfig, GPTNeoXConfig, Rotary])
+def test_every_field_of_a_config_is_read(config):
+    root = pathlib.Path(memcomp.__file__).parent
+    sources = [*root.glob("nn/*.py"), *root.glob("models/*.py"), *root.glob("convert/*.py")]
+    read = {
+        node.attr
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert not {f.name for f in dataclasses.fields(config)} - read

@@ -1,0 +1,173 @@
+"""The table that is read in both directions, and what it says when weights do not fit."""
+
+import pathlib
+
+import flax.traverse_util
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import memcomp.lm
+from memcomp.convert import engine
+from memcomp.convert.engine import Row
+from memcomp.convert.files import Checkpoint
+from memcomp.errors import InputError
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+CASES = sorted(folder.parent.name for folder in GOLDEN.glob("*/expected.npz"))
+TABLE = (
+    Row("wte", "embedding", "v d -> v d"),
+    Row("h.{i}.qkv", "layers/qkv", "(n c h) d -> d c n h"),
+    Row("h.{i}.bias", "layers/bias", "d -> d"),
+)
+SIZES = {"layers": 2, "v": 5, "d": 3, "n": 2, "c": 3, "h": 4}
+EXPECTED = {
+    "embedding": jax.ShapeDtypeStruct((5, 3), np.float32),
+    "layers": {
+        "qkv": jax.ShapeDtypeStruct((2, 3, 3, 2, 4), np.float32),
+        "bias": jax.ShapeDtypeStruct((2, 3), np.float32),
+    },
+}
+
+
+class Held(dict):
+    """Named tensors in memory."""
+
+    def shapes(self):
+        return {name: tensor.shape for name, tensor in self.items()}
+
+    def read(self, name):
+        return self[name]
+
+
+def tensors():
+    rng = np.random.default_rng(0)
+    shapes = {"wte": (5, 3)}
+    for i in range(2):
+        shapes |= {f"h.{i}.qkv": (24, 3), f"h.{i}.bias": (3,)}
+    return Held({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+
+
+def convert(held, dtype=np.float32, ignored=(), place=lambda path, array: array):
+    return engine.from_hf(
+        held, TABLE, SIZES, EXPECTED, dtype=dtype, ignored=ignored, place=place
+    )
+
+
+def test_every_number_lands_where_its_letters_say():
+    held = tensors()
+    params = convert(held, place=lambda path, array: jax.device_put(array))
+    n, c, h, d = 1, 2, 3, 0
+    for layer in range(2):
+        want = held[f"h.{layer}.qkv"][(n * 3 + c) * 4 + h, d]
+        assert params["layers"]["qkv"][layer, d, c, n, h] == want
+        np.testing.assert_array_equal(
+            params["layers"]["bias"][layer], held[f"h.{layer}.bias"]
+        )
+    back = engine.to_hf(params, TABLE, SIZES)
+    assert back.keys() == held.keys()
+    for name in held:
+        np.testing.assert_array_equal(back[name], held[name], err_msg=name)
+
+
+def test_place_sees_each_path_once_and_in_the_wanted_dtype():
+    seen = {}
+
+    def place(path, array):
+        assert path not in seen
+        seen[path] = array
+        return jax.device_put(array)
+
+    convert(tensors(), dtype=ml_dtypes.bfloat16, place=place)
+    assert seen.keys() == {"embedding", "layers/qkv", "layers/bias"}
+    assert {array.dtype for array in seen.values()} == {np.dtype(ml_dtypes.bfloat16)}
+
+
+def test_all_that_does_not_fit_is_in_one_message():
+    held = tensors()
+    del held["h.1.bias"]
+    held["stranger"] = np.zeros(2, np.float32)
+    held["h.0.qkv"] = held["h.0.qkv"].T
+    held["wte"] = held["wte"][:4]
+    with pytest.raises(InputError) as error:
+        convert(held)
+    message = str(error.value)
+    for part in (
+        "missing from the file: h.1.bias",
+        "not a weight of this model: stranger",
+        "h.0.qkv is [3, 24], expected [24, 3]",
+        "wte is [4, 3], expected [5, 3]",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_a_parameter_without_a_row_is_an_error():
+    expected = {**EXPECTED, "extra": jax.ShapeDtypeStruct((1,), np.float32)}
+    with pytest.raises(InputError, match="without a row in the table: extra"):
+        engine.from_hf(
+            tensors(), TABLE, SIZES, expected, dtype=np.float32, place=lambda p, a: a
+        )
+
+
+def test_ignored_names_are_whole_patterns_and_are_not_read():
+    held = tensors()
+    held["h.0.rotary"] = None
+    held.shapes = lambda: {n: t.shape if t is not None else (9,) for n, t in held.items()}
+    convert(
+        held, ignored=[r"h\.\d+\.rotary"], place=lambda path, array: jax.device_put(array)
+    )
+    with pytest.raises(InputError, match=r"not a weight of this model: h\.0\.rotary"):
+        convert(held, ignored=[r"h\.\d+\.rot"])
+
+
+def test_weights_too_large_for_the_dtype_are_refused_by_name():
+    held = tensors()
+    held["h.1.bias"][2] = 1e5
+    with pytest.raises(InputError, match=r"h\.1\.bias.*float16"):
+        convert(held, dtype=np.float16)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_export_gives_back_every_tensor_bit_for_bit(case, tmp_path):
+    files = Checkpoint(GOLDEN / case)
+    stored = {name: files.read(name) for name in files.shapes()}
+    dtype = str(next(iter(stored.values())).dtype)
+    lm = memcomp.lm.load_lm(str(GOLDEN / case), dtype=dtype)
+    memcomp.lm.export_lm(tmp_path, lm.module, lm.params, bos_token_id=3)
+    written = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert written.keys() == stored.keys()
+    for name, tensor in stored.items():
+        assert written[name].dtype == tensor.dtype
+        assert written[name].tobytes() == tensor.tobytes(), name
+    again = memcomp.lm.load_lm(str(tmp_path), dtype=dtype)
+    assert again.config == lm.config and again.fingerprint == lm.fingerprint
+    flat = flax.traverse_util.flatten_dict(lm.params)
+    for path, weight in flax.traverse_util.flatten_dict(again.params).items():
+        np.testing.assert_array_equal(weight, flat[path])
+
+
+def test_a_tied_head_in_the_file_is_not_read(tmp_path):
+    lm = memcomp.lm.load_lm(str(GOLDEN / "llama_tied"))
+    memcomp.lm.export_lm(tmp_path, lm.module, lm.params)
+    path = tmp_path / "model.safetensors"
+    stored = safetensors.numpy.load_file(path)
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
+    safetensors.numpy.save_file(stored, path)
+    again = memcomp.lm.load_lm(str(tmp_path))
+    assert "head" not in again.params and again.fingerprint == lm.fingerprint
+
+
+def test_buffers_of_older_gpt_neox_files_are_not_read(tmp_path):
+    lm = memcomp.lm.load_lm(str(GOLDEN / "gpt_neox"))
+    memcomp.lm.export_lm(tmp_path, lm.module, lm.params)
+    path = tmp_path / "model.safetensors"
+    stored = safetensors.numpy.load_file(path)
+    attention = "gpt_neox.layers.0.attention."
+    stored[attention + "bias"] = np.ones((1, 1, 4, 4), np.uint8)
+    stored[attention + "masked_bias"] = np.float32([-1e9])
+    stored[attention + "rotary_emb.inv_freq"] = np.ones(2, np.float32)
+    safetensors.numpy.save_file(stored, path)
+    assert memcomp.lm.load_lm(str(tmp_path)).fingerprint == lm.fingerprint
