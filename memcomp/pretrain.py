@@ -82,12 +82,12 @@ class TrainState:
     Attributes:
       params: weights in float32, nested dict.
       opt_state: of `optimizer`.
-      step: steps that were made.
+      step: Int[Array, ""], steps that were made.
     """
 
     params: Any
     opt_state: Any
-    step: Int[Array, ""]
+    step: Any  # not always an array: orbax makes trees of other things in this form
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
@@ -243,7 +243,7 @@ def train_chunk(
         loss, grads = loss_and_grad(state.params, batch.astype(jnp.int32))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return jax.lax.scan(step, state, windows)
