@@ -214,7 +214,7 @@ def _config(folder: pathlib.Path) -> tuple[Any, Any]:
         )
     # Imported late: it costs a second, which only those who load an LM should pay.
     transformers = importlib.import_module("transformers")
-    with _refusing(path):
+    with _refusing(str(path)):
         hf = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = FAMILIES[model_type]
     return family, family.config_from_hf(hf)
@@ -224,15 +224,15 @@ def _tokenizer(folder: pathlib.Path) -> Any:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         return None
     transformers = importlib.import_module("transformers")
-    with _refusing(folder / "tokenizer_config.json"):
+    with _refusing(f"the tokenizer in {folder}"):
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 @contextlib.contextmanager
-def _refusing(path: pathlib.Path) -> Iterator[None]:
-    """Turns whatever transformers raises for the content of a file into an `InputError`."""
+def _refusing(what: str) -> Iterator[None]:
+    """Turns whatever transformers raises for the content of files into an `InputError`."""
     try:
         yield
     except Exception as error:  # validators of all kinds, each with its own class
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be used: {reason}") from error
+        raise InputError(f"{what} cannot be used: {reason}") from error

@@ -2,9 +2,33 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Optimisation level 0: the models are tiny, and most of the time goes to compiling them.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import jax  # noqa: E402
+import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# memcomp is imported by the fixtures, not here: shape annotations are checked only in
+# what is imported after pytest has started.
+
+
+@pytest.fixture(scope="session")
+def tiny_lm():
+    """A random LM of two layers with large weights; no tokenizer, no file."""
+    from tiny_lm import make_tiny_lm
+
+    return make_tiny_lm("float32")
+
+
+@pytest.fixture()
+def tiny_lm_float64():
+    """The same in float64, where two right loops agree to many digits."""
+    from tiny_lm import make_tiny_lm
+
+    with jax.enable_x64(True):
+        yield make_tiny_lm("float64")

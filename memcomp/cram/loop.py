@@ -4,9 +4,8 @@ Everything is written for one text; `vmap` adds the batch and `scan` a chunk of 
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,8 +16,7 @@ from memcomp.cram.objective import mean_over, memory_scores, scored_positions
 from memcomp.cram.recipe import initial_memory, optimizer
 
 
-@flax.struct.dataclass
-class CramState:
+class CramState(NamedTuple):
     """One text in flight; with a leading axis B, a batch of them.
 
     Attributes:

@@ -7,7 +7,6 @@ finished text's place goes to the next waiting one between two chunks.
 import dataclasses
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +162,7 @@ class Pool:
             place.seconds += share
             place.losses.append(loss[: steps[i], i])
             place.accuracies.append(accuracy[: steps[i], i])
-            self._check_finite(place, before[i])
+            self._check_finite(place, int(before[i]))
             self.last_steps += int(steps[i])
             self.last_token_steps += int(steps[i]) * len(place.text.tokens)
         finished = self._collect()
@@ -211,7 +210,7 @@ class Pool:
         ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
         empty = np.array([p is None for p in self._places])
         states = init_states(ids, self._lm.params, module=self._lm.module, cfg=self._cfg)
-        return states.replace(done=jnp.array(empty))
+        return states._replace(done=jnp.array(empty))
 
     def _refill(self) -> None:
         free = [i for i, place in enumerate(self._places) if place is None]
@@ -260,7 +259,7 @@ class Pool:
         if not ended:
             return []
         # A copy, because on a CPU the host's view is the buffer that is donated next.
-        states = jax.tree.map(lambda leaf: np.array(leaf), self._states)
+        states = jax.tree.map(lambda leaf: np.array(leaf, copy=True), self._states)
         results = [self._result(self._places[i], states, i) for i in ended]
         for i in ended:
             self._places[i] = None

@@ -1,0 +1,53 @@
+"""A small run that tests start, stop and compare."""
+
+import os
+import pathlib
+
+import numpy as np
+from etils import epath
+
+RECIPE = {"learning_rate": 0.1, "max_steps": 30, "patience": 30, "margin": 0.05, "b2": 0.99}
+TIMINGS = ("seconds",)
+
+
+def run(lm, workdir, report=lambda progress: None):
+    """Crams nine random texts in three places into `workdir`; gives the records."""
+    from memcomp.cram.config import CramConfig
+    from memcomp.cram.recipe import Recipe
+    from memcomp.data.texts import Text
+    from memcomp.evaluation.runs import run_cramming
+    from memcomp.results import claim_workdir
+
+    rng = np.random.default_rng(5)
+    lengths = (2, 4, 3, 3, 2, 4, 10, 12, 11)
+    texts = [
+        Text(i, "test", rng.integers(0, 23, n).astype(np.int32))
+        for i, n in enumerate(lengths)
+    ]
+    cfg = CramConfig(
+        num_tokens=None, recipe=Recipe(**RECIPE), batch_size=3, steps_per_chunk=5
+    )
+    folder = claim_workdir(workdir, {"seed": 0}, {})
+    return run_cramming(lm, texts, cfg, epath.Path(folder), report)
+
+
+def run_in_process(workdir, cache, started):
+    """The same in a process of its own, whose programs are cached in a folder."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    from tiny_lm import make_tiny_lm
+
+    lm = make_tiny_lm("float32")
+    pathlib.Path(started).touch()
+    run(lm, workdir)
+    os._exit(0)
+
+
+def comparable(records):
+    """Records by text id, timings aside."""
+    return {
+        r["text_id"]: {k: v for k, v in r.items() if k not in TIMINGS} for r in records
+    }

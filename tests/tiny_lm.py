@@ -1,0 +1,39 @@
+"""A language model for tests of what is above the models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from memcomp.lm import LanguageModel, abstract_params
+from memcomp.models.llama import Llama, LlamaConfig
+from memcomp.nn.rotary import Rotary
+
+TINY = LlamaConfig(
+    vocab_size=23,
+    num_layers=2,
+    d_model=16,
+    d_mlp=24,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    max_positions=64,
+    rotary=Rotary(4),
+)
+
+
+def make_tiny_lm(dtype: str) -> LanguageModel:
+    """Weights are large, so that errors show; the same in every dtype."""
+    module = Llama(TINY)
+    leaves, tree = jax.tree.flatten(nn.unbox(abstract_params(module)))
+    rng = np.random.default_rng(0)
+    params = [jnp.asarray(0.5 * rng.standard_normal(leaf.shape), dtype) for leaf in leaves]
+    return LanguageModel(
+        name="tiny",
+        module=module,
+        config=TINY,
+        params=jax.tree.unflatten(tree, params),
+        tokenizer=None,
+        dtype=jnp.dtype(dtype),
+        fingerprint="0123456789abcdef" * 4,
+    )
