@@ -7,13 +7,14 @@ FOLDER holds .txt files, one document each. Without flags a tiny model is traine
 about a minute on the documentation that comes with Python itself.
 
 A run that was killed goes on from its last checkpoint when the same command is given
-again, with the same batches. On one CPU the weights are then those of a run never
-stopped, bit for bit; a GPU needs XLA_FLAGS=--xla_gpu_deterministic_ops=true for that,
-because sums over repeated tokens are else taken in any order.
+again, with the same batches. On a CPU the weights are then those of a run never
+stopped, bit for bit. A GPU adds up the gradients of repeated tokens in any order; for
+exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
+import functools
 import importlib
 import json
 import pathlib
@@ -21,6 +22,7 @@ import pydoc_data.topics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grain
@@ -51,6 +53,8 @@ from memcomp.results import (
     write_whole,
 )
 
+DEFAULT_WORKDIR = "runs/pretrain_lm"
+TOKENS = "tokens.npy"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 
 
@@ -83,9 +87,13 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             f"train.window {train.window} is longer than model.max_positions "
             f"{module.config.max_positions}; lower the one or raise the other"
         )
-    folder = claim_workdir(workdir or "runs/pretrain_lm", config.to_dict(), about())
-    tokenizer, tokens = prepare(config, folder)
+    folder = epath.Path(workdir or DEFAULT_WORKDIR)
     valid = documents(config.valid) if config.valid else []
+    texts = functools.cache(lambda: documents(config.texts))
+    if not (folder / TOKENS).exists():
+        texts()  # before the workdir is claimed, so that a wrong name does not bind it
+    folder = claim_workdir(folder, config.to_dict(), about())
+    tokenizer, tokens = prepare(config, folder, texts)
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
     finish(run, state)
@@ -120,23 +128,21 @@ def documents(source: str) -> list[str]:
 
 
 def prepare(
-    config: config_dict.ConfigDict, folder: epath.Path
+    config: config_dict.ConfigDict, folder: epath.Path, texts: Callable[[], list[str]]
 ) -> tuple[tokenizers.Tokenizer, np.ndarray]:
     """Tokenizer and tokens of the training texts, made once for each workdir."""
     saved = folder / "tokenizer" / "tokenizer.json"
     if not saved.exists():
         say(f"training a tokenizer of {config.model.vocab_size} tokens")
-        tokenizer = pretrain.train_tokenizer(
-            documents(config.texts), config.model.vocab_size
-        )
+        tokenizer = pretrain.train_tokenizer(texts(), config.model.vocab_size)
         pretrain.save_tokenizer(tokenizer, saved.parent, config.model.max_positions)
     tokenizer = tokenizers.Tokenizer.from_str(saved.read_text())
 
     def make() -> np.ndarray:
         say("tokenizing the texts")
-        return flat_tokens(documents(config.texts), tokenizer, pretrain.START_ID)
+        return flat_tokens(texts(), tokenizer, pretrain.START_ID)
 
-    return tokenizer, cached_tokens(folder / "tokens.npy", make)
+    return tokenizer, cached_tokens(folder / TOKENS, make)
 
 
 def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
@@ -191,8 +197,7 @@ class Log:
         self.file = run.folder / "log.jsonl"
         # What came after the checkpoint will be made, and written, again.
         kept = [r for r in read_records(self.file) if r["step"] <= step]
-        write_whole(self.file, b"")
-        append_records(self.file, kept)
+        write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
         # The clock of the first chunk also counts the compilation.
         self.clock = self.line = time.monotonic()
         self.writer = tensorboardX.SummaryWriter(

@@ -314,6 +314,8 @@ def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
         main("empty")
     with pytest.raises(InputError, match=r"a\.txt is not UTF-8"):
         main("bad")
+    # A wrong name does not bind the workdir to it.
+    assert not (tmp_path / "run_empty").exists() and not (tmp_path / "run_bad").exists()
     with pytest.raises(InputError, match="fewer than the 17 of one window"):
         main("short")
     with pytest.raises(InputError, match="--config.texts=FOLDER"):
