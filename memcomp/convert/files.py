@@ -99,16 +99,17 @@ def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
             )
         raise InputError(f"{folder} has neither {SINGLE} nor {INDEX}")
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        names = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / INDEX} is not an index of shards: {error}") from error
-    paths = [folder / str(name) for name in names]
-    for path, name in zip(paths, names, strict=True):
-        if pathlib.PurePath(str(name)).name != name:
+    if not names:
+        raise InputError(f"{folder / INDEX} is not an index of shards: it names none")
+    for name in names:
+        if not isinstance(name, str) or not name or pathlib.PurePath(name).name != name:
             raise InputError(f"{folder / INDEX} names {name!r}, which is not in the folder")
-        if not path.is_file():
+        if not (folder / name).is_file():
             raise InputError(f"{folder / INDEX} names {name}, which is missing")
-    return paths
+    return [folder / name for name in sorted(names)]
 
 
 def save_checkpoint(
