@@ -1,0 +1,110 @@
+r"""Speed and memory of cramming, beside a PyTorch loop on the same weights and texts.
+
+  python experiments/benchmark.py --workdir runs/benchmark
+  python experiments/benchmark.py --config.rows=builtin,pythia_160m --workdir runs/speed
+
+The PyTorch side needs the extra `parity`; without it, ours is measured alone. Other work
+on the machine hurts PyTorch more than JAX, so give this the machine to itself.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    """Everything that experiments/benchmark.py reads."""
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    # "all", or names of rows with commas: builtin, pythia_160m, to_exact, refill,
+    # cross_entropy, gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a GPU only.
+    config.rows = "all"
+    config.rounds = 9  # of each comparison, the sides in turn
+    config.pytorch = True  # measure it too
+
+    # Speed: `steps` of each side a round. `lm` is a folder, a Hub id or "builtin"; or else
+    # random weights of `shape`, which is a config.json.
+    config.builtin = config_dict.create(
+        lm="builtin",
+        dtype="float32",
+        num_texts=64,
+        num_tokens=32,
+        steps=6,
+        one_steps=30,  # of PyTorch, one text at a time
+        matmul=(3072, 768, 3072),  # rows, inner and columns of the machine's own rate
+    )
+    config.pythia_160m = config_dict.create(
+        shape=dict(
+            model_type="gpt_neox",
+            hidden_size=768,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=3072,
+            vocab_size=50304,
+            max_position_embeddings=2048,
+            rotary_pct=0.25,
+        ),
+        dtype="float32",
+        num_texts=16,
+        num_tokens=64,
+        steps=1,
+        one_steps=4,
+        matmul=(3072, 768, 3072),
+    )
+    config.gpu_pythia_160m = config.pythia_160m.copy_and_resolve_references()
+    config.gpu_pythia_160m.update(
+        num_tokens=512, steps=10, one_steps=20, matmul=(8192, 8192, 8192)
+    )
+    config.gpu_pythia_160m.dtype = "bfloat16"
+    config.gpu_llama_1b = config_dict.create(
+        shape=dict(
+            model_type="llama",
+            hidden_size=2048,
+            num_hidden_layers=16,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=64,
+            intermediate_size=8192,
+            vocab_size=128256,
+            max_position_embeddings=131072,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        ),
+        dtype="bfloat16",
+        num_texts=8,
+        num_tokens=512,
+        steps=10,
+        one_steps=20,
+        matmul=(8192, 8192, 8192),
+    )
+
+    # Texts to exactness or to the end of the recipe's budget.
+    config.to_exact = config_dict.create(
+        lm="builtin",
+        texts="builtin",
+        passages=2,
+        num_texts=64,
+        num_tokens=4,
+        batch_size=16,
+        recipe="default",
+        pytorch_texts=16,  # a random sample, from which the time of all is estimated
+    )
+    # Refilled places beside fixed batches; the hard texts are random tokens.
+    config.refill = config_dict.create(
+        lm="builtin",
+        texts="builtin",
+        passages=2,
+        num_texts=64,
+        num_hard=16,
+        num_tokens=4,
+        batch_size=16,
+        recipe="default",
+        rounds=3,
+    )
+    # Memory of one gradient, from the compiler alone: Llama-3.2-1B's widths, fewer layers.
+    config.cross_entropy = config_dict.create(
+        shape={**config.gpu_llama_1b.shape.to_dict(), "num_hidden_layers": 2},
+        dtype="float32",  # products in bfloat16 are made of float32 copies on a CPU
+        num_texts=8,
+        num_tokens=1568,
+        vocab_chunk=8192,
+    )
+    return config

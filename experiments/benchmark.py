@@ -1,0 +1,382 @@
+"""Speed and memory of cramming, as ratios to a PyTorch loop in one run on one machine.
+
+  python experiments/benchmark.py [--config configs/benchmark.py] [--config.rows=NAME,...]
+      [--workdir DIR]
+
+The sides of a comparison take turns, and a ratio is that of two neighbours in time; what
+is printed is the smallest, the median and the largest of these ratios. One JSON line a
+measurement goes to results.jsonl.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from flax import linen as nn
+from launch import launch
+from ml_collections import config_dict
+from step_memory import measure
+from timing import Side, matmul_side, over, rates, spread
+
+import memcomp
+from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.pool import advance_all
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.data.texts import Text, read_texts, tokenize
+from memcomp.errors import InputError
+from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm
+from memcomp.results import Record, append_records, claim_workdir
+
+# What a median must reach on two CPU cores; "share" is of the machine's matmul rate.
+REQUIRED = {
+    "builtin: ours / PyTorch, one text at a time": 4.0,
+    "builtin: ours / PyTorch, batched": 1.1,
+    "pythia_160m: ours / PyTorch, one text at a time": 1.6,
+    "pythia_160m: share of the matmul rate": 0.65,
+    "to_exact: PyTorch with reference / ours": 10.0,
+}
+# No text is ever done with it, so that every step is one of the work.
+ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Runs the chosen rows, writes their records and prints the table."""
+    names = chosen(config.rows)
+    folder = claim_workdir(workdir or "runs/benchmark", config.to_dict(), about())
+    records = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            for record in ROWS[name](name, config, pathlib.Path(scratch)):
+                record |= {"peak_rss_bytes": peak_rss(), **about()}
+                append_records(folder / "results.jsonl", [record])
+                records.append(record)
+                print(f"measured {record['what']}", file=sys.stderr, flush=True)
+    print(table(records))
+
+
+def chosen(rows: str) -> list[str]:
+    """Names of the rows; those of a GPU are part of "all" only where there is one."""
+    gpu = jax.default_backend() == "gpu"
+    if rows == "all":
+        return [name for name in ROWS if gpu or not name.startswith("gpu_")]
+    names = rows.split(",")
+    if unknown := [name for name in names if name not in ROWS]:
+        raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    return names
+
+
+def about() -> dict[str, Any]:
+    """Versions, machine and command, for the record."""
+    names = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
+    found = {d.name for d in importlib.metadata.distributions()}
+    return {
+        "versions": {n: importlib.metadata.version(n) for n in names if n in found},
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def peak_rss() -> int:
+    """Most bytes that this process has held so far, PyTorch's included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def speed(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Token-steps per second of ours and of PyTorch, and ours as a share of a matmul."""
+    section = config[name]
+    folder = section.get("lm") or random_folder(section, scratch / name)
+    lm = memcomp.load_lm(str(folder), dtype=section.dtype)
+    rng = np.random.default_rng(config.seed)
+    shape = (section.num_texts, section.num_tokens)
+    tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
+    ours, compiled = our_side(lm, tokens, section.steps)
+    sides = {"ours": ours, "matmul": matmul_side(section.matmul, lm.dtype)}
+    if config.pytorch and has_pytorch():
+        path = str(memcomp.lm.BUILTIN) if lm.name == "builtin" else lm.name
+        more, compiled["pytorch_attention"] = pytorch_sides(path, section, tokens)
+        sides |= more
+    rates(sides, 1)
+    found = rates(sides, config.rounds)
+    work = token_flops(lm, section.num_tokens)
+    common = {
+        "unit": "token-steps per second",
+        "rates": {side: spread(values) for side, values in found.items()},
+        "matmul_flops_per_token_step": work,
+        **compiled,
+    }
+    for side, label in (("one", "one text at a time"), ("batched", "batched")):
+        if side in found:
+            ratio = over(found["ours"], found[side])
+            yield entry(f"{name}: ours / PyTorch, {label}", ratio, **common)
+    share = over([work * rate for rate in found["ours"]], found["matmul"])
+    yield entry(f"{name}: share of the matmul rate", share, **common)
+
+
+def entry(what: str, figure: dict[str, float], **more: Any) -> Record:
+    """The record of one measurement."""
+    return {"what": what, "required": REQUIRED.get(what), **figure, **more}
+
+
+def our_side(
+    lm: LanguageModel, tokens: np.ndarray, steps: int
+) -> tuple[Side, dict[str, Any]]:
+    """Our loop over all texts at once, and what its program cost to compile and holds."""
+    num_texts, num_tokens = tokens.shape
+    cfg = memcomp.CramConfig(
+        num_tokens=num_tokens,
+        recipe=ENDLESS,
+        batch_size=num_texts,
+        steps_per_chunk=steps,
+    )
+    ids = np.arange(num_texts, dtype=np.int32)
+    lengths = np.full(num_texts, num_tokens, np.int32)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    begin = time.perf_counter()
+    program = cram_chunk.lower(
+        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
+    ).compile()
+    seconds = time.perf_counter() - begin
+
+    def run() -> float:
+        nonlocal states
+        begin = time.perf_counter()
+        states, _ = jax.block_until_ready(program(states, tokens, lengths, lm.params))
+        return tokens.size * steps / (time.perf_counter() - begin)
+
+    return run, {"compile_seconds": seconds, **held(program)}
+
+
+def held(program: Any) -> dict[str, int]:
+    """Bytes that a compiled program needs, by its compiler."""
+    memory = program.memory_analysis()
+    return {
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+    }
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is here and on the same kind of device as JAX."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    torch = importlib.import_module("torch")
+    return torch.cuda.is_available() == (jax.default_backend() == "gpu")
+
+
+def pytorch_sides(
+    folder: str, section: config_dict.ConfigDict, tokens: np.ndarray
+) -> tuple[dict[str, Side], str]:
+    """PyTorch's loop over one text, and over all at once; and the attention it uses."""
+    loops = importlib.import_module("torch_cramming")
+    model, attention = loops.fastest(folder, section.dtype, tokens, section.one_steps)
+
+    def run(texts: np.ndarray, steps: int) -> float:
+        return texts.size * steps / loops.run_steps(model, texts, steps)
+
+    one = functools.partial(run, tokens[:1], section.one_steps)
+    return {"one": one, "batched": functools.partial(run, tokens, section.steps)}, attention
+
+
+def token_flops(lm: LanguageModel, num_tokens: int) -> float:
+    """Operations in matrix products of one step, a token; one memory vector a text.
+
+    Forward: 2 for each entry of each kernel, 2 V D for the logits, and in each layer
+    4 T N H for attention's two products, over all T keys. Backward to the activations:
+    the same again for kernels and unembedding, whose own gradients are not wanted; twice
+    for attention, both of whose factors are activations.
+    """
+    cfg = lm.config
+    leaves = jax.tree_util.tree_leaves_with_path(lm.params)
+    kernels = sum(
+        leaf.size for path, leaf in leaves if "kernel" in jax.tree_util.keystr(path)
+    )
+    attention = cfg.num_layers * num_tokens * cfg.num_heads * cfg.head_dim
+    return 4 * (kernels + cfg.vocab_size * cfg.d_model) + 12 * attention
+
+
+def random_module(section: config_dict.ConfigDict, remat: bool = False) -> Any:
+    """The Flax module of `section.shape`, which is a config.json."""
+    shape = section.shape.to_dict()
+    family = FAMILIES[shape["model_type"]]
+    config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
+    return family.MODEL(dataclasses.replace(config, remat=remat))
+
+
+def random_folder(section: config_dict.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+    """A folder with random weights of `section.shape`, which both sides load."""
+    module = random_module(section)
+    x = jnp.zeros((1, 2, module.config.d_model))
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x)["params"])
+    dtype = DTYPES[section.dtype]
+    export_lm(folder, module, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+    return folder
+
+
+def to_exact(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Wall-clock of all texts to exactness or the budget, ours and PyTorch's."""
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    texts = [text.tokens for text in section_texts(section, lm)]
+    cfg = memcomp.CramConfig(
+        num_tokens=section.num_tokens,
+        recipe=section.recipe,
+        batch_size=section.batch_size,
+        seed=config.seed,
+    )
+
+    def ours() -> tuple[float, int]:
+        begin = time.perf_counter()
+        results = memcomp.cram(lm, texts, cfg)
+        return time.perf_counter() - begin, sum(result.exact for result in results)
+
+    jax.clear_caches()
+    cold, exact = ours()
+    more: Record = {"unit": "seconds for all texts", "num_texts": len(texts)}
+    if config.pytorch and has_pytorch():
+        rng = np.random.default_rng(config.seed)
+        chosen = rng.permutation(len(texts))[: section.pytorch_texts]
+        folder = str(memcomp.lm.BUILTIN) if section.lm == "builtin" else section.lm
+        loops = importlib.import_module("torch_cramming")
+        recipe = RECIPES["reference"]
+        more |= loops.time_sample(
+            folder, np.stack(texts), chosen, recipe.max_steps, recipe.patience
+        )
+    warm, _ = ours()
+    more |= {"ours_exact": exact, "ours_seconds": cold, "ours_compile_seconds": cold - warm}
+    if "pytorch_seconds" not in more:
+        yield entry("to_exact: seconds, ours", spread([cold]), **more)
+        return
+    # The interval is that of the sample: two standard errors of PyTorch's mean.
+    error = 2 * more["pytorch_seconds_standard_error"]
+    sums = [more["pytorch_seconds"] + shift for shift in (-error, 0.0, error)]
+    figure = spread([total / cold for total in sums])
+    yield entry("to_exact: PyTorch with reference / ours", figure, **more)
+
+
+def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Text]:
+    """The texts that a section names, cut to its length."""
+    found = read_texts(
+        section.texts, num_texts=section.num_texts, passages=section.passages
+    )
+    return tokenize(lm.tokenizer, found, num_tokens=section.num_tokens)
+
+
+def refill(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Texts of very different difficulty: places refilled, and batches run to their end.
+
+    The hard ones are tokens drawn uniformly, which no memory of the LM can hold; all have
+    the same length, so that both sides run one program, apart from the smaller ones that
+    the pool goes over to once most of its places are empty.
+    """
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    rng = np.random.default_rng(config.seed)
+    texts = section_texts(section, lm)
+    for i in rng.permutation(len(texts))[: section.num_hard]:
+        drawn = rng.integers(lm.config.vocab_size, size=section.num_tokens)
+        texts[i] = Text(texts[i].text_id, "random", drawn.astype(np.int32))
+    cfg = memcomp.CramConfig(
+        num_tokens=section.num_tokens,
+        recipe=section.recipe,
+        batch_size=section.batch_size,
+        seed=config.seed,
+    )
+    steps: Record = {}
+
+    def refilled() -> float:
+        begin = time.perf_counter()
+        results = [r for finished, _ in advance_all(lm, texts, cfg) for r in finished]
+        seconds = time.perf_counter() - begin
+        steps["steps_of_texts"] = spread([float(r.steps) for r in results])
+        steps["exact"] = sum(r.exact for r in results)
+        return 1 / seconds
+
+    sides = {"refilled": refilled, "fixed": functools.partial(fixed, lm, texts, cfg)}
+    rates(sides, 1)
+    found = rates(sides, section.rounds)
+    ratio = over(found["refilled"], found["fixed"])
+    seconds = {side: spread([1 / r for r in values]) for side, values in found.items()}
+    yield entry("refill: fixed batches / refilled places", ratio, seconds=seconds, **steps)
+
+
+def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> float:
+    """Batch after batch, each until all of its texts are done; 1 / seconds."""
+    begin = time.perf_counter()
+    for first in range(0, len(texts), cfg.batch_size):
+        batch = texts[first : first + cfg.batch_size]
+        ids = np.array([text.text_id for text in batch], np.int32)
+        tokens = np.stack([text.tokens for text in batch])
+        lengths = np.full(len(batch), tokens.shape[1], np.int32)
+        static = {"module": lm.module, "cfg": cfg}
+        states = init_states(ids, lm.params, **static)
+        while not np.all(states.done):
+            states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
+    return 1 / (time.perf_counter() - begin)
+
+
+def cross_entropy(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
+    section = config[name]
+    module = random_module(section, remat=True)
+    sizes = section.num_texts, section.num_tokens, section.vocab_chunk
+    found = list(measure(module, DTYPES[section.dtype], *sizes))
+    for part in ("step", "alone"):
+        for other in found[1:]:
+            ratio = other[part]["temp_bytes"] / found[0][part]["temp_bytes"]
+            what = f"cross_entropy: bytes {other['loss']} / in chunks, {part}"
+            both = {"in chunks": found[0][part], other["loss"]: other[part]}
+            yield entry(what, spread([ratio]), bytes=both)
+
+
+def table(records: Sequence[Record]) -> str:
+    """A line a measurement."""
+    head = ("measurement", "required", "median", "min", "max")
+    rows = [head]
+    for record in records:
+        wanted = "" if record["required"] is None else f"{record['required']:g}"
+        figures = [f"{record[key]:.3g}" for key in ("median", "min", "max")]
+        rows.append((record["what"], wanted, *figures))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
+    )
+
+
+ROWS = {
+    "builtin": speed,
+    "pythia_160m": speed,
+    "to_exact": to_exact,
+    "refill": refill,
+    "cross_entropy": cross_entropy,
+    "gpu_pythia_160m": speed,
+    "gpu_llama_1b": speed,
+}
+
+
+if __name__ == "__main__":
+    launch(main, "benchmark.py")

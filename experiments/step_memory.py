@@ -1,0 +1,86 @@
+"""What benchmark.py's row cross_entropy asks of the compiler: bytes of one gradient."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memcomp.cram.objective import memory_scores
+from memcomp.lm import abstract_params
+from memcomp.nn.cross_entropy import token_scores
+
+
+def plain_losses(hidden: jax.Array, rows: jax.Array, targets: jax.Array) -> jax.Array:
+    """The loss of each token [T] as one would write it, with all logits at once."""
+    logits = jnp.einsum("td,vd->tv", hidden, rows, preferred_element_type=jnp.float32)
+    logs = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(logs, targets[:, None], axis=1)[:, 0]
+
+
+def measure(
+    module: Any, dtype: Any, num_texts: int, num_tokens: int, vocab_chunk: int
+) -> Iterator[dict[str, Any]]:
+    """Bytes of the gradient of the loss in chunks, in one chunk, and written plainly.
+
+    Once for the whole of a step's gradient, from memory on, and once for the loss alone,
+    from the final hidden states on. No weight is allocated: only shapes are compiled.
+
+    Args:
+      module: of the LM; with `remat`, or attention's weights hide all else.
+      dtype: of weights and activations.
+      num_texts: in one batch.
+      num_tokens: of each text.
+      vocab_chunk: rows of the vocabulary at a time.
+    """
+    V, D = module.config.vocab_size, module.config.d_model
+    chunks = {"in chunks": vocab_chunk, "in one chunk": V, "plain": None}
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
+        nn.unbox(abstract_params(module)),
+    )
+    tokens = jax.ShapeDtypeStruct((num_texts, num_tokens), jnp.int32)
+    memory = jax.ShapeDtypeStruct((num_texts, 1, D), jnp.float32)
+    hidden = jax.ShapeDtypeStruct((num_texts, num_tokens, D), dtype)
+    rows = jax.ShapeDtypeStruct((V, D), dtype)
+    for label, chunk in chunks.items():
+        whole = _compiled(_memory_loss(module, chunk), (0, 0, None), memory, tokens, params)
+        alone = _compiled(_hidden_loss(chunk), (0, None, 0), hidden, rows, tokens)
+        yield {"loss": label, "vocab_chunk": chunk, "step": whole, "alone": alone}
+
+
+def _hidden_loss(chunk: int | None) -> Callable[..., jax.Array]:
+    def loss(hidden, rows, targets):
+        if chunk is None:
+            return plain_losses(hidden, rows, targets).mean()
+        return token_scores(hidden, rows, targets, chunk).loss.mean()
+
+    return loss
+
+
+def _memory_loss(module: Any, chunk: int | None) -> Callable[..., jax.Array]:
+    def loss(memory, tokens, params):
+        if chunk is not None:
+            scores = memory_scores(memory, tokens, params, module=module, vocab_chunk=chunk)
+            return scores.loss.mean()
+        variables = {"params": params}
+        read = module.apply(variables, tokens[None, :-1], method="embed")[0]
+        x = jnp.concatenate([memory.astype(read.dtype), read])
+        hidden, _ = module.apply(variables, x[None])
+        rows = module.apply(variables, method="unembedding")
+        return plain_losses(hidden[0], rows, tokens).mean()
+
+    return loss
+
+
+def _compiled(loss: Callable[..., jax.Array], axes: Any, *shapes: Any) -> dict[str, Any]:
+    begin = time.perf_counter()
+    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=axes))
+    memory = gradient.lower(*shapes).compile().memory_analysis()
+    return {
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "compile_seconds": time.perf_counter() - begin,
+    }

@@ -1,0 +1,47 @@
+"""How benchmark.py takes time: sides that take turns, and ratios of neighbours."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Side = Callable[[], float]  # runs one share of the work; its rate, more is better
+
+
+def rates(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
+    """The rate of each side in each round; the order turns round by round."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(rounds):
+        for name in sorted(sides, reverse=bool(i % 2)):
+            found[name].append(sides[name]())
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Smallest, median and largest."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def over(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """The spread of the ratios, round by round."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def matmul_side(shape: Sequence[int], dtype: Any, seconds: float = 0.5) -> Side:
+    """Floating-point operations per second of one large product."""
+    rows, inner, columns = shape
+    a, b = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
+    product = jax.jit(jnp.matmul)
+
+    def run() -> float:
+        jax.block_until_ready(product(a, b))
+        done, begin = 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            jax.block_until_ready([product(a, b) for _ in range(4)])
+            done += 4
+        return done * 2 * rows * inner * columns / (time.perf_counter() - begin)
+
+    return run

@@ -1,0 +1,182 @@
+"""The benchmark's own sums, and each of its rows on a tiny model."""
+
+import importlib
+import importlib.util
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "intermediate_size": 24,
+    "vocab_size": 40,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(str(ROOT / "experiments"))
+    known = set(flags.FLAGS)
+    yield importlib.import_module("benchmark")
+    for name in set(flags.FLAGS) - known:  # of launch.py, which others load too
+        delattr(flags.FLAGS, name)
+    for name in ("launch", "benchmark"):
+        sys.modules.pop(name, None)
+    patch.undo()
+
+
+@pytest.fixture()
+def config():
+    spec = importlib.util.spec_from_file_location("cfg", ROOT / "configs/benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.rounds = 2
+    config.pytorch = False
+    config.pythia_160m.shape = TINY
+    config.pythia_160m.update(num_texts=3, num_tokens=5, one_steps=2, matmul=(8, 8, 8))
+    return config
+
+
+def read(folder):
+    return [json.loads(s) for s in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_speed_is_measured_and_recorded(benchmark, config, tmp_path, capsys):
+    config.rows = "pythia_160m"
+    benchmark.main(config, str(tmp_path / "run"))
+    (record,) = read(tmp_path / "run")
+    assert record["what"] == "pythia_160m: share of the matmul rate"
+    assert 0 < record["min"] <= record["median"] <= record["max"]
+    assert record["required"] == 0.65
+    assert {"jax", "memcomp"} <= record["versions"].keys()
+    assert record["temp_bytes"] > 0 and record["peak_rss_bytes"] > 0
+    assert record["what"] in capsys.readouterr().out
+
+
+def test_flops_are_those_that_the_compiler_counts(benchmark, config, tmp_path):
+    """Matrix products dominate at this width; what else there is, the compiler adds."""
+    shape = {**TINY, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    config.pythia_160m.shape = {**shape, "num_hidden_layers": 1, "vocab_size": 512}
+    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
+    lm = benchmark.memcomp.load_lm(str(folder))
+    tokens = np.zeros((2, 24), np.int32)
+    cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=1)
+    ids, lengths = np.arange(2, dtype=np.int32), np.full(2, 24, np.int32)
+    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    lowered = benchmark.cram_chunk.lower(
+        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
+    )
+    counted = lowered.compile().cost_analysis()["flops"]
+    # Measured: 1.03 of them.
+    assert 1.0 < counted / (benchmark.token_flops(lm, 24) * tokens.size) < 1.06
+
+
+def test_a_ratio_is_that_of_neighbours(benchmark):
+    figure = benchmark.over([2.0, 8.0, 9.0], [1.0, 2.0, 3.0])
+    assert figure == {"min": 2.0, "median": 3.0, "max": 4.0}
+
+
+def test_sides_take_turns(benchmark):
+    calls = []
+    sides = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
+    benchmark.rates(sides, 3)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_loss_in_chunks_needs_less_memory(benchmark, config):
+    section = config.cross_entropy
+    section.shape = {**TINY, "vocab_size": 4096, "num_hidden_layers": 1}
+    section.update(num_texts=2, num_tokens=16, vocab_chunk=128)
+    records = list(benchmark.cross_entropy("cross_entropy", config, None))
+    assert len(records) == 4
+    assert all(record["median"] > 1 for record in records)
+
+
+def test_refilled_places_and_fixed_batches_end(benchmark, config):
+    if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
+        pytest.skip("the built-in LM is not there")
+    recipe = benchmark.RECIPES["default"]
+    with pytest.MonkeyPatch.context() as patch:
+        short = benchmark.dataclasses.replace(recipe, max_steps=2)
+        patch.setitem(benchmark.RECIPES, "default", short)
+        config.refill.update(num_texts=3, num_hard=1, batch_size=2, rounds=1)
+        (record,) = benchmark.refill("refill", config, None)
+    assert record["steps_of_texts"]["max"] == 2
+
+
+def test_an_unknown_row_is_refused(benchmark):
+    with pytest.raises(benchmark.InputError, match="no rows warp; there are builtin"):
+        benchmark.chosen("builtin,warp")
+
+
+def test_rows_of_a_gpu_run_on_a_gpu_alone(benchmark, monkeypatch):
+    assert not any(name.startswith("gpu") for name in benchmark.chosen("all"))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "gpu_llama_1b" in benchmark.chosen("all")
+
+
+@pytest.mark.parity
+def test_both_sides_do_the_same_work(benchmark, config, tmp_path):
+    """The same memory after three steps, in PyTorch and in ours, one text or a batch."""
+    loops = importlib.import_module("torch_cramming")
+    torch = importlib.import_module("torch")
+    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
+    lm = benchmark.memcomp.load_lm(str(folder))
+    tokens = np.random.default_rng(0).integers(40, size=(3, 5), dtype=np.int32)
+    model = loops.load(str(folder), "float32", "eager")
+    loop = loops._Loop(model, tokens)
+    start = loop._memory.detach().numpy().copy()
+    for _ in range(3):
+        loop.step()
+    one = loops._Loop(model, tokens[:1])
+    with torch.no_grad():
+        one._memory.copy_(torch.as_tensor(start[:1]))
+    for _ in range(3):
+        one.step()
+    cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=3)
+    ids, lengths = np.arange(3, dtype=np.int32), np.full(3, 5, np.int32)
+    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    states = benchmark.dataclasses.replace(states, memory=jax.numpy.asarray(start))
+    states, _ = benchmark.cram_chunk(
+        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
+    )
+    got = np.array(states.memory)
+    # Adam divides by the size of the gradient: measured 2e-6.
+    np.testing.assert_allclose(got, loop._memory.detach().numpy().copy(), atol=2e-5)
+    np.testing.assert_allclose(got[:1], one._memory.detach().numpy().copy(), atol=2e-5)
+
+
+@pytest.mark.parity
+def test_ratios_to_pytorch(benchmark, config, tmp_path):
+    config.rows, config.pytorch = "pythia_160m", True
+    benchmark.main(config, str(tmp_path / "run"))
+    whats = [record["what"] for record in read(tmp_path / "run")]
+    assert whats[:2] == [
+        "pythia_160m: ours / PyTorch, one text at a time",
+        "pythia_160m: ours / PyTorch, batched",
+    ]
+
+
+@pytest.mark.parity
+def test_the_whole_sample_has_no_error(benchmark, config, tmp_path):
+    loops = importlib.import_module("torch_cramming")
+    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
+    tokens = np.random.default_rng(0).integers(40, size=(2, 3), dtype=np.int32)
+    found = loops.time_sample(str(folder), tokens, np.arange(2), 4, 4)
+    assert found["pytorch_seconds_standard_error"] == 0.0
+    assert found["pytorch_texts_run"] == 2 and found["pytorch_seconds"] > 0
