@@ -151,7 +151,7 @@ def test_both_sides_do_the_same_work(benchmark, config, tmp_path):
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=3)
     ids, lengths = np.arange(3, dtype=np.int32), np.full(3, 5, np.int32)
     states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    states = benchmark.dataclasses.replace(states, memory=jax.numpy.asarray(start))
+    states = states._replace(memory=jax.numpy.asarray(start))
     states, _ = benchmark.cram_chunk(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
     )
