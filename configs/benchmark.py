@@ -80,10 +80,10 @@ def get_config() -> config_dict.ConfigDict:
     config.to_exact = config_dict.create(
         lm="builtin",
         texts="builtin",
-        passages=2,
         num_texts=64,
-        num_tokens=4,
+        num_tokens=6,
         batch_size=16,
+        steps_per_chunk=20,
         recipe="default",
         pytorch_texts=16,  # a random sample, from which the time of all is estimated
     )
@@ -91,11 +91,11 @@ def get_config() -> config_dict.ConfigDict:
     config.refill = config_dict.create(
         lm="builtin",
         texts="builtin",
-        passages=2,
         num_texts=64,
         num_hard=16,
         num_tokens=4,
         batch_size=16,
+        steps_per_chunk=20,
         recipe="default",
         rounds=3,
     )

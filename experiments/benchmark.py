@@ -237,12 +237,7 @@ def to_exact(
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     texts = [text.tokens for text in section_texts(section, lm)]
-    cfg = memcomp.CramConfig(
-        num_tokens=section.num_tokens,
-        recipe=section.recipe,
-        batch_size=section.batch_size,
-        seed=config.seed,
-    )
+    cfg = cram_config(section, config.seed)
 
     def ours() -> tuple[float, int]:
         begin = time.perf_counter()
@@ -274,11 +269,25 @@ def to_exact(
 
 
 def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Text]:
-    """The texts that a section names, cut to its length."""
-    found = read_texts(
-        section.texts, num_texts=section.num_texts, passages=section.passages
-    )
-    return tokenize(lm.tokenizer, found, num_tokens=section.num_tokens)
+    """`num_texts` texts of a section's length: pieces of its source, spread evenly."""
+    T = section.num_tokens
+    whole = tokenize(lm.tokenizer, read_texts(section.texts), num_tokens=None)
+    pieces = -(-section.num_texts // len(whole))  # of each text, rounded up
+    texts = []
+    for text in whole:
+        for k in range(pieces):
+            start = k * len(text.tokens) // pieces
+            texts.append(text.tokens[start : start + T])
+    texts = [tokens for tokens in texts if len(tokens) == T][: section.num_texts]
+    if len(texts) < section.num_texts:
+        raise InputError(f"{section.texts} is too short for {section.num_texts} texts")
+    return [Text(i, section.texts, tokens) for i, tokens in enumerate(texts)]
+
+
+def cram_config(section: config_dict.ConfigDict, seed: int) -> memcomp.CramConfig:
+    """What a section says of cramming."""
+    names = ("num_tokens", "recipe", "batch_size", "steps_per_chunk")
+    return memcomp.CramConfig(seed=seed, **{name: section[name] for name in names})
 
 
 def refill(
@@ -297,12 +306,7 @@ def refill(
     for i in rng.permutation(len(texts))[: section.num_hard]:
         drawn = rng.integers(lm.config.vocab_size, size=section.num_tokens)
         texts[i] = Text(texts[i].text_id, "random", drawn.astype(np.int32))
-    cfg = memcomp.CramConfig(
-        num_tokens=section.num_tokens,
-        recipe=section.recipe,
-        batch_size=section.batch_size,
-        seed=config.seed,
-    )
+    cfg = cram_config(section, config.seed)
     steps: Record = {}
 
     def refilled() -> float:
