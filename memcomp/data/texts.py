@@ -265,7 +265,7 @@ def _cut(found: _Found, passages: int) -> Iterator[str]:
     starts = [0]
     for low, high in itertools.pairwise(ends):
         matches = (pattern.search(text, low, high) for pattern in _STARTS)
-        starts.append(next((m.end() for m in matches if m and m.end() < high), high))
+        starts.append(next((m.end() for m in matches if m), high))
     for start, end in itertools.pairwise([*starts, len(text)]):
         if passages > 1 and not text[start:end].strip():
             raise InputError(

@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import pathlib
 import subprocess
 import sys
@@ -237,9 +238,24 @@ def test_tokens_are_the_first_of_the_whole_text(tokenizer, tmp_path, novel):
         np.testing.assert_array_equal(text.tokens, whole[:length])
 
 
-def test_long_texts_do_not_warn_of_the_positions(tokenizer, novel, caplog):
+def test_a_word_cut_in_two_is_not_among_the_tokens():
+    def tokenizer(text, **_):
+        return {"input_ids": [len(word) for word in text.split()]}
+
+    # Of 55 letters: the sixth is cut where a prefix of 8 * 6 + 256 characters ends.
+    texts = ["abcde" * 11 + " " + " ".join(["fghij" * 11] * 99)]
+    [text] = tokenize(tokenizer, texts, num_tokens=6)
+    assert text.tokens.tolist() == [55] * 6
+
+
+def test_long_texts_do_not_warn_of_the_positions(novel, caplog, monkeypatch):
+    # A new one: it warns but once. Its library keeps its log to itself.
+    tokenizer = AutoTokenizer.from_pretrained(BUILTIN.parent)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     tokenize(tokenizer, [novel * 3], num_tokens=None)
     assert not caplog.records
+    tokenizer(novel * 3)
+    assert "longer than" in caplog.text
 
 
 def test_only_the_reference_protocol_adds_bos(bos_tokenizer):
