@@ -100,7 +100,8 @@ def from_hf(
         for i, name in enumerate(row.names(sizes["layers"])):
             moved = _rearrange(tensors.read(name), row.axes, sizes)
             array[i if row.stacked else ...] = _cast(moved, dtype, name)
-        params[path] = place(path, array)
+        # Waited for: a copy that is still going on keeps its host array, and they add up.
+        params[path] = jax.block_until_ready(place(path, array))
         del array
     return flax.traverse_util.unflatten_dict(params, sep="/")
 

@@ -76,7 +76,7 @@ def test_logits_match_transformers_at_every_length(case, tmp_path, torch, transf
         tokens = tokens_of(lm.config, length)
         got = lm.logits(tokens.astype(np.int32))
         want = torch_logits(model, torch, tokens)
-        print("MEAS-F32", case, length, np.abs(got - want).max(), np.abs(want).max())
+        # Measured 1.5e-5 (llama) and 6.8e-6 (gpt_neox) at the most; logits reach 8.
         np.testing.assert_allclose(got, want, atol=1e-4, rtol=0)
 
 
@@ -93,7 +93,7 @@ def test_files_of_every_dtype_and_sharding_match(
     model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
     tokens = tokens_of(lm.config, 7)
     got, want = lm.logits(tokens.astype(np.int32)), torch_logits(model, torch, tokens)
-    print("MEAS-FILE", case, dtype, np.abs(got - want).max(), np.abs(want).max())
+    # Measured 3.6e-6.
     np.testing.assert_allclose(got, want, atol=1e-4, rtol=0)
 
 
@@ -127,8 +127,8 @@ def test_gradient_to_vectors_before_a_text_matches_torch(
     gradient, got = score(jnp.concatenate([jnp.asarray(vectors), embedded], axis=1))
     want = logits.detach().numpy()
     error = relative(gradient, x.grad.numpy())
-    print("MEAS-GRAD", case, np.abs(got - want).max(), error)
     np.testing.assert_allclose(got, want, atol=1e-4, rtol=0)
+    # Measured 3.0e-6 (llama) and 1.5e-6 (gpt_neox), relative to the largest.
     assert error < 1e-3
 
 
@@ -145,7 +145,8 @@ def test_runs_of_low_precision_are_no_worse_than_those_of_transformers(
     want = torch_logits(exact, torch, tokens)
     ours = relative(lm.logits(tokens.astype(np.int32)), want)
     theirs = relative(torch_logits(low, torch, tokens), want)
-    print("MEAS-LOW", case, dtype, ours, theirs)
+    # Of the largest logit, ours against theirs: bfloat16 0.036 and 0.039 (llama), 0.013 and
+    # 0.021 (gpt_neox); float16 0.0037 and 0.0038, 0.0020 and 0.0032.
     assert ours < {"bfloat16": 0.05, "float16": 0.006}[dtype] and ours < 1.5 * theirs
 
 

@@ -1,0 +1,37 @@
+"""The layout that design and pyproject.toml prescribe, checked by import-linter."""
+
+import pathlib
+import tomllib
+
+from importlinter import cli
+
+import memcomp
+from memcomp.lm import FAMILIES
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def contracts():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return {c["type"]: c for c in settings["tool"]["importlinter"]["contracts"]}
+
+
+def test_each_level_imports_only_from_those_below_it():
+    config = str(ROOT / "pyproject.toml")
+    assert (
+        cli.lint_imports(config_filename=config, no_cache=True) == cli.EXIT_STATUS_SUCCESS
+    )
+
+
+def test_every_module_has_its_level():
+    levels = " | ".join(contracts()["layers"]["layers"]).replace("(", "").replace(")", "")
+    named = {level.strip().removeprefix("memcomp.") for level in levels.split("|")}
+    package = pathlib.Path(memcomp.__file__).parent
+    there = {p.parent.name for p in package.glob("*/__init__.py")}
+    there |= {p.stem for p in package.glob("*.py")} - {"__init__"}
+    assert there <= named
+
+
+def test_every_family_is_under_the_rule_that_none_imports_another():
+    modules = set(contracts()["independence"]["modules"])
+    assert {f"memcomp.models.{name}" for name in FAMILIES} == modules
