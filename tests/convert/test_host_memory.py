@@ -28,6 +28,7 @@ CONFIG = LlamaConfig(
     rotary=Rotary(64),
 )
 # Anonymous memory alone: pages of the mapped file count as resident and can be dropped.
+MEASURE = """
 import json, sys, threading, time
 import jax, jax.numpy as jnp, transformers
 from memcomp.lm import load_lm
@@ -91,6 +92,7 @@ def folder(tmp_path_factory):
 def test_loading_takes_the_model_and_one_weight(dtype, folder):
     tiny = pathlib.Path(__file__).parent.parent / "golden" / "llama"
     root = pathlib.Path(memcomp.__file__).parent.parent
+    command = [sys.executable, "-c", MEASURE, str(tiny), str(folder), dtype]
     # Fixed, so that glibc gives freed weights back; by itself it keeps up to 64 MB.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     run = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
