@@ -15,6 +15,7 @@ from launch import launch
 from ml_collections import config_dict
 
 import memcomp
+from memcomp.cram.pool import check_fits
 from memcomp.data.texts import read_texts, tokenize
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
@@ -41,6 +42,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         protocol=cfg.protocol,
         vocab_size=lm.config.vocab_size,
     )
+    check_fits(lm, texts, cfg)  # before anything is written
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
     with _Reporter(folder / "metrics", len(texts)) as report:
         records = run_cramming(lm, texts, cfg, folder, report)

@@ -23,7 +23,7 @@ from etils import epath
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import load_memory, save_memory
-from memcomp.cram.pool import CramResult, Pool, advance_all, check_fits
+from memcomp.cram.pool import CramResult, Pool, advance_all
 from memcomp.data.texts import Text
 from memcomp.evaluation.scores import baselines, decode_stored, record
 from memcomp.lm import LanguageModel
@@ -81,7 +81,6 @@ def run_cramming(
     Raises:
       InputError: a text that the LM has no room for, or a loss that is not finite.
     """
-    check_fits(lm, texts, cfg)
     (workdir / "memory").mkdir(parents=True, exist_ok=True)
     records = {r["text_id"]: r for r in read_records(workdir / RECORDS)}
     clock = _Clock()

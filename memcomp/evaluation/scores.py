@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import CramResult
 from memcomp.evaluation.decoding import decode
 from memcomp.lm import LanguageModel
-from memcomp.nn.cross_entropy import token_scores
+from memcomp.nn.cross_entropy import TokenScores, token_scores
 
 BITS_PER_NAT = 1 / math.log(2)
 GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
@@ -47,7 +46,8 @@ def baselines(
     """The LM without memory on each text, teacher-forced.
 
     Where the first token is scored (strict protocol), the LM reads its BOS before it, or
-    its EOS if it has no BOS; an LM that has neither predicts it uniformly.
+    its EOS if it has no BOS; an LM that has neither predicts it uniformly. Where it is
+    given, the LM reads nothing before it.
 
     Args:
       lm: the language model.
@@ -59,18 +59,13 @@ def baselines(
     Source: `original_loss` of Kuratov et al. 2025, arXiv:2502.13063; the first token is
       our addition.
     """
-    start = _start_token(lm)
+    start = None if num_given else _start_token(lm)
     found = []
     for group in _groups(texts):
         tokens = np.zeros((GROUP, pad_to), np.int32)
         for row, text in zip(tokens, group, strict=False):
             row[: len(text)] = text
-        loss, margin = _baseline_scores(
-            lm.params, tokens, start or 0, module=lm.module, vocab_chunk=vocab_chunk
-        )
-        loss, right = np.array(loss), np.asarray(margin) > 0
-        if start is None:
-            loss[:, 0], right[:, 0] = math.log(lm.config.vocab_size), False
+        loss, right = _scores_without_memory(lm, tokens, start, vocab_chunk)
         for text, text_loss, text_right in zip(group, loss, right, strict=False):
             scored = slice(num_given, len(text))
             mean = float(np.mean(text_loss[scored], dtype=np.float64))
@@ -78,17 +73,38 @@ def baselines(
     return found
 
 
+def _scores_without_memory(
+    lm: LanguageModel, tokens: np.ndarray, start: int | None, vocab_chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and rightness of every token [B T]; without `start` the first is uniform."""
+    read, targets = tokens[:, :-1], tokens[:, 1:]
+    if start is not None:
+        first = np.full_like(tokens[:, :1], start)
+        read, targets = np.concatenate([first, read], axis=1), tokens
+    scores = _token_scores(
+        lm.params, read, targets, module=lm.module, vocab_chunk=vocab_chunk
+    )
+    loss, right = np.asarray(scores.loss), np.asarray(scores.margin) > 0
+    if start is None:
+        uniform = np.full_like(loss, math.log(lm.config.vocab_size), shape=(len(loss), 1))
+        loss = np.concatenate([uniform, loss], axis=1)
+        right = np.concatenate([uniform < 0, right], axis=1)
+    return loss, right
+
+
 @functools.partial(jax.jit, static_argnames=("module", "vocab_chunk"))
-def _baseline_scores(
-    params: Any, tokens: Int[Array, "B T"], start, *, module: Any, vocab_chunk: int
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+def _token_scores(
+    params: Any,
+    read: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    *,
+    module: Any,
+    vocab_chunk: int,
+) -> TokenScores:
     variables = {"params": params}
-    first = jnp.full((tokens.shape[0], 1), start, tokens.dtype)
-    read = jnp.concatenate([first, tokens[:, :-1]], axis=1)
     hidden, _ = module.apply(variables, module.apply(variables, read, method="embed"))
     rows = module.apply(variables, method="unembedding")
-    scores = jax.vmap(lambda h, t: token_scores(h, rows, t, vocab_chunk))(hidden, tokens)
-    return scores.loss, scores.margin
+    return jax.vmap(lambda h, t: token_scores(h, rows, t, vocab_chunk))(hidden, targets)
 
 
 def _start_token(lm: LanguageModel) -> int | None:

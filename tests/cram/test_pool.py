@@ -10,7 +10,7 @@ from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 
-RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=40, margin=0.05, b2=0.99)
+RECIPE = Recipe(learning_rate=0.5, max_steps=40, patience=40, margin=0.05, b2=0.99)
 
 
 def config(**changes):
@@ -45,7 +45,9 @@ def test_refilling_equals_one_fixed_batch(tiny_lm_float64):
     texts = some_texts()
     refilled = all_results(tiny_lm_float64, texts, config(batch_size=3))
     fixed = all_results(tiny_lm_float64, texts, config(batch_size=8))
-    assert len({r.steps for r in fixed.values()}) > 2  # places become free at different times
+    assert (
+        len({r.steps for r in fixed.values()}) > 2
+    )  # places become free at different times
     # float64, up to 40 steps: measured 1e-13.
     assert_same(refilled, fixed, rtol=1e-10, atol=1e-10)
 
@@ -62,7 +64,9 @@ def test_a_snapshot_after_any_chunk_goes_on_to_the_same_results(tiny_lm):
     texts, cfg = some_texts(), config()
     want, done, snapshots = {}, [], []
     for found, pool in advance_all(tiny_lm, texts, cfg):
-        snapshots.append((set(done), pool.snapshot()))  # killed before the lines are written
+        snapshots.append(
+            (set(done), pool.snapshot())
+        )  # killed before the lines are written
         want |= {r.text_id: r for r in found}
         done += [r.text_id for r in found]
         snapshots.append((set(done), pool.snapshot()))

@@ -1,5 +1,8 @@
 """Greedy decoding with the cache equals the slow obvious way without one."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,14 +11,20 @@ from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 
 
+@functools.partial(jax.jit, static_argnames="module")
+def all_logits(params, x, *, module):
+    hidden, _ = module.apply({"params": params}, x)
+    return hidden @ params["head"].T
+
+
 def slow_decode(lm, memory, num_tokens, given=()):
-    """The whole sequence through the LM again for every token."""
+    """The whole sequence, padded on the right, through the LM again for every token."""
     tokens = list(given)
     while len(tokens) < num_tokens:
-        rows = lm.params["embedding"][np.array(tokens, np.int32)]
-        x = jnp.concatenate([jnp.asarray(memory), rows])
-        hidden, _ = lm.module.apply({"params": lm.params}, x[None])
-        tokens.append(int(np.argmax(hidden[0, -1] @ lm.params["head"].T)))
+        padded = np.array(tokens + [0] * (num_tokens - len(tokens)), np.int32)
+        x = jnp.concatenate([jnp.asarray(memory), lm.params["embedding"][padded]])
+        logits = all_logits(lm.params, x[None], module=lm.module)[0]
+        tokens.append(int(np.argmax(logits[len(memory) + len(tokens) - 1])))
     return np.array(tokens)
 
 

@@ -104,11 +104,22 @@ def test_a_kill_at_any_write_loses_nothing(unstopped, tiny_lm, tmp_path, when, m
     assert num_kills >= 8
 
 
-def test_a_line_that_a_kill_has_torn_is_written_again(unstopped, tiny_lm, tmp_path):
+def test_a_kill_in_the_middle_of_a_line_loses_nothing(
+    unstopped, tiny_lm, tmp_path, monkeypatch
+):
     _, want = unstopped
-    cramming_run.run(tiny_lm, tmp_path / "run")
-    path = tmp_path / "run" / "results.jsonl"
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = runs.append_records
+
+    def torn(path, records):
+        whole(path, records)
+        if records and path.stat().length > 2000:
+            path.write_bytes(path.read_bytes()[:-30])
+            raise Killed
+
+    monkeypatch.setattr(runs, "append_records", torn)
+    with pytest.raises(Killed):
+        cramming_run.run(tiny_lm, tmp_path / "run")
+    monkeypatch.undo()
     cramming_run.run(tiny_lm, tmp_path / "run")
     assert_same_run(tmp_path / "run", want)
 
@@ -118,27 +129,38 @@ def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
     _, want = unstopped
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jax", "tiny_lm", "memcomp.evaluation.runs"])
-    rng = random.Random(0)
-    duration, num_kills, num_runs = 3.0, 0, 0
-    while num_kills < 20:
-        workdir, started = tmp_path / f"run{num_runs}", tmp_path / "started"
+
+    def start(workdir):
+        started = tmp_path / "started"
         started.unlink(missing_ok=True)
-        process = context.Process(
-            target=cramming_run.run_in_process,
-            args=(workdir, tmp_path / "cache", started),
-        )
+        arguments = (workdir, tmp_path / "cache", started)
+        process = context.Process(target=cramming_run.run_in_process, args=arguments)
         process.start()
         while not started.exists() and process.is_alive():
-            time.sleep(0.01)
+            time.sleep(0.005)
+        return process
+
+    def finish(workdir):
+        process = start(workdir)
         begin = time.monotonic()
+        process.join()
+        assert process.exitcode == 0
+        assert_same_run(workdir, want)
+        return time.monotonic() - begin
+
+    finish(tmp_path / "compiles")  # and leaves its programs in the cache
+    duration = finish(tmp_path / "timed")
+    rng, num_runs, num_kills, num_midway = random.Random(0), 0, 0, 0
+    while num_kills < 20:
+        workdir = tmp_path / f"run{num_runs}"
+        process = start(workdir)
         process.join(rng.uniform(0, duration))
         if process.is_alive():
             process.kill()
             process.join()
             num_kills += 1
-            continue
-        assert process.exitcode == 0
-        assert_same_run(workdir, want)
-        # Later kills fall within the time that a run takes here.
-        duration, num_runs = max(time.monotonic() - begin, 0.2), num_runs + 1
-    assert num_runs >= 1
+            num_midway += (workdir / runs.FLIGHT).exists()
+        if num_kills % 5 == 0 or process.exitcode == 0:
+            finish(workdir)
+            num_runs += 1
+    assert num_midway >= 5

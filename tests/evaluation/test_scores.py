@@ -82,8 +82,12 @@ def test_baseline_reads_bos_before_the_first_token(tiny_lm):
     text = np.array([4, 9], np.int32)
     got = baselines(lm, [text], num_given=0, pad_to=2, vocab_chunk=100)[0]
     logits = tiny_lm.logits(jnp.array([[2, 4]]))[0]
-    want = np.mean([-jnp.log(jnp.exp(logits) / jnp.exp(logits).sum(-1, keepdims=True))[i, t]
-                    for i, t in enumerate(text)])
+    want = np.mean(
+        [
+            -jnp.log(jnp.exp(logits) / jnp.exp(logits).sum(-1, keepdims=True))[i, t]
+            for i, t in enumerate(text)
+        ]
+    )
     assert got.loss_nats == pytest.approx(want, rel=1e-5)
 
 
