@@ -70,7 +70,9 @@ def test_records_survive_a_torn_last_line(tmp_path):
 
 
 def test_a_summary_against_a_hand_count():
-    records = [{"text_id": i, "x": x, "name": "a", "ok": x > 1} for i, x in enumerate([1, 2, 6])]
+    records = [
+        {"text_id": i, "x": x, "name": "a", "ok": x > 1} for i, x in enumerate([1, 2, 6])
+    ]
     summary = summarise(records)
     assert summary["n"] == 3
     assert summary["x"]["mean"] == 3
