@@ -4,7 +4,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_dict, config_flags
 
 from memcomp.errors import InputError
@@ -22,38 +22,35 @@ def launch(
       main: the script; raises `InputError` for bad input.
       default_config: file under configs/ that is used without `--config`.
     """
-    config = config_flags.DEFINE_config_file("config", str(CONFIGS / default_config))
     script = pathlib.Path(sys.argv[0]).name
     logging.set_verbosity(logging.WARNING)
-
-    def run(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise InputError(
-                f"{argv[1]!r} is no flag; give --config, --config.x=y or --workdir"
-            )
-        main(config.value, WORKDIR.value)
-
     try:
-        app.run(run)
+        main(_config(default_config), WORKDIR.value)
     except InputError as error:
-        sys.exit(_refuse(script, error))
-    # What ml_collections raises for a key or a value that the config does not take.
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        if not _from_flags(error):
-            raise
-        sys.exit(_refuse(script, error))
+        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _refuse(script: str, error: Exception) -> int:
-    message = str(error.args[0] if error.args else error)
-    print(f"{script}: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _config(default_config: str) -> config_dict.ConfigDict:
+    """The config file with the command line's overrides.
 
-
-def _from_flags(error: Exception) -> bool:
-    """Whether the flags' own parsing raised it, and not the library."""
-    trace, files = error.__traceback__, []
-    while trace:
-        files.append(trace.tb_frame.f_code.co_filename)
-        trace = trace.tb_next
-    return any(f.endswith("config_flags.py") for f in files)
+    Raises:
+      InputError: for whatever ml_collections and absl raise for bad flags.
+    """
+    try:
+        # Reads the overrides in sys.argv already.
+        holder = config_flags.DEFINE_config_file("config", str(CONFIGS / default_config))
+        rest = flags.FLAGS(sys.argv)[1:]
+        config = config_dict.ConfigDict(holder.value.to_dict())
+    except (AttributeError, KeyError) as error:
+        # ml_collections wraps the KeyError whose argument is the message.
+        cause = error.args[0] if isinstance(error.args[0], Exception) else error
+        field = cause.args[0]
+        raise InputError(f"the config has no such field: {field}") from error
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+    if rest:
+        raise InputError(
+            f"{rest[0]!r} is no flag; give --config, --config.x=y or --workdir"
+        )
+    return config

@@ -116,8 +116,9 @@ def cram_step(
     keep = solved | higher | lower
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
+    memory: Any = optax.apply_updates(state.memory, updates)
     new = CramState(
-        memory=optax.apply_updates(state.memory, updates),
+        memory=memory,
         opt_state=opt_state,
         best_memory=jnp.where(keep, state.memory, state.best_memory),
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),

@@ -7,6 +7,7 @@ finished text's place goes to the next waiting one between two chunks.
 import dataclasses
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -255,17 +256,17 @@ class Pool:
 
     def _collect(self) -> list[CramResult]:
         done = np.array(self._states.done)
-        ended = [i for i, place in enumerate(self._places) if place and done[i]]
+        ended = [(i, place) for i, place in enumerate(self._places) if place and done[i]]
         if not ended:
             return []
         # A copy, because on a CPU the host's view is the buffer that is donated next.
         states = jax.tree.map(lambda leaf: np.array(leaf, copy=True), self._states)
-        results = [self._result(self._places[i], states, i) for i in ended]
-        for i in ended:
+        for i, _ in ended:
             self._places[i] = None
-        return results
+        return [self._result(place, states, i) for i, place in ended]
 
-    def _result(self, place: _Place, states: CramState, i: int) -> CramResult:
+    def _result(self, place: _Place, states: Any, i: int) -> CramResult:
+        """Of the text in place `i`; `states` are the pool's, in host memory."""
         return CramResult(
             text_id=place.text.text_id,
             source=place.text.source,

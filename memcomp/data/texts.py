@@ -183,6 +183,8 @@ def _lengths(num_tokens: Any, num_texts: int) -> Sequence[int | None]:
     if np.ndim(num_tokens) == 0:
         num_tokens = [num_tokens] * num_texts
     lengths = list(map(operator.index, num_tokens))
+    if len(lengths) == 1:  # a config's tuple with one number, as from the command line
+        lengths = lengths * num_texts
     if len(lengths) != num_texts:
         raise InputError(
             f"num_tokens has {len(lengths)} numbers for {num_texts} texts; "

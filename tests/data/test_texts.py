@@ -286,7 +286,7 @@ def test_strings_and_ids_mix_and_each_may_have_its_length(tokenizer):
         ([2**31], {}, ["text 1", "id 2147483648"]),
         ([0.5], {}, ["text 1", "float64"]),
         ([[1, 2]], {}, ["text 1", "2 axes"]),
-        ([3], {"num_tokens": [1]}, ["1 numbers for 2 texts"]),
+        ([3], {"num_tokens": [1, 1, 1]}, ["3 numbers for 2 texts"]),
         ([3], {"num_tokens": 0}, ["num_tokens is 0"]),
         ([3], {"protocol": "strct"}, ["'strct'", "strict, reference"]),
     ],

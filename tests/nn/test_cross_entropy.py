@@ -1,5 +1,7 @@
 """`token_scores` against softmax over all logits at once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,7 @@ def weights(length):
     return np.linspace(0.5, 1.5, length)
 
 
+@functools.partial(jax.jit, static_argnums=3, compiler_options=FAST_COMPILE)
 def chunked(hidden, unembedding, targets, chunk):
     """The same four from `token_scores`."""
 
@@ -52,8 +55,7 @@ def chunked(hidden, unembedding, targets, chunk):
         return jnp.sum(scores.loss * weights(len(targets)).astype(hidden.dtype)), scores
 
     grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    jitted = jax.jit(grad, compiler_options=FAST_COMPILE)
-    (_, scores), gradients = jitted(hidden, unembedding)
+    (_, scores), gradients = grad(hidden, unembedding)
     return scores.loss, scores.margin, *gradients
 
 
@@ -98,7 +100,7 @@ def test_vmapped_over_texts_equals_one_by_one():
     hidden = jnp.stack([text[0] for text in texts])
     targets = jnp.stack([text[2] for text in texts])
     unembedding = texts[0][1]
-    many = jax.vmap(chunked, (0, None, 0, None))(hidden, unembedding, targets, 8)
+    many = jax.vmap(lambda h, t: chunked(h, unembedding, t, 8))(hidden, targets)
     for i in range(3):
         alone = chunked(hidden[i], unembedding, targets[i], 8)
         for g, w in zip(many, alone, strict=True):
@@ -143,20 +145,21 @@ def test_a_tie_has_no_margin_and_the_margin_no_gradient():
     hidden, unembedding, targets = arrays(jnp.float32)
     tied = unembedding.at[targets[0] + 1].set(unembedding[targets[0]])
     strong = hidden.at[0].set(50 * unembedding[targets[0]])
-    assert token_scores(strong, tied, targets, 8).margin[0] == 0
+    assert chunked(strong, tied, targets, 8)[1][0] == 0
 
     def margin(hidden):
         return token_scores(hidden, unembedding, targets, 8).margin.sum()
 
-    assert not jax.grad(margin)(hidden).any()
+    gradient = jax.jit(jax.grad(margin), compiler_options=FAST_COMPILE)(hidden)
+    assert not gradient.any()
 
 
 def test_positive_margin_means_that_the_target_is_the_argmax():
     for seed in range(5):
         hidden, unembedding, targets = arrays(jnp.float32, seed=seed)
         best = jnp.einsum("td,vd->tv", hidden, unembedding).argmax(axis=1)
-        scores = token_scores(hidden, unembedding, targets, 8)
-        np.testing.assert_array_equal(scores.margin > 0, best == targets)
+        margin = chunked(hidden, unembedding, targets, 8)[1]
+        np.testing.assert_array_equal(margin > 0, best == targets)
 
 
 def test_bfloat16_scores_are_in_float32_and_gradients_in_bfloat16():
