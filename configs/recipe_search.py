@@ -1,0 +1,96 @@
+r"""Recipes over texts: choose on the texts of "search", compare on those of "final".
+
+  python experiments/recipe_search.py --config configs/recipe_search.py:search \
+      --config.lms.nano.texts=FOLDER --config.lms.stories.lm=FOLDER \
+      --config.lms.stories.texts=FILE --workdir runs/recipe_search
+
+Stages: search, margins (what a margin is worth), vectors (two of them), final. All may
+share one workdir. An LM without texts is left out; nano is the built-in LM. Numbers:
+docs/results.md. Cost on one CPU core: 15 to 60 s for each recipe, LM and length.
+"""
+
+from ml_collections import config_dict
+
+BEFORE = dict(
+    base="reference",
+    learning_rate=0.5,
+    max_steps=1000,
+    patience=1000,
+    margin=0.1,
+    warmup_steps=20,
+    schedule="cosine",
+    final_learning_rate=1e-3,
+)
+SEARCH = (
+    dict(name="reference, 1000 steps", base="reference", max_steps=1000, patience=1000),
+    dict(BEFORE, name="lr 0.1, constant", learning_rate=0.1, schedule="constant"),
+    dict(BEFORE, name="lr 0.1", learning_rate=0.1),
+    dict(BEFORE, name="lr 0.2", learning_rate=0.2),
+    dict(BEFORE, name="lr 0.5"),
+    dict(BEFORE, name="lr 1", learning_rate=1.0),
+    dict(BEFORE, name="lr 2", learning_rate=2.0),
+    dict(BEFORE, name="lr 0.2, b2 0.99", learning_rate=0.2, b2=0.99),
+    dict(BEFORE, name="lr 0.5, b2 0.99", b2=0.99),
+    dict(BEFORE, name="lr 1, b2 0.99", learning_rate=1.0, b2=0.99),
+    dict(
+        BEFORE,
+        name="lr 1, b2 0.99, 3000 steps",
+        learning_rate=1.0,
+        b2=0.99,
+        max_steps=3000,
+        patience=3000,
+    ),
+    dict(BEFORE, name="lr 1, init 0.1", learning_rate=1.0, init_scale=0.1),
+    dict(
+        BEFORE, name="lr 1, b2 0.99, init 0.1", learning_rate=1.0, b2=0.99, init_scale=0.1
+    ),
+)
+FINAL = (
+    dict(name="reference, 1000 steps", base="reference", max_steps=1000, patience=1000),
+    dict(name="default", base="default"),
+)
+MARGINS = (
+    dict(name="default, margin 0", base="default", margin=0.0),
+    dict(name="default, margin 0.05", base="default", margin=0.05),
+    dict(name="default, margin 0.1", base="default", margin=0.1),
+    dict(name="default, margin 0.2", base="default", margin=0.2),
+    dict(name="default, margin 0.5", base="default", margin=0.5),
+)
+# stage -> recipes, vectors a text, first and number of texts, lengths of nano and stories
+STAGES = {
+    "search": (SEARCH, 1, 0, 24, (8,), (16,)),
+    "margins": (MARGINS, 1, 32, 48, (4,), (8,)),
+    "vectors": (FINAL[1:], 2, 32, 48, (12,), (24,)),
+    "final": (FINAL, 1, 32, 48, (4, 6, 8, 10), (8, 12, 16, 20, 24)),
+}
+
+
+def get_config(stage: str = "search") -> config_dict.ConfigDict:
+    """Everything that experiments/recipe_search.py reads."""
+    recipes, num_memory, first, num_texts, nano_lengths, stories_lengths = STAGES[stage]
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.recipes = recipes  # fields of Recipe, on top of the recipe `base`
+    config.num_memory = num_memory
+    config.batch_size = 16
+    config.steps_per_chunk = 50
+
+    config.split = stage
+    config.texts_seed = 0  # all passages are shuffled, and a slice of them taken
+    config.first_text = first
+    config.num_texts = num_texts
+    config.lms = config_dict.create(
+        nano=dict(
+            lm="builtin",
+            texts=config_dict.placeholder(str),
+            passages=32,  # of each novel
+            lengths=nano_lengths,
+        ),
+        stories=dict(
+            lm="stories260k",
+            texts=config_dict.placeholder(str),
+            passages=128,
+            lengths=stories_lengths,
+        ),
+    )
+    return config

@@ -1,0 +1,199 @@
+"""Compares recipes: the share of texts that come back exactly, and what that costs.
+
+  python experiments/recipe_search.py --config configs/recipe_search.py:final \
+      --config.lms.nano.texts=FOLDER --config.lms.stories.lm=FOLDER \
+      --config.lms.stories.texts=FILE [--workdir DIR]
+
+One record for each LM, length and recipe; those that are there already are not run
+again, so a grid can be stopped, and can grow in the same workdir.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.cram.api import cram
+from memcomp.cram.pool import CramResult
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.data.texts import read_texts, tokenize
+from memcomp.errors import InputError
+from memcomp.evaluation.decoding import decode
+from memcomp.evaluation.runs import describe
+from memcomp.lm import LanguageModel
+from memcomp.results import RECORDS, append_records, claim_workdir, read_records, summarise
+
+DEFAULT_WORKDIR = "runs/recipe_search"
+# What a run is known by: records that differ in one of these are of different runs.
+IDENTITY = ("lm_sha256", "texts_sha256", "num_tokens", "num_memory", "seed", "settings")
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the records of a grid."""
+    lms = {n: one for n, one in config.lms.items() if one.texts is not None and one.lengths}
+    if not lms:
+        raise InputError("no LM has texts; set config.lms.NAME.texts")
+    for name, one in lms.items():
+        lm = memcomp.load_lm(one.lm)
+        # The grid may grow in the same workdir: a record says all that it depends on.
+        grid = {"grid": "recipe_search"}
+        path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, describe(lm)) / RECORDS
+        run_lm(lm, name, one, config, path)
+    print(table(read_records(path)))
+
+
+def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> None:
+    """All lengths and recipes of one LM, those that have a record aside."""
+    done = {identity(r) for r in read_records(path)}
+    texts = choose_texts(lm, one, config)
+    for length in one.lengths:
+        for named in config.recipes:
+            overrides = dict(named)
+            recipe_name = overrides.pop("name")
+            recipe = build_recipe(**overrides)
+            about = {
+                "lm": name,
+                "lm_sha256": lm.fingerprint[:12],
+                "split": config.split,
+                "texts_sha256": hash_of(texts),
+                "num_tokens": length,
+                "num_memory": config.num_memory,
+                "recipe": recipe_name,
+                "seed": config.seed,
+                "settings": dataclasses.asdict(recipe),
+            }
+            if identity(about) in done:
+                continue
+            cfg = memcomp.CramConfig(
+                num_tokens=length,
+                num_memory=config.num_memory,
+                recipe=recipe,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                steps_per_chunk=config.steps_per_chunk,
+            )
+            results = cram(lm, [t[:length] for t in texts], cfg)
+            record = about | measure(lm, results)
+            append_records(path, [record])
+            print(line(record), file=sys.stderr, flush=True)
+
+
+def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[np.ndarray]:
+    """The tokens of the split's texts: disjoint slices of one shuffled list."""
+    found = read_texts(one.texts, passages=one.passages)
+    order = np.random.default_rng(config.texts_seed).permutation(len(found))
+    chosen = order[config.first_text : config.first_text + config.num_texts]
+    if len(chosen) < config.num_texts:
+        raise InputError(
+            f"{one.texts} gives {len(found)} texts with passages = {one.passages}; "
+            f"wanted {config.first_text + config.num_texts}: ask for more passages"
+        )
+    cut = [found[i] for i in chosen]
+    return [t.tokens for t in tokenize(lm.tokenizer, cut, num_tokens=max(one.lengths))]
+
+
+def build_recipe(base: str, **overrides: Any) -> Recipe:
+    """The recipe `base` of the table with some of its fields set otherwise."""
+    return dataclasses.replace(RECIPES[base], **overrides)
+
+
+def identity(record: dict[str, Any]) -> str:
+    """The same for two records of the same run."""
+    return json.dumps([record[key] for key in IDENTITY], sort_keys=True)
+
+
+def hash_of(texts: list[np.ndarray]) -> str:
+    """Of the first 4 tokens of each text, so that other lengths do not change it."""
+    return hashlib.sha256(np.stack([t[:4] for t in texts]).tobytes()).hexdigest()[:12]
+
+
+def measure(lm: LanguageModel, results: list[CramResult]) -> dict[str, Any]:
+    """Means with standard errors over texts, and the steps and outcomes of each text."""
+    length = results[0].num_tokens
+    memory = np.stack([r.memory for r in results])
+    rounded = memory.astype(ml_dtypes.bfloat16).astype(np.float32)
+    tokens = np.stack([r.tokens for r in results])
+    greedy = np.all(decode(lm, memory, length) == tokens, axis=-1)
+    short = np.all(decode(lm, rounded, length) == tokens, axis=-1)
+    rows = [
+        {
+            "exact_teacher_forced": r.exact,
+            "exact_greedy": bool(a),
+            "exact_greedy_bfloat16": bool(b),
+            "accuracy": r.accuracy,
+            "steps": r.steps,
+            "token_steps": r.token_steps,
+            "memory_rms": float(np.sqrt(np.mean(r.memory**2))),
+        }
+        for r, a, b in zip(results, greedy, short, strict=True)
+    ]
+    per_text = {
+        "steps": [r.steps for r in results],
+        "margin": [round(r.margin, 3) for r in results],
+        "exact": "".join("01"[r.exact] for r in results),
+        "greedy": "".join("01"[int(a)] for a in greedy),
+        "greedy_bfloat16": "".join("01"[int(b)] for b in short),
+    }
+    return {"summary": _rounded(summarise(rows)), "per_text": per_text}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+HEAD = (
+    "| LM | split | tokens | vectors | recipe | n | exact, greedy, % "
+    "| of exact, kept in bf16 | steps | median steps of exact | token-steps |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(record: dict[str, Any]) -> str:
+    """One run as a row of the table: means, with standard errors over texts."""
+    s, texts = record["summary"], record["per_text"]
+    exact = [n for n, e in zip(texts["steps"], texts["exact"], strict=True) if e == "1"]
+    pairs = zip(texts["exact"], texts["greedy_bfloat16"], strict=True)
+    kept = sum(a == b == "1" for a, b in pairs)
+
+    def cell(name, scale=1):
+        mean, error = s[name]["mean"] * scale, s[name]["standard_error"] or 0.0
+        return f"{mean:.0f} ± {error * scale:.0f}"
+
+    cells = (
+        f"{record['lm']} {record['lm_sha256'][:8]}",
+        record["split"],
+        record["num_tokens"],
+        record["num_memory"],
+        record["recipe"],
+        s["n"],
+        cell("exact_greedy", 100),
+        f"{kept} of {len(exact)}",
+        cell("steps"),
+        f"{np.median(exact):.0f}" if exact else "-",
+        cell("token_steps"),
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """All runs, in Markdown: by LM, split and length, the largest share exact first."""
+
+    def order(r):
+        s = r["summary"]
+        cost = -s["exact_greedy"]["mean"], s["token_steps"]["mean"]
+        return (r["lm"], r["split"], r["num_memory"], r["num_tokens"], *cost)
+
+    return "\n".join([HEAD, *(line(r) for r in sorted(records, key=order))])
+
+
+if __name__ == "__main__":
+    launch(main, "recipe_search.py")
