@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +112,7 @@ def load_lm(
     Args:
       lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin".
       dtype: "float32", "bfloat16" or "float16", of weights and activations.
-      remat: recompute layers in the backward pass: less memory, about a third slower.
+      remat: recompute layers in the backward pass: less memory, one more forward pass.
       place: puts one weight, given our path and the host array, on the devices; the
         default device where None.
 
@@ -131,7 +131,7 @@ def load_lm(
         checkpoint,
         family.TABLE,
         family.sizes(config),
-        _unboxed(abstract_params(module)),
+        nn.unbox(abstract_params(module)),
         dtype=DTYPES[dtype],
         ignored=family.ignored(config),
         place=place or (lambda path, array: jax.device_put(array)),
@@ -164,11 +164,6 @@ def export_lm(folder: pathlib.Path, module: Any, params: engine.Params, **extra)
     save_checkpoint(folder, tensors, config)
 
 
-def _unboxed(tree: engine.Params) -> engine.Params:
-    # flax is imported by the models already; the name is needed here alone.
-    return importlib.import_module("flax.linen").unbox(tree)
-
-
 def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     if lm == "builtin":
         return BUILTIN, None
@@ -180,7 +175,8 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
             f"no language model at {lm!r}: wanted a folder in Hugging Face format, "
             'the id of a Hub repository such as "EleutherAI/pythia-160m", or "builtin"'
         )
-    hub = importlib.import_module("huggingface_hub")
+    import huggingface_hub as hub  # late, for those who never load from the Hub
+
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
         path = pathlib.Path(hub.snapshot_download(lm, allow_patterns=wanted))
@@ -212,8 +208,8 @@ def _config(folder: pathlib.Path) -> tuple[Any, Any]:
         raise InputError(
             f"{path} is of architecture {model_type!r}; known are {', '.join(FAMILIES)}"
         )
-    # Imported late: it costs a second, which only those who load an LM should pay.
-    transformers = importlib.import_module("transformers")
+    import transformers  # late: it costs a second, which only loading should pay
+
     with _refusing(str(path)):
         hf = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = FAMILIES[model_type]
@@ -223,7 +219,8 @@ def _config(folder: pathlib.Path) -> tuple[Any, Any]:
 def _tokenizer(folder: pathlib.Path) -> Any:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         return None
-    transformers = importlib.import_module("transformers")
+    import transformers
+
     with _refusing(f"the tokenizer in {folder}"):
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 

@@ -160,7 +160,7 @@ def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
             process.join()
             num_kills += 1
             num_midway += (workdir / runs.FLIGHT).exists()
-        if num_kills % 5 == 0 or process.exitcode == 0:
+        if num_kills % 10 == 0 or process.exitcode == 0:
             finish(workdir)
             num_runs += 1
     assert num_midway >= 5
