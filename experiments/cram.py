@@ -26,7 +26,7 @@ DEFAULT_WORKDIR = "runs/cram"
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
-    cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
+    cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
     texts = tokenize(
         lm.tokenizer,

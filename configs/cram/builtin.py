@@ -12,6 +12,7 @@ def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/cram.py reads."""
     config = config_dict.ConfigDict()
     config.seed = 0
+    config.protocol = "strict"  # "strict" or "reference"
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "float32"
 
@@ -29,7 +30,6 @@ def get_config() -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),  # None: the recipe's
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
-        protocol="strict",
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,

@@ -14,6 +14,7 @@ def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/cram.py reads."""
     config = config_dict.ConfigDict()
     config.seed = 0
+    config.protocol = "reference"  # the published one
     config.lm = "EleutherAI/pythia-160m"  # folder, Hub id or "builtin"
     config.dtype = "float32"  # bfloat16 degrades Pythia's own loss
 
@@ -30,7 +31,6 @@ def get_config() -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
-        protocol="reference",
         batch_size=50,
         steps_per_chunk=100,
         vocab_chunk=8192,

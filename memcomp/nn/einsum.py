@@ -13,7 +13,7 @@ class Einsum(nn.Module):
     Attributes:
       equation: einsum equation of `x` and `kernel`.
       shape: shape of `kernel`.
-      axes: logical axis of each kernel dimension, a name in `sharding.RULES`.
+      axes: logical axis of each kernel dimension, for rules of sharding.
       bias_ndim: how many trailing output dimensions the bias has; 0 for no bias. They
         must be kernel dimensions.
       init_std: standard deviation of the normal that new kernels are drawn from.

@@ -10,7 +10,7 @@ from jaxtyping import Array
 def with_axes(
     init: Callable[..., Array], axes: Sequence[str | None]
 ) -> Callable[..., Array]:
-    """`init`, which also names each dimension, with a name in `sharding.RULES`.
+    """`init`, which also names each dimension by its logical axis.
 
     What it gives is boxed; `Module.param` takes it out of the box, hence the type.
     """
