@@ -124,7 +124,7 @@ RECIPES = {
     # patience from its code (reference/cramming.md, part b).
     "reference": Recipe(learning_rate=1e-2, max_steps=5000, patience=2000, margin=0.0),
     "default": Recipe(
-        learning_rate=4.0,
+        learning_rate=1.0,
         max_steps=1000,
         patience=1000,
         margin=0.1,
