@@ -6,16 +6,15 @@ r"""Speed and memory of cramming, beside a PyTorch loop on the same weights and 
 The PyTorch side needs the extra `parity`; without it, ours is measured alone. Other work
 on the machine hurts PyTorch more than JAX, so give this the machine to itself.
 
-Cost: ten minutes. On two cores of a shared AMD EPYC with AVX-512, at the highest priority
-but not alone (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
+Cost: ten minutes. On two cores of an AMD EPYC with AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
 
-  builtin: ours / PyTorch, one text at a time         5.7   (4.5 to 7.2)
-  builtin: ours / PyTorch, batched                    1.8   (1.6 to 2.0)
-  pythia_160m: ours / PyTorch, one text at a time     2.6   (2.1 to 3.1)
-  pythia_160m: ours / PyTorch, batched                1.6   (1.2 to 1.7)
-  pythia_160m: share of the matmul rate               0.84  (0.66 to 1.00)
-  to_exact: PyTorch with reference / ours             8.1   (3.5 to 12.7)
-  refill: fixed batches / refilled places             3.4   (3.4 to 3.7)
+  builtin: ours / PyTorch, one text at a time         4.8   (3.8 to 6.6)
+  builtin: ours / PyTorch, batched                    1.6   (1.5 to 1.9)
+  pythia_160m: ours / PyTorch, one text at a time     2.4   (1.7 to 3.2)
+  pythia_160m: ours / PyTorch, batched                1.7   (1.2 to 2.3)
+  pythia_160m: share of the matmul rate               0.88  (0.56 to 1.26)
+  to_exact: PyTorch with reference / ours             9.2   (4.2 to 14.1)
+  refill: fixed batches / refilled places             3.5   (3.0 to 3.6)
   cross_entropy: bytes plain / in chunks, alone      13.7
 
 The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts; it
