@@ -6,7 +6,8 @@ r"""Speed and memory of cramming, beside a PyTorch loop on the same weights and 
 The PyTorch side needs the extra `parity`; without it, ours is measured alone. Other work
 on the machine hurts PyTorch more than JAX, so give this the machine to itself.
 
-Cost: ten minutes. On two cores of an AMD EPYC with AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
+Cost: ten minutes. On two cores of an AMD EPYC with AVX-512 (jax 0.10.2, torch 2.13.0);
+median of the ratios, smallest and largest:
 
   builtin: ours / PyTorch, one text at a time         4.8   (3.8 to 6.6)
   builtin: ours / PyTorch, batched                    1.6   (1.5 to 1.9)
