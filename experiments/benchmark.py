@@ -217,7 +217,7 @@ def random_module(section: config_dict.ConfigDict, remat: bool = False) -> Any:
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
     config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
-    return family.MODEL(dataclasses.replace(config, remat=remat))
+    return family.model(dataclasses.replace(config, remat=remat))
 
 
 def random_folder(section: config_dict.ConfigDict, folder: pathlib.Path) -> pathlib.Path:

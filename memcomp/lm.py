@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -15,12 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from memcomp.convert import engine, gpt_neox, llama
-from memcomp.convert.files import Checkpoint, save_checkpoint
+from memcomp.convert.configs import check_counts, check_values
+from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
-from memcomp.nn.attention import KVCache
+from memcomp.nn.cross_entropy import soft_capped
 
-# `model_type` in config.json -> the family's conversion, which names its Flax module.
-FAMILIES = {"llama": llama, "gpt_neox": gpt_neox}
+# `model_type` in config.json -> the family.
+FAMILIES = {"llama": llama.FAMILY, "gpt_neox": gpt_neox.FAMILY}
 BUILTIN = pathlib.Path(__file__).parent / "builtin"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -34,13 +34,22 @@ class CausalLM(Protocol):
 
     config: Any
 
+    @property
+    def softcap(self) -> float | None:
+        """Logits z are read as c tanh(z / c); None: as they are."""
+        ...
+
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Vectors that the first layer sees in place of tokens; memory is of their kind."""
+        """Vectors that stand for tokens, of the kind that memory is.
+
+        They are what transformers calls `inputs_embeds`: after the embedding's own scale,
+        before positions are added.
+        """
         ...
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: KVCache | None = None
-    ) -> tuple[Float[Array, "B T D"], KVCache | None]:
+        self, x: Float[Array, "B T D"], cache: Any = None
+    ) -> tuple[Float[Array, "B T D"], Any]:
         """Final hidden states of input vectors that follow what is in the cache."""
         ...
 
@@ -48,8 +57,8 @@ class CausalLM(Protocol):
         """Rows whose product with a hidden state is a token's logit."""
         ...
 
-    def empty_cache(self, batch: int, length: int, dtype: Any) -> KVCache:
-        """A cache with room for `length` positions."""
+    def empty_cache(self, batch: int, length: int, dtype: Any) -> Any:
+        """A cache, which is a pytree, with room for `length` positions."""
         ...
 
 
@@ -90,7 +99,8 @@ def _logits(params, tokens, *, module):
         {"params": params}, module.apply({"params": params}, tokens, method="embed")
     )
     rows = module.apply({"params": params}, method="unembedding")
-    return jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
+    return soft_capped(logits, module.softcap)
 
 
 def abstract_params(module: Any) -> engine.Params:
@@ -123,15 +133,20 @@ def load_lm(
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     folder, revision = _find(lm)
-    family, config = _config(folder)
-    config = dataclasses.replace(config, remat=remat)
-    module = family.MODEL(config)
+    path = folder / "config.json"
     checkpoint = Checkpoint(folder)
+    family, hf = _config(path, len(checkpoint.shapes()))
+    with _refusing(str(path)):
+        config = family.config_from_hf(hf)
+        check_values(config)
+        config = dataclasses.replace(config, remat=remat)
+        module = family.model(config)
+        expected = nn.unbox(abstract_params(module))
     params = engine.from_hf(
-        checkpoint,
-        family.TABLE,
-        family.sizes(config),
-        nn.unbox(abstract_params(module)),
+        engine.Renamed(checkpoint, family.renames),
+        family.table,
+        engine.sizes_of(config),
+        expected,
         dtype=DTYPES[dtype],
         ignored=family.ignored(config),
         place=place or (lambda path, array: jax.device_put(array)),
@@ -141,7 +156,7 @@ def load_lm(
         module=module,
         config=config,
         params=params,
-        tokenizer=_tokenizer(folder),
+        tokenizer=_tokenizer(folder, hf),
         dtype=DTYPES[dtype],
         fingerprint=checkpoint.fingerprint(),
         revision=revision,
@@ -157,8 +172,8 @@ def export_lm(folder: pathlib.Path, module: Any, params: engine.Params, **extra)
       params: weights, written in their own dtype.
       **extra: further entries of config.json, such as token ids.
     """
-    family = next(f for f in FAMILIES.values() if isinstance(module, f.MODEL))
-    tensors = engine.to_hf(params, family.TABLE, family.sizes(module.config))
+    family = next(f for f in FAMILIES.values() if isinstance(module, f.model))
+    tensors = engine.to_hf(params, family.table, engine.sizes_of(module.config))
     dtype = str(next(iter(tensors.values())).dtype)
     config = {**family.config_to_hf(module.config), "dtype": dtype, **extra}
     save_checkpoint(folder, tensors, config)
@@ -175,11 +190,22 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
             f"no language model at {lm!r}: wanted a folder in Hugging Face format, "
             'the id of a Hub repository such as "EleutherAI/pythia-160m", or "builtin"'
         )
+    path = _download(lm, ["*.json", "*.safetensors", "*.model", "*.txt"])
+    if not any(path.glob("*.safetensors")):
+        path = _download(lm, ["pytorch_model*.bin"], revision=path.name)
+    return path, path.name
+
+
+def _download(
+    repository: str, patterns: list[str], revision: str | None = None
+) -> pathlib.Path:
+    """The folder in the Hub's cache, with what of the repository's own folder matches."""
     import huggingface_hub as hub  # late, for those who never load from the Hub
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        path = pathlib.Path(hub.snapshot_download(lm, allow_patterns=wanted))
+        folder = hub.snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+        )
     except (
         hub.errors.HfHubHTTPError,
         hub.errors.LocalEntryNotFoundError,
@@ -188,22 +214,20 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     ) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{lm!r} is neither a folder nor in the Hub's cache, and could not be "
+            f"{repository!r} is neither a folder nor in the Hub's cache, and could not be "
             f"downloaded; check the name and the network, or give a folder ({reason})"
         ) from error
-    return path, path.name
+    return pathlib.Path(folder)
 
 
-def _config(folder: pathlib.Path) -> tuple[Any, Any]:
-    path = folder / "config.json"
+def _config(path: pathlib.Path, num_tensors: int) -> tuple[Any, Any]:
+    """The family that config.json names, and what transformers makes of the entries."""
     if not path.is_file():
         raise InputError(
-            f"{folder} has no config.json; wanted a folder in Hugging Face format"
+            f"{path.parent} has no config.json; wanted a folder in Hugging Face format"
         )
-    try:
-        model_type = json.loads(path.read_text()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a JSON object: {error}") from error
+    entries = read_json(path)
+    model_type = entries.pop("model_type", None)
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"{path} is of architecture {model_type!r}; known are {', '.join(FAMILIES)}"
@@ -211,25 +235,30 @@ def _config(folder: pathlib.Path) -> tuple[Any, Any]:
     import transformers  # late: it costs a second, which only loading should pay
 
     with _refusing(str(path)):
-        hf = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    family = FAMILIES[model_type]
-    return family, family.config_from_hf(hf)
+        check_counts(entries, num_tensors)
+        # Not from_pretrained, which may follow an entry to another file.
+        hf = transformers.CONFIG_MAPPING[model_type].from_dict(entries)
+    return FAMILIES[model_type], hf
 
 
-def _tokenizer(folder: pathlib.Path) -> Any:
+def _tokenizer(folder: pathlib.Path, hf: Any) -> Any:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")):
         return None
     import transformers
 
     with _refusing(f"the tokenizer in {folder}"):
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, config=hf, trust_remote_code=False
+        )
 
 
 @contextlib.contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Turns whatever transformers raises for the content of files into an `InputError`."""
+    """Turns whatever is raised for the content of files into an `InputError`."""
     try:
         yield
-    except Exception as error:  # validators of all kinds, each with its own class
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers' panics are no `Exception`
         reason = " ".join(str(error).split())
         raise InputError(f"{what} cannot be used: {reason}") from error

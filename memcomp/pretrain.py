@@ -221,7 +221,8 @@ def mean_loss(
     rows = module.apply({"params": params}, method="unembedding")
     # One long text, not a vmap over rows, whose gradient would be [B V D] before its sum.
     hidden = hidden.reshape(-1, hidden.shape[-1])
-    return token_scores(hidden, rows, windows[:, 1:].reshape(-1)).loss.mean()
+    targets = windows[:, 1:].reshape(-1)
+    return token_scores(hidden, rows, targets, softcap=module.softcap).loss.mean()
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)

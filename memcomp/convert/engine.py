@@ -1,6 +1,7 @@
 """The conversion engine: a table of rows, read forwards to load and backwards to export."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,23 @@ import numpy as np
 from memcomp.errors import InputError
 
 Params = dict[str, Any]
+
+# Letter of the patterns -> attribute of the family's config.
+LETTERS = {
+    "v": "vocab_size",
+    "d": "d_model",
+    "n": "num_heads",
+    "k": "num_kv_heads",
+    "h": "head_dim",
+    "f": "d_mlp",
+    "p": "num_position_rows",
+    "u": "d_residual",
+    "e": "d_inner",
+    "z": "d_state",
+    "r": "dt_rank",
+    "w": "d_conv",
+}
+SLOTS = 3  # "c": queries, keys and values in one kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +64,45 @@ class Row:
         groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
         letters = [(group or single).split() for group, single in groups]
         return tuple(int(np.prod([sizes[c] for c in group])) for group in letters)
+
+
+def _nothing(config: Any) -> tuple[str, ...]:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A model family: its Flax module, and how its checkpoints are read and written.
+
+    Attributes:
+      model: the Flax module; `model(config)` is a `CausalLM` (see `memcomp.lm`).
+      table: a row a weight.
+      config_from_hf: our config from a transformers config; `InputError` for what our
+        module does not do.
+      config_to_hf: the entries of config.json: `config_from_hf` read backwards.
+      checkpoints: Hub ids that are of this family.
+      special: what sets the family apart, in a few words.
+      ignored: of a config, regular expressions of names that may be in a file and are
+        not read.
+      renames: pairs of a regular expression and what replaces it, for names of a file
+        that differ from those of the table.
+    """
+
+    model: type
+    table: Sequence[Row]
+    config_from_hf: Callable[[Any], Any]
+    config_to_hf: Callable[[Any], dict[str, Any]]
+    checkpoints: Sequence[str]
+    special: str = ""
+    ignored: Callable[[Any], Sequence[str]] = _nothing
+    renames: Sequence[tuple[str, str]] = ()
+
+
+def sizes_of(config: Any) -> dict[str, int]:
+    """Size of each letter that the config has, and the number of layers."""
+    sizes = {c: getattr(config, name, None) for c, name in LETTERS.items()}
+    known = {c: size for c, size in sizes.items() if size is not None}
+    return {"layers": config.num_layers, "c": SLOTS, **known}
 
 
 @runtime_checkable  # the tests check annotations
@@ -104,6 +161,39 @@ def from_hf(
         params[path] = jax.block_until_ready(place(path, array))
         del array
     return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """`Tensors` under the names that `renames` gives them (see `Family`).
+
+    Raises:
+      InputError: two names that become one.
+    """
+
+    tensors: Tensors
+    renames: Sequence[tuple[str, str]]
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor by its new name."""
+        shapes = self.tensors.shapes()
+        return {new: shapes[old] for new, old in self._old_names.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, in the dtype of the file."""
+        return self.tensors.read(self._old_names[name])
+
+    @functools.cached_property
+    def _old_names(self) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for old in self.tensors.shapes():
+            new = old
+            for pattern, replacement in self.renames:
+                new = re.sub(pattern, replacement, new)
+            if new in names:
+                raise InputError(f"the weights hold {new} twice: {names[new]} and {old}")
+            names[new] = old
+        return names
 
 
 def to_hf(

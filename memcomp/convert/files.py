@@ -1,115 +1,185 @@
-"""Safetensors checkpoints on disk: one file or shards with an index, hashed as read."""
+"""Checkpoints on disk: one file or shards with an index, hashed as they are read.
 
+Whatever a folder holds, what comes out is an array or an `InputError`: nothing in it is
+run, and no array is made before its size is known to be that of bytes in the file.
+"""
+
+import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes  # noqa: F401  numpy learns the name of bfloat16
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from memcomp.convert.pickled import open_pickle
+from memcomp.convert.tensors import Tensor
 from memcomp.errors import InputError
 
 SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+MAX_JSON_BYTES = 2**26  # 64 MB; indexes of the largest models have one or two
+CHUNK = 2**24
 
 
 class Checkpoint:
     """The tensors of a Hugging Face folder, read one at a time (see `engine.Tensors`).
 
-    Files are memory-mapped: what is held is the tensor that was asked for.
+    Files are memory-mapped: what is held is the tensor that was asked for. Safetensors
+    come before pytorch_model.bin, and one file before shards. Of shards, the index says
+    which tensor is read from where.
 
     Raises:
-      InputError: no safetensors in the folder, a shard that is missing or outside the
-        folder, a damaged file; on reading, a dtype that is no float, or values that are
-        not finite.
+      InputError: no weights in the folder, a shard that is missing or outside the folder,
+        an index that is wrong, a damaged file; on reading, a dtype that is no float, or
+        values that are not finite.
     """
 
     def __init__(self, folder: pathlib.Path):
         self._digests: dict[str, str] = {}
-        self._files = {}
-        for path in _paths(folder):
-            with _clear_errors(path):
-                file = safetensors.safe_open(path, "np")
-                self._files.update({name: (path, file) for name in file.keys()})
+        self._tensors = _open(folder)
+        for name, (path, _) in self._tensors.items():
+            if not name.isprintable():
+                raise InputError(f"{path} has a tensor of the name {name!r}; get it again")
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor by its name."""
-        return {
-            name: tuple(file.get_slice(name).get_shape())
-            for name, (_, file) in self._files.items()
-        }
+        return {name: tensor.shape for name, (_, tensor) in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
-        path, file = self._files[name]
-        dtype = file.get_slice(name).get_dtype()
+        path, (shape, dtype, read) = self._tensors[name]
         if dtype not in DTYPES:
             raise InputError(
                 f"{path}: {name} is {dtype}; weights must be one of {', '.join(DTYPES)}"
             )
-        with _clear_errors(path):
-            tensor = file.get_tensor(name)
-        if not np.isfinite(tensor).all():
+        tensor = read()
+        flat = np.ascontiguousarray(tensor).reshape(-1)
+        # In chunks, for the sake of memory.
+        chunks = (flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
+        if not all(np.isfinite(chunk).all() for chunk in chunks):
             raise InputError(
                 f"{path}: {name} has values that are not finite; get the file again"
             )
-        raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(raw.data)
-        self._digests[name] = f"{name} {dtype} {list(tensor.shape)} {digest.hexdigest()}"
+        digest = hashlib.sha256(flat.view(np.uint8).data)
+        self._digests[name] = f"{name} {dtype} {list(shape)} {digest.hexdigest()}"
         return tensor
 
     def fingerprint(self) -> str:
         """SHA-256 over all tensors that were read: names, dtypes, shapes and bytes.
 
-        It does not depend on the order of reading or on how the file is cut in shards.
+        It does not depend on the order of reading, on how the file is cut in shards, or
+        on its format.
         """
         lines = "\n".join(self._digests[name] for name in sorted(self._digests))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
-class _clear_errors:
-    """Turns what safetensors raises for a damaged file into an `InputError`."""
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file.
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, safetensors.SafetensorError | OSError):
-            raise InputError(
-                f"{self.path} is not a whole safetensors file ({error}); get it again"
-            ) from error
-
-
-def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not (folder / INDEX).is_file():
-        if (folder / "pytorch_model.bin").is_file():
-            raise InputError(
-                f"{folder} has only pytorch_model.bin; convert it with transformers: "
-                f"AutoModelForCausalLM.from_pretrained({str(folder)!r})"
-                f".save_pretrained({str(folder)!r})"
-            )
-        raise InputError(f"{folder} has neither {SINGLE} nor {INDEX}")
+    Raises:
+      InputError: not JSON, not an object, nested too deeply, or larger than 64 MB.
+    """
     try:
-        names = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / INDEX} is not an index of shards: {error}") from error
-    if not names:
-        raise InputError(f"{folder / INDEX} is not an index of shards: it names none")
-    for name in names:
-        if not isinstance(name, str) or not name or pathlib.PurePath(name).name != name:
-            raise InputError(f"{folder / INDEX} names {name!r}, which is not in the folder")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / INDEX} names {name}, which is missing")
-    return [folder / name for name in sorted(names)]
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError("more than 64 MB")
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, dict):
+            raise ValueError(f"a {type(entries).__name__}")
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path} is not a JSON object: {error}") from error
+    return entries
+
+
+def open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, mapped.
+
+    Raises:
+      InputError: a header that is not whole, names a tensor twice, or does not fit the
+        size of the file.
+    """
+    try:
+        file = safetensors.safe_open(path, "np")
+        _check_names(path)
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); get it again"
+        ) from error
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    return {
+        name: Tensor(
+            tuple(s.get_shape()), s.get_dtype(), functools.partial(file.get_tensor, name)
+        )
+        for name, s in slices.items()
+    }
+
+
+def _check_names(path: pathlib.Path) -> None:
+    """Refuses a name that is there twice: readers differ in which of the two they take."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(names) != len(set(names)):
+            raise ValueError("a name is there twice")
+        return dict(pairs)
+
+    with path.open("rb") as file:  # safetensors has checked the length of the header
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=once)
+
+
+# In the order in which they are looked for.
+FORMATS: tuple[tuple[str, Callable[[pathlib.Path], dict[str, Tensor]]], ...] = (
+    (SINGLE, open_safetensors),
+    ("pytorch_model.bin", open_pickle),
+)
+
+
+def _open(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, Tensor]]:
+    """Each tensor with the file that it is in."""
+    for single, open_file in FORMATS:
+        index = folder / f"{single}.index.json"
+        if (folder / single).is_file():
+            path = _inside(folder, single, folder)
+            return {name: (path, tensor) for name, tensor in open_file(path).items()}
+        if index.is_file():
+            return _open_shards(folder, index, open_file)
+    wanted = [name for single, _ in FORMATS for name in (single, f"{single}.index.json")]
+    raise InputError(f"{folder} has no weights; wanted one of {', '.join(wanted)}")
+
+
+def _open_shards(folder, index, open_file) -> dict[str, tuple[pathlib.Path, Tensor]]:
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise InputError(f"{index} is not an index of shards: wanted a weight_map")
+    for shard in shard_of.values():
+        if not isinstance(shard, str) or not shard or pathlib.PurePath(shard).name != shard:
+            raise InputError(f"{index} names {shard!r}, which is not in the folder")
+    paths = {shard: _inside(folder, shard, index) for shard in sorted({*shard_of.values()})}
+    found = {shard: open_file(path) for shard, path in paths.items()}
+    for name, shard in shard_of.items():
+        if name not in found[shard]:
+            raise InputError(f"{index} says that {shard} has {name!r}, which it has not")
+    return {name: (paths[shard], found[shard][name]) for name, shard in shard_of.items()}
+
+
+def _inside(folder: pathlib.Path, name: str, namer: pathlib.Path) -> pathlib.Path:
+    """The path of a regular file, wherever links lead, as long as it is in the folder."""
+    path, root = folder / name, folder.resolve()
+    if root.parent.name == "snapshots":  # the Hub's cache, with links to ../../blobs
+        root = root.parent.parent
+    if not path.is_file():
+        raise InputError(f"{namer} names {name}, which is missing")
+    if not path.resolve().is_relative_to(root):
+        raise InputError(
+            f"{path} is a link to {path.resolve()}, which is not in the folder; copy it there"
+        )
+    return path
 
 
 def save_checkpoint(

@@ -1,18 +1,14 @@
 """GPT-NeoX and Pythia checkpoints in Hugging Face layout.
 
-Letters: v vocabulary, d model width, n heads, h head width, f MLP width, c = 3, the q, k,
-v slot. Hugging Face groups the fused kernel by head first, then slot.
+Hugging Face groups the fused kernel by head first, then slot.
 """
 
 import math
 from typing import Any
 
-from memcomp.convert.engine import Row
+from memcomp.convert.engine import Family, Row
 from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
-from memcomp.errors import InputError
-from memcomp.models.gpt_neox import ACTIVATIONS, GPTNeoX, GPTNeoXConfig
-
-MODEL = GPTNeoX
+from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 
 _LAYER = "gpt_neox.layers.{i}."
 _ATTN = _LAYER + "attention."
@@ -47,11 +43,6 @@ def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
 
 def config_from_hf(hf: Any) -> GPTNeoXConfig:
     """Our config from a `transformers.GPTNeoXConfig`."""
-    if hf.hidden_act not in ACTIVATIONS:
-        known = ", ".join(sorted(ACTIVATIONS))
-        raise InputError(
-            f"gpt_neox with hidden_act {hf.hidden_act!r}: only {known} are known"
-        )
     head_dim = hf.hidden_size // hf.num_attention_heads
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
     return GPTNeoXConfig(
@@ -60,6 +51,7 @@ def config_from_hf(hf: Any) -> GPTNeoXConfig:
         d_model=hf.hidden_size,
         d_mlp=hf.intermediate_size,
         num_heads=hf.num_attention_heads,
+        num_kv_heads=hf.num_attention_heads,
         head_dim=head_dim,
         max_positions=hf.max_position_embeddings,
         rotary=rotary_from_hf(hf, int(head_dim * fraction)),
@@ -98,14 +90,18 @@ def _fraction(part: int, whole: int) -> float:
     return fraction if int(whole * fraction) == part else math.nextafter(fraction, 2.0)
 
 
-def sizes(config: GPTNeoXConfig) -> dict[str, int]:
-    """Size of each letter of the table, and the number of layers."""
-    return {
-        "layers": config.num_layers,
-        "v": config.vocab_size,
-        "d": config.d_model,
-        "n": config.num_heads,
-        "h": config.head_dim,
-        "f": config.d_mlp,
-        "c": 3,
-    }
+FAMILY = Family(
+    model=GPTNeoX,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=ignored,
+    checkpoints=(
+        "EleutherAI/pythia-160m",
+        "EleutherAI/pythia-410m",
+        "EleutherAI/pythia-1.4b",
+        "EleutherAI/pythia-2.8b",
+        "EleutherAI/pythia-6.9b",
+    ),
+    special="partial rotary positions, parallel residual",
+)

@@ -28,7 +28,9 @@ def memory_scores(
     x = jnp.concatenate([memory.astype(read.dtype), read])
     hidden, _ = module.apply(variables, x[None])
     rows = module.apply(variables, method="unembedding")
-    return token_scores(hidden[0, memory.shape[0] - 1 :], rows, tokens, vocab_chunk)
+    return token_scores(
+        hidden[0, memory.shape[0] - 1 :], rows, tokens, vocab_chunk, module.softcap
+    )
 
 
 def scored_positions(

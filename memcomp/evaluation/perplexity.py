@@ -105,5 +105,5 @@ def _losses(params: Any, windows: Int[Array, "B W"], *, module: Any) -> Float[Ar
     x = module.apply({"params": params}, windows[:, :-1], method="embed")
     hidden, _ = module.apply({"params": params}, x)
     rows = module.apply({"params": params}, method="unembedding")
-    scores = jax.vmap(token_scores, (0, None, 0))(hidden, rows, windows[:, 1:])
-    return scores.loss
+    score = functools.partial(token_scores, softcap=module.softcap)
+    return jax.vmap(score, (0, None, 0))(hidden, rows, windows[:, 1:]).loss

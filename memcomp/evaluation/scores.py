@@ -104,7 +104,8 @@ def _token_scores(
     variables = {"params": params}
     hidden, _ = module.apply(variables, module.apply(variables, read, method="embed"))
     rows = module.apply(variables, method="unembedding")
-    return jax.vmap(lambda h, t: token_scores(h, rows, t, vocab_chunk))(hidden, targets)
+    score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
+    return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
 
 
 def _start_token(lm: LanguageModel) -> int | None:

@@ -1,10 +1,15 @@
 """Causal attention over grouped heads, and the cache that decoding keeps."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from memcomp.nn.einsum import Einsum
+from memcomp.nn.rotary import rotate
 
 MASKED = -1e30  # finite, so that a row without any key gives no NaN
 
@@ -23,6 +28,25 @@ class KVCache(NamedTuple):
     length: Int[Array, ""]
 
 
+class Positions(NamedTuple):
+    """What a layer knows of where its queries and keys are.
+
+    Attributes:
+      mask: True where a query may see a key.
+      table: cosines and sines of the queries' angles; None without rotary positions.
+      start: position of the first query, and where its key goes in a cache.
+      layer: number of the layer, from 0.
+    """
+
+    mask: Bool[Array, "T S"]
+    table: tuple[Float[Array, "T half"], Float[Array, "T half"]] | None
+    start: Int[Array, ""]
+    layer: Int[Array, ""]
+
+
+Cached = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None
+
+
 def empty_cache(
     num_layers: int, batch: int, length: int, num_kv_heads: int, head_dim: int, dtype
 ) -> KVCache:
@@ -32,10 +56,18 @@ def empty_cache(
 
 
 def causal_mask(
-    query_positions: Int[Array, "T"], num_keys: int
+    query_positions: Int[Array, "T"], num_keys: int, window: int | None = None
 ) -> Bool[Array, "T {num_keys}"]:
-    """True where a query may see a key: at its own position and before."""
-    return jnp.arange(num_keys)[None, :] <= query_positions[:, None]
+    """True where a query may see a key: at its own position and before.
+
+    Args:
+      query_positions: of each query.
+      num_keys: keys are at positions 0, 1, ...
+      window: how many keys a query sees, its own included; None for all.
+    """
+    keys, queries = jnp.arange(num_keys)[None, :], query_positions[:, None]
+    mask = keys <= queries
+    return mask if window is None else mask & (keys > queries - window)
 
 
 def attend(
@@ -43,11 +75,21 @@ def attend(
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
     mask: Bool[Array, "T S"],
+    scale: float | Float[Array, ""] | None = None,
+    softcap: float | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Softmax attention with scale H**-0.5; query head n reads kv head n // (N / K).
+    """Softmax attention; query head n reads kv head n // (N / K).
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: True where a query may see a key.
+      scale: of the logits; None for H**-0.5.
+      softcap: logits z become c tanh(z / c); None for none.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762; grouped heads: Ainslie et al. 2023,
-      arXiv:2305.13245.
+      arXiv:2305.13245; soft-capping: Gemma Team 2024, arXiv:2408.00118, section 2.
     """
     B, T, N, H = q.shape
     K = k.shape[2]
@@ -55,10 +97,12 @@ def attend(
     # Logits and softmax in float32: bfloat16 sums over long S lose the small weights.
     logits = jnp.einsum(
         "btkgh,bskh->bkgts",
-        q * jnp.asarray(H**-0.5, q.dtype),
+        q * jnp.asarray(H**-0.5 if scale is None else scale, q.dtype),
         k,
         preferred_element_type=jnp.promote_types(q.dtype, jnp.float32),
     )
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
     logits = jnp.where(mask[None, None, None], logits, MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(B, T, N, H)
@@ -68,20 +112,88 @@ def attend_cached(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    mask: Bool[Array, "T S"],
-    cached: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None,
-    start: Int[Array, ""],
-):
-    """`attend` over what one layer has cached with `k` and `v` added from `start` on.
+    cached: Cached,
+    positions: Positions,
+    **options,
+) -> tuple[Float[Array, "B T N H"], Cached]:
+    """`attend` over what a layer has cached with `k` and `v` added to it.
+
+    Args:
+      q: queries.
+      k: keys of the queries' own positions.
+      v: values of the same.
+      cached: the layer's keys and values; None where `k` and `v` are all there is.
+      positions: of the queries.
+      **options: of `attend`.
 
     Returns:
-      The heads' outputs [B T N H], and the layer's new keys and values; None for those
-      where `cached` is None, which means that `k` and `v` are all there is.
+      The heads' outputs, and the layer's new keys and values.
     """
-    if cached is None:
-        return attend(q, k, v, mask), None
-    k, v = (
-        jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
-        for old, new in zip(cached, (k, v), strict=True)
-    )
-    return attend(q, k, v, mask), (k, v)
+    if cached is not None:
+        k, v = (
+            jax.lax.dynamic_update_slice_in_dim(
+                old, new.astype(old.dtype), positions.start, axis=1
+            )
+            for old, new in zip(cached, (k, v), strict=True)
+        )
+        cached = k, v
+    return attend(q, k, v, positions.mask, **options), cached
+
+
+class SelfAttention(nn.Module):
+    """Causal self-attention with a kernel each for queries, keys, values and output.
+
+    Attributes:
+      num_heads: N.
+      num_kv_heads: K, a divisor of N.
+      head_dim: H.
+      qkv_bias: whether queries, keys and values have biases.
+      out_bias: whether the output has one.
+      clip: queries, keys and values are cut to within plus and minus this; None for not.
+      qk_norm: makes the norm of queries and of keys from its logical axes; None for none.
+      norm_heads_together: one norm over all heads, instead of one over each.
+      scale: see `attend`.
+      softcap: see `attend`.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qkv_bias: bool = False
+    out_bias: bool = False
+    clip: float | None = None
+    qk_norm: Callable[..., nn.Module] | None = None
+    norm_heads_together: bool = False
+    scale: float | None = None
+    softcap: float | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], cached: Cached, positions: Positions
+    ) -> tuple[Float[Array, "B T D"], Cached]:
+        D, N, H = x.shape[-1], self.num_heads, self.head_dim
+        q = self._project(x, "q", N, "heads")
+        k = self._project(x, "k", self.num_kv_heads, "kv_heads")
+        v = self._project(x, "v", self.num_kv_heads, "kv_heads")
+        if self.qk_norm is not None:
+            q = self._norm(q, "q_norm", "heads")
+            k = self._norm(k, "k_norm", "kv_heads")
+        if positions.table is not None:
+            q, k = rotate(q, positions.table), rotate(k, positions.table)
+        heads, cached = attend_cached(
+            q, k, v, cached, positions, scale=self.scale, softcap=self.softcap
+        )
+        axes, bias = ("heads", "head_dim", "embed"), int(self.out_bias)
+        out = Einsum("btnh,nhd->btd", (N, H, D), axes, bias, name="out")(heads)
+        return out, cached
+
+    def _project(self, x, name, num_heads, axis):
+        axes = ("embed", axis, "head_dim")
+        shape, bias = (x.shape[-1], num_heads, self.head_dim), 2 * self.qkv_bias
+        y = Einsum("btd,dnh->btnh", shape, axes, bias, name=name)(x)
+        return y if self.clip is None else jnp.clip(y, -self.clip, self.clip)
+
+    def _norm(self, y, name, axis):
+        axes = (axis, "head_dim") if self.norm_heads_together else ("head_dim",)
+        assert self.qk_norm is not None
+        return self.qk_norm(axes=axes, name=name)(y)

@@ -40,14 +40,22 @@ class _Others(NamedTuple):
     vector: Float[Array, "T _"]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def soft_capped(logits: Float[Array, "..."], cap: float | None) -> Float[Array, "..."]:
+    """Logits z as c tanh(z / c); as they are where `cap` is None."""
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def token_scores(
     hidden: Float[Array, "T D"],
     unembedding: Float[Array, "V D"],
     targets: Int[Array, "T"],
     chunk: int = 8192,
+    softcap: float | None = None,
 ) -> TokenScores:
     """Loss and margin of every target under `softmax(hidden @ unembedding.T)`.
+
+    With `softcap` c, the logits z are read as c tanh(z / c).
 
     The vocabulary is read in chunks of `chunk` rows, so that memory is O(T chunk). The
     gradient to `hidden` is the expected unembedding row minus the target's; it falls out
@@ -57,23 +65,22 @@ def token_scores(
         p(wrong) * (sum_v q_v w_v - w_target),
 
     a form that keeps its relative precision when p(wrong) is tiny, where
-    `softmax - onehot` has lost all digits.
+    `softmax - onehot` has lost all digits. A soft cap scales each row by its slope.
 
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     """
-    scores, _, _ = _score(hidden, unembedding, targets, chunk, want_vector=False)
+    scores, _, _ = _score(hidden, unembedding, targets, chunk, softcap, False)
     return scores
 
 
-def _score(hidden, unembedding, targets, chunk, want_vector):
+def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
     """Scores, the sums over the other tokens, and log p(other) - log p(target)."""
-    rows = jnp.take(unembedding, targets, axis=0)
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-    target_logit = jnp.einsum("td,td->t", hidden, rows, preferred_element_type=accumulate)
+    target_logit = _target_logit(hidden, unembedding, targets, softcap)
 
     def add(others: _Others, weights: Float[Array, "C D"], offset) -> _Others:
-        logits = _other_logits(hidden, weights, targets - offset)
+        logits = _other_logits(hidden, weights, targets - offset, softcap)
         peak = jnp.maximum(others.peak, jnp.max(logits, axis=-1))
         shrink = jnp.exp(others.peak - peak)
         exps = jnp.exp(logits - peak[:, None])
@@ -81,7 +88,7 @@ def _score(hidden, unembedding, targets, chunk, want_vector):
         if want_vector:
             vector = vector * shrink[:, None] + jnp.einsum(
                 "tc,cd->td",
-                exps.astype(weights.dtype),
+                (exps * _slope(logits, softcap)).astype(weights.dtype),
                 weights,
                 preferred_element_type=accumulate,
             )
@@ -99,10 +106,25 @@ def _score(hidden, unembedding, targets, chunk, want_vector):
     return scores, others, log_odds
 
 
-def _other_logits(hidden, weights, targets) -> Float[Array, "T C"]:
+def _target_logit(hidden, unembedding, targets, softcap) -> Float[Array, "T"]:
+    rows = jnp.take(unembedding, targets, axis=0)
+    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
+    logit = jnp.einsum("td,td->t", hidden, rows, preferred_element_type=accumulate)
+    return soft_capped(logit, softcap)
+
+
+def _slope(capped, softcap):
+    """Derivative of a capped logit with respect to the logit."""
+    if softcap is None:
+        return 1.0
+    return jnp.maximum(1 - jnp.square(capped / softcap), 0)  # 0 for what is masked
+
+
+def _other_logits(hidden, weights, targets, softcap) -> Float[Array, "T C"]:
     """Logits of a chunk, the target's masked out; `targets` count from its first row."""
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
     logits = jnp.einsum("td,cd->tc", hidden, weights, preferred_element_type=accumulate)
+    logits = soft_capped(logits, softcap)
     is_target = jnp.arange(weights.shape[0])[None, :] == targets[:, None]
     return jnp.where(is_target, MASKED, logits)
 
@@ -124,17 +146,27 @@ def _over_chunks(step, carry, unembedding, chunk):
     return carry
 
 
-def _forward(hidden, unembedding, targets, chunk):
-    scores, others, log_odds = _score(hidden, unembedding, targets, chunk, want_vector=True)
+def _forward(hidden, unembedding, targets, chunk, softcap):
+    scores, others, log_odds = _score(hidden, unembedding, targets, chunk, softcap, True)
     wrong = jax.nn.sigmoid(log_odds)
     rows = jnp.take(unembedding, targets, axis=0).astype(others.vector.dtype)
+    target_slope = _slope(_target_logit(hidden, unembedding, targets, softcap), softcap)
+    rows = rows * jnp.broadcast_to(target_slope, targets.shape)[:, None]
     grad = wrong[:, None] * (others.vector / others.total[:, None] - rows)
     log_normaliser = others.peak + jnp.log(others.total)
-    return scores, (grad, hidden, unembedding, targets, wrong, log_normaliser)
+    return scores, (
+        grad,
+        hidden,
+        unembedding,
+        targets,
+        wrong,
+        log_normaliser,
+        target_slope,
+    )
 
 
-def _backward(chunk, residuals, cotangents):
-    grad, hidden, unembedding, targets, wrong, log_normaliser = residuals
+def _backward(chunk, softcap, residuals, cotangents):
+    grad, hidden, unembedding, targets, wrong, log_normaliser, target_slope = residuals
     scale = cotangents.loss
     grad_hidden = (grad * scale[:, None]).astype(hidden.dtype)
     # The gradient to the rows: dead code, and removed, wherever the LM is frozen.
@@ -142,14 +174,16 @@ def _backward(chunk, residuals, cotangents):
     accumulate = push.dtype
 
     def step(total, weights, offset):
-        logits = _other_logits(hidden, weights, targets - offset)
-        probs = push[:, None] * jnp.exp(logits - log_normaliser[:, None])
+        logits = _other_logits(hidden, weights, targets - offset, softcap)
+        slopes = _slope(logits, softcap)
+        probs = push[:, None] * jnp.exp(logits - log_normaliser[:, None]) * slopes
         rows = jnp.einsum("tc,td->cd", probs, hidden, preferred_element_type=accumulate)
         return jax.lax.dynamic_update_slice_in_dim(total, rows, offset, 0)
 
     zeros = jnp.zeros(unembedding.shape, accumulate)
     total = _over_chunks(step, zeros, unembedding, chunk)
-    total = total.at[targets].add(-push[:, None] * hidden.astype(accumulate))
+    pull = jnp.broadcast_to(push * target_slope, targets.shape)[:, None]
+    total = total.at[targets].add(-pull * hidden.astype(accumulate))
     return grad_hidden, total.astype(unembedding.dtype), None
 
 

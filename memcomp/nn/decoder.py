@@ -1,31 +1,97 @@
-"""The stack that rotary decoder-only language models share; a family gives the layer."""
+"""The stack that decoder-only language models share; a family gives its layer."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from memcomp.nn.attention import KVCache, causal_mask, empty_cache
+from memcomp.errors import InputError
+from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
+from memcomp.nn.mlp import ACTIVATIONS
 from memcomp.nn.parameters import with_axes
-from memcomp.nn.rotary import rotary_table
+from memcomp.nn.rotary import Rotary, rotary_table
 
 
-class RotaryDecoder(nn.Module):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes and switches that all families have.
+
+    Attributes:
+      d_model: width of an input vector (D).
+      d_mlp: width inside the MLP (F).
+      num_heads: N.
+      num_kv_heads: K, a divisor of N.
+      head_dim: H.
+      max_positions: longest sequence, memory included, that the model was made for.
+      activation: of the MLP, a key of `ACTIVATIONS`.
+      tied_embeddings: the unembedding is the embedding.
+      remat: recompute each layer in the backward pass instead of keeping it.
+
+    Raises:
+      InputError: an activation that is not known, or heads that do not divide.
+    """
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    d_mlp: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    activation: str = "silu"
+    norm_eps: float = 1e-5
+    tied_embeddings: bool = False
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation {self.activation!r} is not known; known are "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise InputError(
+                f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
+                f"{self.num_heads} heads"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RotaryConfig(DecoderConfig):
+    """A `DecoderConfig` with rotary positions, the same in every layer."""
+
+    rotary: Rotary
+
+
+class LayerKind(NamedTuple):
+    """What the layers of one stack may differ in.
+
+    Attributes:
+      window: how many keys a query sees, its own included; None for all.
+      rotary: angles of its positions; None without.
+    """
+
+    window: int | None = None
+    rotary: Rotary | None = None
+
+
+class Decoder(nn.Module):
     """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm`).
 
     Attributes:
-      config: the family's config, with at least `vocab_size`, `num_layers`, `d_model`,
-        `num_kv_heads`, `head_dim`, `rotary`, `norm_eps`, `tied_embeddings`, `remat`.
-      layer: module of one layer; `layer(config)(x, cached, table, mask, start)` gives the
-        new `x` [B T D] and the layer's new keys and values.
-      norm: module of the final norm; called as `norm(config.norm_eps)`.
+      config: the family's config.
+      layer: module of one layer; `layer(config)(x, cached, positions)` gives the new `x`
+        [B T D] and the layer's new keys and values.
+      softcap: logits z become c tanh(z / c); None for none.
     """
 
     config: Any
     layer: ClassVar[type[nn.Module]]
-    norm: ClassVar[Callable[..., nn.Module]]
+    softcap: ClassVar[Any] = None
 
     def setup(self):
         cfg = self.config
@@ -34,21 +100,29 @@ class RotaryDecoder(nn.Module):
         self.embedding = self.param("embedding", normal, shape)
         if not cfg.tied_embeddings:
             self.head = self.param("head", normal, shape)
-        layer = nn.remat(self.layer, prevent_cse=False) if cfg.remat else self.layer
-        self.layers: Any = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            # Flax annotates it by its default, an int, and takes a tree.
-            in_axes=(0, *3 * (nn.broadcast,)),  # pyright: ignore[reportArgumentType]
-            length=cfg.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(cfg)
-        self.final_norm = self.norm(cfg.norm_eps)
+        self.layers = self.layer(cfg)
+        self.final_norm = self.norm()
+
+    def norm(self) -> nn.Module:
+        """The final norm."""
+        raise NotImplementedError
+
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of every layer."""
+        rotary = getattr(self.config, "rotary", None)
+        return (LayerKind(rotary=rotary),) * self.config.num_layers
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Vectors that the first layer sees in place of `tokens`."""
+        """Vectors that memory stands beside, in place of `tokens`."""
         return jnp.take(self.embedding, tokens, axis=0)
+
+    def enter(self, x: Float[Array, "B T D"], positions: Int[Array, "T"]):
+        """Input vectors to what the first layer reads: nothing is added here."""
+        return x
+
+    def leave(self, x):
+        """What the last layer gives to final hidden states [B T D]."""
+        return self.final_norm(x)
 
     def __call__(
         self, x: Float[Array, "B T D"], cache: KVCache | None = None
@@ -58,14 +132,42 @@ class RotaryDecoder(nn.Module):
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         num_keys = T if cache is None else cache.k.shape[2]
         positions = start + jnp.arange(T)
-        mask = causal_mask(positions, num_keys)
-        table = rotary_table(self.config.rotary, positions, num_keys)
+        x = self.enter(x, positions)
         cached = None if cache is None else (cache.k, cache.v)
-        x, cached = self.layers(x, cached, table, mask, start)
+        x, cached = self._scan(x, cached, positions, num_keys)
         if cache is not None:
             k, v = cached
             cache = KVCache(k, v, cache.length + T)
-        return self.final_norm(x), cache
+        return self.leave(x), cache
+
+    def _scan(self, x, cached, positions, num_keys):
+        cfg, of_layers = self.config, self.layer_kinds()
+        kinds = list(dict.fromkeys(of_layers))
+        number = jnp.array([kinds.index(kind) for kind in of_layers])
+        views = [self._view(kind, positions, num_keys) for kind in kinds]
+        views = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
+
+        def read(layer, x, cached, kind, index):
+            # With one kind for all layers the choice is made at compile time.
+            chosen = kind if len(kinds) > 1 else 0
+            mask, table = jax.tree.map(lambda array: array[chosen], views)
+            return layer(x, cached, Positions(mask, table, positions[0], index))
+
+        body = nn.remat(read, prevent_cse=False) if cfg.remat else read
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0, "intermediates": 0},  # the latter for tests
+            split_rngs={"params": True},
+            length=cfg.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers))
+
+    def _view(self, kind: LayerKind, positions, num_keys):
+        mask = causal_mask(positions, num_keys, kind.window)
+        if kind.rotary is None:
+            return mask, None
+        return mask, rotary_table(kind.rotary, positions, num_keys)
 
     def unembedding(self) -> Float[Array, "V D"]:
         """Rows whose product with a hidden state is a token's logit."""
@@ -77,3 +179,23 @@ class RotaryDecoder(nn.Module):
         return empty_cache(
             cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim, dtype
         )
+
+
+class LearnedPositionDecoder(Decoder):
+    """A `Decoder` that adds a learned vector of its position to each input vector.
+
+    Attributes:
+      first_position: row of the table that belongs to position 0.
+    """
+
+    first_position: ClassVar[int] = 0
+
+    def setup(self):
+        super().setup()
+        normal = with_axes(nn.initializers.normal(0.02), (None, "embed"))
+        rows = self.config.max_positions + self.first_position
+        self.positions = self.param("positions", normal, (rows, self.config.d_model))
+
+    def enter(self, x, positions):
+        rows = jnp.take(self.positions, positions + self.first_position, axis=0)
+        return x + jnp.broadcast_to(rows, x.shape)

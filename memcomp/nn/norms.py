@@ -9,43 +9,56 @@ from memcomp.nn.parameters import with_axes
 
 
 class RMSNorm(nn.Module):
-    """`x / rms(x) * scale`.
+    """`x / rms(x) * scale`, over as many trailing axes as `axes` names.
+
+    Attributes:
+      eps: added to the mean square.
+      axes: logical axes of the scale.
+      offset: added to the stored scale; 1 for checkpoints that store it as a difference.
 
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
     """
 
     eps: float
+    axes: tuple[str, ...] = ("embed",)
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        ones = with_axes(nn.initializers.ones, ("embed",))
-        scale = self.param("scale", ones, (x.shape[-1],))
+        dims = tuple(range(-len(self.axes), 0))
+        ones = with_axes(nn.initializers.constant(1 - self.offset), self.axes)
+        scale = self.param("scale", ones, tuple(x.shape[d] for d in dims))
         x32 = _float32(x)
-        mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
-        # The cast before the scale is that of the published checkpoints' own code.
-        y = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
-        return y * jnp.broadcast_to(scale, y.shape)
+        mean_square = jnp.mean(x32 * x32, axis=dims, keepdims=True)
+        y = x32 * jax.lax.rsqrt(mean_square + self.eps)
+        if self.offset:  # such checkpoints' own code scales in float32
+            scale = scale.astype(y.dtype) + self.offset
+        else:  # and that of the others casts first
+            y = y.astype(x.dtype)
+        return (y * jnp.broadcast_to(scale, y.shape)).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
-    """`(x - mean(x)) / std(x) * scale + bias`.
+    """`(x - mean(x)) / std(x) * scale + bias`; without the last two if not `affine`.
 
     Source: Ba et al. 2016, arXiv:1607.06450.
     """
 
     eps: float
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        ones = with_axes(nn.initializers.ones, ("embed",))
-        zeros = with_axes(nn.initializers.zeros, ("embed",))
-        scale = self.param("scale", ones, (x.shape[-1],))
-        bias = self.param("bias", zeros, (x.shape[-1],))
         x32 = _float32(x)
         centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
         y = centred * jax.lax.rsqrt(variance + self.eps)
-        y = y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)
+        if self.affine:
+            ones = with_axes(nn.initializers.ones, ("embed",))
+            zeros = with_axes(nn.initializers.zeros, ("embed",))
+            scale = self.param("scale", ones, (x.shape[-1],))
+            bias = self.param("bias", zeros, (x.shape[-1],))
+            y = y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)
         return y.astype(x.dtype)
 
 

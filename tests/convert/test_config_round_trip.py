@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 import memcomp
 from memcomp.convert import gpt_neox, llama
 from memcomp.errors import InputError
-from memcomp.models.gpt_neox import ACTIVATIONS, GPTNeoXConfig
+from memcomp.lm import FAMILIES
+from memcomp.models.gpt_neox import GPTNeoXConfig
 from memcomp.models.llama import LlamaConfig
+from memcomp.nn.mlp import ACTIVATIONS
 from memcomp.nn.rotary import SCALINGS, Rotary
 
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+CASES = sorted(folder.parent.name for folder in GOLDEN.glob("*/expected.npz"))
 SIZES = st.integers(1, 12)
 LLAMA = {
     "model_type": "llama",
@@ -59,6 +63,7 @@ def llama_configs(draw):
         max_positions=max_positions,
         rotary=draw(rotaries(head_dim, max_positions)),
         norm_eps=draw(st.floats(1e-8, 1e-2)),
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
         tied_embeddings=draw(st.booleans()),
         attention_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
@@ -76,6 +81,7 @@ def gpt_neox_configs(draw):
         d_model=num_heads * head_dim,
         d_mlp=draw(SIZES),
         num_heads=num_heads,
+        num_kv_heads=num_heads,
         head_dim=head_dim,
         max_positions=max_positions,
         rotary=draw(rotaries(rotated, max_positions)),
@@ -108,6 +114,14 @@ def test_a_llama_config_survives_the_round_trip(config, folder):
 @given(config=gpt_neox_configs())
 def test_a_gpt_neox_config_survives_the_round_trip(config, folder):
     assert gpt_neox.config_from_hf(read(folder, gpt_neox.config_to_hf(config))) == config
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_config_of_every_golden_survives_the_round_trip(case, folder):
+    hf = transformers.AutoConfig.from_pretrained(GOLDEN / case)
+    family = FAMILIES[hf.model_type]
+    config = family.config_from_hf(hf)
+    assert family.config_from_hf(read(folder, family.config_to_hf(config))) == config
 
 
 def test_every_rotary_fraction_gives_back_its_dimensions(folder):
@@ -144,9 +158,9 @@ def test_head_width_defaults_to_that_of_the_model(folder):
 @pytest.mark.parametrize(
     "family, entries, words",
     [
-        (llama, {**LLAMA, "hidden_act": "gelu"}, ["'gelu'", "'silu'"]),
-        (llama, {**LLAMA, "num_key_value_heads": 4}, ["num_key_value_heads 4", "6"]),
-        (gpt_neox, {**NEOX, "hidden_act": "silu"}, ["'silu'", "gelu_new"]),
+        (llama, {**LLAMA, "hidden_act": "tanh"}, ["'tanh'", "silu"]),
+        (llama, {**LLAMA, "num_key_value_heads": 4}, ["4 heads of keys", "6 heads"]),
+        (gpt_neox, {**NEOX, "hidden_act": "tanh"}, ["'tanh'", "gelu_new"]),
         (
             llama,
             {**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
@@ -161,7 +175,12 @@ def test_a_switch_that_is_not_known_is_refused_by_name(family, entries, words, f
     assert all(word in str(error.value) for word in words)
 
 
-@pytest.mark.parametrize("config", [LlamaConfig, GPTNeoXConfig, Rotary])
+def config_classes():
+    hf = [transformers.AutoConfig.from_pretrained(GOLDEN / case) for case in CASES]
+    return {type(FAMILIES[one.model_type].config_from_hf(one)) for one in hf} | {Rotary}
+
+
+@pytest.mark.parametrize("config", sorted(config_classes(), key=str))
 def test_every_field_of_a_config_is_read(config):
     root = pathlib.Path(memcomp.__file__).parent
     sources = [*root.glob("nn/*.py"), *root.glob("models/*.py"), *root.glob("convert/*.py")]

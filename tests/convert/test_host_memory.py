@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 import memcomp
-from memcomp.convert import llama
+from memcomp.convert import engine, llama
 from memcomp.models.llama import LlamaConfig
 from memcomp.nn.rotary import Rotary
 
@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
     """About 200 MB of random weights in float32, in shards."""
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
-    sizes = llama.sizes(CONFIG)
+    sizes = engine.sizes_of(CONFIG)
     (folder / "config.json").write_text(json.dumps(llama.config_to_hf(CONFIG)))
     rows = [row for row in llama.TABLE if not row.hf.endswith("bias")]
     index = {}

@@ -1,11 +1,19 @@
 """Attention against loops in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memcomp.nn.attention import attend, attend_cached, causal_mask, empty_cache
+from memcomp.nn.attention import (
+    Positions,
+    attend,
+    attend_cached,
+    causal_mask,
+    empty_cache,
+)
 
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
 B, T, S, N, H = 2, 4, 6, 6, 5
@@ -20,14 +28,16 @@ def heads(num_heads, length, seed):
     return 2 * x.astype(np.float32)
 
 
-def by_hand(q, k, v, mask):
+def by_hand(q, k, v, mask, scale=H**-0.5, softcap=np.inf):
     """One query, one head at a time, in float64."""
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     group = q.shape[2] // k.shape[2]
     out = np.zeros_like(q)
     for b, t, n in np.ndindex(q.shape[:3]):
         seen = np.flatnonzero(mask[t])
-        scores = k[b, seen, n // group] @ q[b, t, n] / np.sqrt(H)
+        scores = k[b, seen, n // group] @ q[b, t, n] * scale
+        if softcap < np.inf:
+            scores = softcap * np.tanh(scores / softcap)
         weights = np.exp(scores - scores.max())
         out[b, t, n] = weights / weights.sum() @ v[b, seen, n // group]
     return out
@@ -40,6 +50,22 @@ def test_attention_over_grouped_heads_matches_loops(num_kv_heads):
     got = fast(attend)(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask)
     # Measured 1.2e-6, where values reach 6.
     np.testing.assert_allclose(got, by_hand(q, k, v, np.asarray(mask)), atol=6e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"scale": 1.0}, {"softcap": 1.5}])
+def test_logits_are_scaled_and_capped(options):
+    q, k, v = heads(N, T, 0), heads(N, S, 1), heads(N, S, 2)
+    mask = causal_mask(jnp.arange(T) + 2, S)
+    got = fast(functools.partial(attend, **options))(*map(jnp.asarray, (q, k, v)), mask)
+    want = by_hand(q, k, v, np.asarray(mask), **options)
+    assert np.abs(want - by_hand(q, k, v, np.asarray(mask))).max() > 0.1
+    # Measured 1.3e-6.
+    np.testing.assert_allclose(got, want, atol=6e-6, rtol=0)
+
+
+def test_a_window_shows_a_query_itself_and_as_many_less_one_before():
+    got = causal_mask(jnp.asarray([0, 3]), 5, window=2)
+    np.testing.assert_array_equal(got, [[1, 0, 0, 0, 0], [0, 0, 1, 1, 0]])
 
 
 def test_causal_mask_shows_a_query_itself_and_what_is_before():
@@ -60,6 +86,11 @@ def test_softmax_of_bfloat16_heads_is_in_float32():
     np.testing.assert_array_equal(got.astype(jnp.float32), 1)
 
 
+def positions(start, stop):
+    mask = causal_mask(jnp.arange(start, stop), S)
+    return Positions(mask, None, jnp.asarray(start), jnp.asarray(0))
+
+
 def test_new_keys_are_written_after_the_cached_ones():
     cache = empty_cache(1, B, S, 2, H, jnp.float32)
     assert cache.k.shape == (1, B, S, 2, H) and int(cache.length) == 0
@@ -69,14 +100,11 @@ def test_new_keys_are_written_after_the_cached_ones():
     outs = []
     for start, stop in (0, 3), (3, 4), (4, 6):
         piece = slice(start, stop)
-        mask = causal_mask(jnp.arange(start, stop), S)
         new = q[:, piece], k[:, piece], v[:, piece]
-        out, cached = fast(attend_cached)(*new, mask, cached, jnp.asarray(start))
+        out, cached = fast(attend_cached)(*new, cached, positions(start, stop))
         outs.append(out)
     np.testing.assert_array_equal(cached[0], k)
     np.testing.assert_array_equal(cached[1], v)
-    want, none = fast(attend_cached)(
-        q, k, v, causal_mask(jnp.arange(S), S), None, jnp.asarray(0)
-    )
+    want, none = fast(attend_cached)(q, k, v, None, positions(0, S))
     assert none is None
     np.testing.assert_allclose(jnp.concatenate(outs, axis=1), want, atol=6e-6)

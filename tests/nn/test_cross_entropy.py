@@ -23,10 +23,14 @@ def problem(seed=0, scale=2.0):
     return hidden, unembedding, targets.astype(np.int32)
 
 
-def oracle(hidden, unembedding, targets):
+def oracle(hidden, unembedding, targets, softcap=None):
     """Loss, margin and both gradients of the summed, weighted loss, in numpy float64."""
     hidden, unembedding = hidden.astype(np.float64), unembedding.astype(np.float64)
     logits = hidden @ unembedding.T
+    slopes = np.ones_like(logits)
+    if softcap is not None:
+        logits = softcap * np.tanh(logits / softcap)
+        slopes = 1 - (logits / softcap) ** 2
     rows = np.arange(len(targets))
     peak = logits.max(axis=1, keepdims=True)
     log_probs = logits - peak - np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
@@ -38,7 +42,7 @@ def oracle(hidden, unembedding, targets):
     wrong = pull.copy()
     wrong[rows, targets] = 0
     pull[rows, targets] = -wrong.sum(axis=1)
-    pull *= weights(len(targets))[:, None]
+    pull *= weights(len(targets))[:, None] * slopes
     return -log_probs[rows, targets], margin, pull @ unembedding, pull.T @ hidden
 
 
@@ -46,12 +50,12 @@ def weights(length):
     return np.linspace(0.5, 1.5, length)
 
 
-@functools.partial(jax.jit, static_argnums=3, compiler_options=FAST_COMPILE)
-def chunked(hidden, unembedding, targets, chunk):
+@functools.partial(jax.jit, static_argnums=(3, 4), compiler_options=FAST_COMPILE)
+def chunked(hidden, unembedding, targets, chunk, softcap=None):
     """The same four from `token_scores`."""
 
     def loss(hidden, unembedding):
-        scores = token_scores(hidden, unembedding, targets, chunk)
+        scores = token_scores(hidden, unembedding, targets, chunk, softcap)
         return jnp.sum(scores.loss * weights(len(targets)).astype(hidden.dtype)), scores
 
     grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
@@ -65,11 +69,12 @@ def arrays(dtype, **kwargs):
     return *cast, jnp.asarray(targets)
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_scores_and_gradients_in_float64_match_the_full_softmax(chunk):
-    want = oracle(*problem())
+def test_scores_and_gradients_in_float64_match_the_full_softmax(chunk, softcap):
+    want = oracle(*problem(), softcap)
     with jax.enable_x64(True):
-        got = chunked(*arrays(jnp.float64), chunk)
+        got = chunked(*arrays(jnp.float64), chunk, softcap)
         for g, w in zip(got, want, strict=True):
             assert g.dtype == jnp.float64
             # Measured 1.8e-15.

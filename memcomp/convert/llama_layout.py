@@ -1,0 +1,98 @@
+"""What the checkpoints share whose files name their weights as Llama's do.
+
+A family takes from here the rows and the entries of config.json that it has, and adds its
+own.
+"""
+
+from typing import Any
+
+from memcomp.convert.engine import Row
+from memcomp.convert.rope import rotary_from_hf
+from memcomp.nn.decoder import DecoderConfig
+from memcomp.nn.rotary import Rotary
+
+LAYER = "model.layers.{i}."
+_ATTN = LAYER + "self_attn."
+_MLP = LAYER + "mlp."
+# fmt: off
+EMBEDDINGS = (
+    Row("model.embed_tokens.weight", "embedding", "v d -> v d"),
+    Row("lm_head.weight", "head", "v d -> v d"),
+)
+ATTENTION = (
+    Row(_ATTN + "q_proj.weight", "layers/attn/q/kernel", "(n h) d -> d n h"),
+    Row(_ATTN + "q_proj.bias", "layers/attn/q/bias", "(n h) -> n h"),
+    Row(_ATTN + "k_proj.weight", "layers/attn/k/kernel", "(k h) d -> d k h"),
+    Row(_ATTN + "k_proj.bias", "layers/attn/k/bias", "(k h) -> k h"),
+    Row(_ATTN + "v_proj.weight", "layers/attn/v/kernel", "(k h) d -> d k h"),
+    Row(_ATTN + "v_proj.bias", "layers/attn/v/bias", "(k h) -> k h"),
+    Row(_ATTN + "o_proj.weight", "layers/attn/out/kernel", "d (n h) -> n h d"),
+    Row(_ATTN + "o_proj.bias", "layers/attn/out/bias", "d -> d"),
+)
+HEAD_NORMS = (  # of queries and keys, one scale for all heads
+    Row(_ATTN + "q_norm.weight", "layers/attn/q_norm/scale", "h -> h"),
+    Row(_ATTN + "k_norm.weight", "layers/attn/k_norm/scale", "h -> h"),
+)
+GATED_MLP = (
+    Row(_MLP + "gate_proj.weight", "layers/mlp/gate/kernel", "f d -> d f"),
+    Row(_MLP + "gate_proj.bias", "layers/mlp/gate/bias", "f -> f"),
+    Row(_MLP + "up_proj.weight", "layers/mlp/up/kernel", "f d -> d f"),
+    Row(_MLP + "up_proj.bias", "layers/mlp/up/bias", "f -> f"),
+    Row(_MLP + "down_proj.weight", "layers/mlp/down/kernel", "d f -> f d"),
+    Row(_MLP + "down_proj.bias", "layers/mlp/down/bias", "d -> d"),
+)
+PRE_NORMS = (
+    Row(LAYER + "input_layernorm.weight", "layers/attn_norm/scale", "d -> d"),
+    Row(LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale", "d -> d"),
+)
+FINAL_NORM = (Row("model.norm.weight", "final_norm/scale", "d -> d"),)
+# fmt: on
+
+
+def ignored(config: DecoderConfig) -> tuple[str, ...]:
+    """Names that some checkpoints store and that hold no weights of their own."""
+    rotary = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    tied = (r"lm_head\.weight",) if config.tied_embeddings else ()
+    return (rotary, *tied)
+
+
+def head_dim_of(hf: Any) -> int:
+    """Width of a head, which config.json may leave out."""
+    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+
+
+def sizes_from_hf(hf: Any) -> dict[str, Any]:
+    """The fields of `DecoderConfig` from a transformers config."""
+    return {
+        "vocab_size": hf.vocab_size,
+        "num_layers": hf.num_hidden_layers,
+        "d_model": hf.hidden_size,
+        "d_mlp": hf.intermediate_size,
+        "num_heads": hf.num_attention_heads,
+        "num_kv_heads": hf.num_key_value_heads,
+        "head_dim": head_dim_of(hf),
+        "max_positions": hf.max_position_embeddings,
+        "activation": hf.hidden_act,
+        "tied_embeddings": hf.tie_word_embeddings,
+    }
+
+
+def sizes_to_hf(config: DecoderConfig) -> dict[str, Any]:
+    """The entries of config.json: `sizes_from_hf` read backwards."""
+    return {
+        "hidden_act": config.activation,
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_mlp,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_positions,
+        "tie_word_embeddings": config.tied_embeddings,
+    }
+
+
+def rotary_of(hf: Any) -> Rotary:
+    """The rotary positions of whole heads."""
+    return rotary_from_hf(hf, head_dim_of(hf))
