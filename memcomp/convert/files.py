@@ -177,7 +177,8 @@ def _inside(folder: pathlib.Path, name: str, namer: pathlib.Path) -> pathlib.Pat
         raise InputError(f"{namer} names {name}, which is missing")
     if not path.resolve().is_relative_to(root):
         raise InputError(
-            f"{path} is a link to {path.resolve()}, which is not in the folder; copy it there"
+            f"{path} is a link to {path.resolve()}, which is not in the folder; "
+            "copy it there"
         )
     return path
 

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shlex
 import zipfile
 from typing import Any
 
@@ -34,8 +35,8 @@ def open_pickle(path: pathlib.Path) -> dict[str, Tensor]:
         _check_tensors(torch, found, path.stat().st_size)
     except Exception as error:  # of torch, zipfile, pickle, and what they stumble over
         raise InputError(
-            f"{path} is damaged or holds more than weights, and what else it holds is never "
-            "run; get the file again, or model.safetensors in its place"
+            f"{path} is damaged or holds more than weights, and what else it holds is "
+            "never run; get the file again, or model.safetensors in its place"
         ) from error
     return {name: _tensor(torch, value) for name, value in found.items()}
 
@@ -45,11 +46,13 @@ def _torch(path: pathlib.Path) -> Any:
         import torch  # late: it is no dependency of memcomp
     except ImportError as error:
         folder = str(path.parent)
+        program = (
+            "from transformers import AutoModelForCausalLM as A; "
+            f"A.from_pretrained({folder!r}).save_pretrained({folder!r})"
+        )
         raise InputError(
-            f"{path.parent} has weights in {path.name} alone, which takes torch to read; "
-            "install torch, or convert them where it is installed: python -c 'import "
-            f'transformers; m = transformers.AutoModelForCausalLM.from_pretrained("{folder}"'
-            f", weights_only=True); m.save_pretrained(\"{folder}\")'"
+            f"{folder} has weights in {path.name} alone, which takes torch to read; install "
+            f"torch, or where it is installed run: {shlex.join(['python', '-c', program])}"
         ) from error
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         raise InputError(
