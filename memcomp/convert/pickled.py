@@ -51,8 +51,8 @@ def _torch(path: pathlib.Path) -> Any:
             f"A.from_pretrained({folder!r}).save_pretrained({folder!r})"
         )
         raise InputError(
-            f"{folder} has weights in {path.name} alone, which takes torch to read; install "
-            f"torch, or where it is installed run: {shlex.join(['python', '-c', program])}"
+            f"{folder} has weights in {path.name} alone, which takes torch to read: "
+            f"install torch, or where it is installed run {shlex.join(['python', '-c', program])}"
         ) from error
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         raise InputError(
