@@ -50,9 +50,10 @@ def _torch(path: pathlib.Path) -> Any:
             "from transformers import AutoModelForCausalLM as A; "
             f"A.from_pretrained({folder!r}).save_pretrained({folder!r})"
         )
+        command = shlex.join(["python", "-c", program])
         raise InputError(
             f"{folder} has weights in {path.name} alone, which takes torch to read: "
-            f"install torch, or where it is installed run {shlex.join(['python', '-c', program])}"
+            f"install torch, or where it is installed run {command}"
         ) from error
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         raise InputError(
