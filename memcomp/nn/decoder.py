@@ -67,6 +67,22 @@ class RotaryConfig(DecoderConfig):
     rotary: Rotary
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnedPositionConfig(DecoderConfig):
+    """A `DecoderConfig` with a learned vector for every position.
+
+    Attributes:
+      first_position: row of their table that belongs to position 0.
+    """
+
+    first_position: ClassVar[int] = 0
+
+    @property
+    def num_position_rows(self) -> int:
+        """Rows of the table of positions."""
+        return self.max_positions + self.first_position
+
+
 class LayerKind(NamedTuple):
     """What the layers of one stack may differ in.
 
@@ -184,18 +200,19 @@ class Decoder(nn.Module):
 class LearnedPositionDecoder(Decoder):
     """A `Decoder` that adds a learned vector of its position to each input vector.
 
-    Attributes:
-      first_position: row of the table that belongs to position 0.
+    Its config is a `LearnedPositionConfig`.
     """
-
-    first_position: ClassVar[int] = 0
 
     def setup(self):
         super().setup()
         normal = with_axes(nn.initializers.normal(0.02), (None, "embed"))
-        rows = self.config.max_positions + self.first_position
-        self.positions = self.param("positions", normal, (rows, self.config.d_model))
+        shape = (self.config.num_position_rows, self.position_width())
+        self.positions = self.param("positions", normal, shape)
+
+    def position_width(self) -> int:
+        """Width of the vectors that stand for positions."""
+        return self.config.d_model
 
     def enter(self, x, positions):
-        rows = jnp.take(self.positions, positions + self.first_position, axis=0)
+        rows = jnp.take(self.positions, positions + self.config.first_position, axis=0)
         return x + jnp.broadcast_to(rows, x.shape)
