@@ -9,7 +9,9 @@ from ml_collections import config_dict, config_flags
 
 from memcomp.errors import InputError
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone on with.")
 
 

@@ -1,0 +1,88 @@
+r"""What the configs of experiments/cram.py share.
+
+Texts of the published configs: PG-19, validation split, the first 50 rows of the authors'
+1,000 passages (yurakuratov/pg19_valid_1k_chunks on the Hub). arXiv:2502.13063 crams the
+second half of each passage, counted in sentences, from its first token on;
+arXiv:2607.21231 the passage from its start. Give --config.texts a .csv or .jsonl file
+whose field "text" has just that. A config crams one length; others are set with
+--config.cram.num_tokens=(96,), or one number a text.
+
+Expected cost in a config's docstring is computed, not measured:
+
+  FLOPs = 4 x parameters x (num_tokens + num_memory) x max_steps x num_texts
+
+2 for the forward pass and 2 for the way back to the activations; no gradient of a weight
+is taken. Parameters: "parameters" in tests/models/full_size.json. Attention's own
+products are left out, and all texts are taken to need all steps, which the short ones do
+not. Hours are on one NVIDIA H100 at 40% of its dense peak, which is assumed: 989 TFLOP/s
+in bfloat16, 495 in float32 (as TF32). `batch_size` is a guess for its 80 GB.
+"""
+
+from ml_collections import config_dict
+
+
+def everything() -> config_dict.ConfigDict:
+    """All fields, with what they are where a config says nothing else."""
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.protocol = "strict"  # "strict" or "reference"
+    config.lm = "builtin"  # folder, Hub id or "builtin"
+    config.dtype = "float32"  # "bfloat16" and "float16" too
+
+    # File, folder, "-", "random_words" or "builtin".
+    config.texts = config_dict.placeholder(str)
+    config.num_texts = 16
+    config.field = "text"  # of a .jsonl or .csv row
+    config.passages = 1  # texts that each file is cut into
+    config.vocabulary = ""  # word list of "random_words"
+
+    # Passed as CramConfig(**config.cram): an unknown key is an error.
+    config.cram = config_dict.create(
+        num_tokens=(32,),
+        num_memory=1,
+        recipe="default",
+        max_steps=config_dict.placeholder(int),  # None: the recipe's
+        patience=config_dict.placeholder(int),
+        margin=config_dict.placeholder(float),
+        batch_size=16,
+        steps_per_chunk=50,
+        vocab_chunk=8192,
+    )
+    return config
+
+
+def reference() -> config_dict.ConfigDict:
+    """As in arXiv:2502.13063, appendix A and code; a config says LM, dtype and length.
+
+    The first token is given and not scored: BOS where the tokenizer adds one, else the
+    first of the text. The authors keep weights in float32 and compute in bfloat16 or
+    float32 (`dtype`); here weights have the dtype too. Capacity is the largest length
+    with a mean best accuracy of 0.99 or more over 50 texts; of random words, the longest
+    of 100 texts of random lengths that reaches it.
+    """
+    config = everything()
+    config.protocol = "reference"
+    config.num_texts = 50
+    config.cram.recipe = "reference"
+    config.cram.batch_size = 50
+    config.cram.steps_per_chunk = 100
+    return config
+
+
+def progressive() -> config_dict.ConfigDict:
+    """Near arXiv:2607.21231; a config says LM and length.
+
+    As there: every token is scored, the first one too; bfloat16; at most 10,000 steps a
+    text, until it is exact. Not as there: the length is fixed from the start instead of
+    growing token by token, and the optimiser is that of the recipe "default" (peak
+    learning rate 1, warm-up 20, normal start) instead of the authors' (peak 0.1, or 0.5
+    for Pythia, warm-up 100, uniform start between 0 and 0.02).
+    """
+    config = everything()
+    config.dtype = "bfloat16"
+    config.num_texts = 50
+    config.cram.max_steps = 10_000
+    config.cram.patience = 10_000
+    config.cram.margin = 0.0
+    config.cram.steps_per_chunk = 100
+    return config

@@ -1,0 +1,149 @@
+"""Every file under configs/ loads, and its fields build the library's own objects."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import re
+
+import pytest
+import transformers
+from scripts import run_script
+
+import memcomp
+from memcomp.cram.recipe import RECIPES
+from memcomp.lm import DTYPES, FAMILIES
+from memcomp.models.llama import LlamaConfig
+from memcomp.nn.rotary import Rotary
+from memcomp.pretrain import TrainConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = sorted(
+    str(path.relative_to(ROOT / "configs"))
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.name not in ("__init__.py", "base.py")
+)
+CRAM = [name for name in NAMES if name.startswith("cram/")]
+PUBLISHED = [name for name in CRAM if name != "cram/builtin.py"]
+SIZES = json.loads((ROOT / "tests/models/full_size.json").read_text())
+# FLOP/s of the accelerator that configs/cram/base.py assumes, times its utilisation.
+RATES = {"bfloat16": 0.4 * 989e12, "float32": 0.4 * 495e12}
+
+
+def load(name, monkeypatch):
+    """The module of a config, as experiments/launch.py lets ml_collections load it."""
+    monkeypatch.syspath_prepend(ROOT)
+    spec = importlib.util.spec_from_file_location("config", ROOT / "configs" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture()
+def module(name, monkeypatch):
+    return load(name, monkeypatch)
+
+
+@pytest.fixture()
+def config(module):
+    return module.get_config()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_says_how_it_is_run(module, name):
+    words = re.sub(r"\\\n\s*", " ", module.__doc__).split()
+    scripts = [ROOT / word for word in words if word.startswith("experiments/")]
+    assert scripts and all(path.is_file() for path in scripts)
+    assert all((ROOT / w).is_file() for w in words if re.fullmatch(r"configs/.*\.py", w))
+    assert module.get_config().to_dict()
+
+
+@pytest.mark.parametrize("name", CRAM)
+def test_a_cram_config_builds(config, name, monkeypatch):
+    builtin = load("cram/builtin.py", monkeypatch).get_config()
+    assert config.keys() == builtin.keys()
+    cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
+    assert cfg.resolved_recipe()
+    assert config.dtype in DTYPES
+    assert config.lm == "builtin" or config.lm in SIZES
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("pretrain/")])
+def test_a_pretrain_config_builds(config, name):
+    shape = config.model.to_dict()
+    theta = shape.pop("rope_theta")
+    LlamaConfig(**shape, rotary=Rotary(shape["head_dim"], theta))
+    TrainConfig(**config.train, dtype="float32")
+    assert config.dtype in ("auto", *DTYPES)
+
+
+@pytest.mark.parametrize("stage", ["search", "margins", "vectors", "final"])
+def test_the_recipe_search_builds(stage, monkeypatch):
+    config = load("recipe_search.py", monkeypatch).get_config(stage)
+    for fields in config.recipes:
+        changes = {k: v for k, v in fields.items() if k not in ("name", "base")}
+        assert dataclasses.replace(RECIPES[fields["base"]], **changes)
+
+
+@pytest.mark.parametrize("name", ["benchmark.py"])
+def test_the_shapes_of_the_benchmark_are_known(config, name):
+    for row in config.values():
+        if hasattr(row, "shape"):
+            hf = transformers.AutoConfig.for_model(**row.shape)
+            assert FAMILIES[hf.model_type].config_from_hf(hf)
+
+
+def test_the_models_of_both_papers_are_there(monkeypatch):
+    configs = [load(name, monkeypatch).get_config() for name in PUBLISHED]
+    models = {
+        protocol: {c.lm for c in configs if c.protocol == protocol}
+        for protocol in ("reference", "strict")
+    }
+    assert [len(models["reference"]), len(models["strict"]), len(configs)] == [14, 4, 18]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_lengths_fit_the_model(config, name):
+    hf = transformers.AutoConfig.for_model(**SIZES[config.lm]["config"])
+    positions = FAMILIES[hf.model_type].config_from_hf(hf).max_positions
+    assert max(config.cram.num_tokens) + config.cram.num_memory <= positions
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_stated_cost_is_that_of_the_formula(module, config, name):
+    cram = config.cram
+    cfg = memcomp.CramConfig(**cram)
+    (num_tokens,) = cram.num_tokens
+    steps = cfg.resolved_recipe().max_steps * config.num_texts
+    flops = 4 * SIZES[config.lm]["parameters"] * (num_tokens + cram.num_memory) * steps
+    said = re.search(r"\(computed, .*\): (\S+) FLOPs, (\S+) hours", module.__doc__)
+    assert float(said[1]) == pytest.approx(flops, rel=0.05)  # two digits are printed
+    hours = flops / RATES[config.dtype] / 3600
+    assert float(said[2]) == pytest.approx(hours, rel=0.05)
+
+
+@pytest.mark.parametrize("way", ["absolute", "relative"])
+def test_a_config_is_found_from_any_folder(tmp_path, way):
+    path = str(ROOT / "configs/cram/pythia_160m.py")
+    if way == "relative":
+        path = os.path.relpath(path, tmp_path)
+    status, _, err = run_script(
+        "cram.py", f"--config={path}", "--config.cram.num_tokenz=3", folder=tmp_path
+    )
+    # The file was read: its fields are known.
+    assert status == 2 and "num_tokenz" in err and "num_tokens" in err
+
+
+def test_a_published_config_runs_with_another_lm(tmp_path):
+    path = ROOT / "configs/cram/pythia_160m.py"
+    overrides = ("lm=builtin", "texts=builtin", "num_texts=1", "cram.num_tokens=(3,)")
+    status, out, err = run_script(
+        "cram.py",
+        f"--config={path}",
+        *(f"--config.{override}" for override in overrides),
+        "--config.cram.max_steps=20",
+        folder=tmp_path,
+    )
+    assert status == 0, err
+    assert "of 1 texts come back exactly" in out
