@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from memcomp.convert import engine, gpt_neox, llama
+from memcomp.convert import engine
 from memcomp.convert.configs import check_counts, check_values
+from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
 from memcomp.nn.cross_entropy import soft_capped
 
-# `model_type` in config.json -> the family.
-FAMILIES = {"llama": llama.FAMILY, "gpt_neox": gpt_neox.FAMILY}
 BUILTIN = pathlib.Path(__file__).parent / "builtin"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 

@@ -29,8 +29,10 @@ LETTERS = {
     "z": "d_state",
     "r": "dt_rank",
     "w": "d_conv",
+    "s": "d_selection",
 }
-SLOTS = 3  # "c": queries, keys and values in one kernel
+# "c": queries, keys and values in one kernel; "g": what is gated, and its gate.
+CONSTANTS = {"c": 3, "g": 2, "1": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,7 @@ def sizes_of(config: Any) -> dict[str, int]:
     """Size of each letter that the config has, and the number of layers."""
     sizes = {c: getattr(config, name, None) for c, name in LETTERS.items()}
     known = {c: size for c, size in sizes.items() if size is not None}
-    return {"layers": config.num_layers, "c": SLOTS, **known}
+    return {"layers": config.num_layers, **CONSTANTS, **known}
 
 
 @runtime_checkable  # the tests check annotations

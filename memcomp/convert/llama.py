@@ -57,6 +57,7 @@ FAMILY = Family(
         "HuggingFaceTB/SmolLM2-360M",
         "HuggingFaceTB/SmolLM2-1.7B",
         "TinyLlama/TinyLlama_v1.1",
+        "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     ),
-    special="grouped-query attention, scaled rotary positions",
+    special="grouped-query attention, SwiGLU, scaled rotary positions",
 )

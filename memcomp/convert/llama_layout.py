@@ -8,11 +8,12 @@ from typing import Any
 
 from memcomp.convert.engine import Row
 from memcomp.convert.rope import rotary_from_hf
+from memcomp.errors import InputError
 from memcomp.nn.decoder import DecoderConfig
 from memcomp.nn.rotary import Rotary
 
 LAYER = "model.layers.{i}."
-_ATTN = LAYER + "self_attn."
+ATTN = LAYER + "self_attn."
 _MLP = LAYER + "mlp."
 # fmt: off
 EMBEDDINGS = (
@@ -20,18 +21,18 @@ EMBEDDINGS = (
     Row("lm_head.weight", "head", "v d -> v d"),
 )
 ATTENTION = (
-    Row(_ATTN + "q_proj.weight", "layers/attn/q/kernel", "(n h) d -> d n h"),
-    Row(_ATTN + "q_proj.bias", "layers/attn/q/bias", "(n h) -> n h"),
-    Row(_ATTN + "k_proj.weight", "layers/attn/k/kernel", "(k h) d -> d k h"),
-    Row(_ATTN + "k_proj.bias", "layers/attn/k/bias", "(k h) -> k h"),
-    Row(_ATTN + "v_proj.weight", "layers/attn/v/kernel", "(k h) d -> d k h"),
-    Row(_ATTN + "v_proj.bias", "layers/attn/v/bias", "(k h) -> k h"),
-    Row(_ATTN + "o_proj.weight", "layers/attn/out/kernel", "d (n h) -> n h d"),
-    Row(_ATTN + "o_proj.bias", "layers/attn/out/bias", "d -> d"),
+    Row(ATTN + "q_proj.weight", "layers/attn/q/kernel", "(n h) d -> d n h"),
+    Row(ATTN + "q_proj.bias", "layers/attn/q/bias", "(n h) -> n h"),
+    Row(ATTN + "k_proj.weight", "layers/attn/k/kernel", "(k h) d -> d k h"),
+    Row(ATTN + "k_proj.bias", "layers/attn/k/bias", "(k h) -> k h"),
+    Row(ATTN + "v_proj.weight", "layers/attn/v/kernel", "(k h) d -> d k h"),
+    Row(ATTN + "v_proj.bias", "layers/attn/v/bias", "(k h) -> k h"),
+    Row(ATTN + "o_proj.weight", "layers/attn/out/kernel", "d (n h) -> n h d"),
+    Row(ATTN + "o_proj.bias", "layers/attn/out/bias", "d -> d"),
 )
 HEAD_NORMS = (  # of queries and keys, one scale for all heads
-    Row(_ATTN + "q_norm.weight", "layers/attn/q_norm/scale", "h -> h"),
-    Row(_ATTN + "k_norm.weight", "layers/attn/k_norm/scale", "h -> h"),
+    Row(ATTN + "q_norm.weight", "layers/attn/q_norm/scale", "h -> h"),
+    Row(ATTN + "k_norm.weight", "layers/attn/k_norm/scale", "h -> h"),
 )
 GATED_MLP = (
     Row(_MLP + "gate_proj.weight", "layers/mlp/gate/kernel", "f d -> d f"),
@@ -61,8 +62,13 @@ def head_dim_of(hf: Any) -> int:
     return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
 
 
-def sizes_from_hf(hf: Any) -> dict[str, Any]:
-    """The fields of `DecoderConfig` from a transformers config."""
+def sizes_from_hf(hf: Any, activation: str = "hidden_act") -> dict[str, Any]:
+    """The fields of `DecoderConfig` from a transformers config.
+
+    Args:
+      hf: the config.
+      activation: what the family calls its activation.
+    """
     return {
         "vocab_size": hf.vocab_size,
         "num_layers": hf.num_hidden_layers,
@@ -72,7 +78,7 @@ def sizes_from_hf(hf: Any) -> dict[str, Any]:
         "num_kv_heads": hf.num_key_value_heads,
         "head_dim": head_dim_of(hf),
         "max_positions": hf.max_position_embeddings,
-        "activation": hf.hidden_act,
+        "activation": getattr(hf, activation),
         "tied_embeddings": hf.tie_word_embeddings,
     }
 
@@ -91,6 +97,27 @@ def sizes_to_hf(config: DecoderConfig) -> dict[str, Any]:
         "max_position_embeddings": config.max_positions,
         "tie_word_embeddings": config.tied_embeddings,
     }
+
+
+def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
+    """How many keys a query of each layer sees, from `layer_types`; () where all do."""
+    sizes = {"full_attention": None, "sliding_attention": hf.sliding_window}
+    if unknown := set(hf.layer_types) - set(sizes):
+        raise InputError(
+            f"layers of type {', '.join(sorted(unknown))}; known are {', '.join(sizes)}"
+        )
+    windows = tuple(sizes[kind] for kind in hf.layer_types)
+    return windows if any(windows) else ()
+
+
+def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
+    """The entries of config.json: `windows_from_hf` read backwards."""
+    sizes = set(config.windows) - {None}
+    if len(sizes) > 1:
+        raise InputError(f"windows of {sorted(sizes)} keys; a config.json holds one size")
+    kinds = ["sliding_attention" if w else "full_attention" for w in config.windows]
+    full = ["full_attention"] * config.num_layers
+    return {"sliding_window": next(iter(sizes), None), "layer_types": kinds or full}
 
 
 def rotary_of(hf: Any) -> Rotary:

@@ -1,23 +1,27 @@
 """Rotary settings of Hugging Face configs to ours and back."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from memcomp.errors import InputError
 from memcomp.nn.rotary import SCALINGS, Rotary
 
 
-def rotary_from_hf(hf: Any, dim: int) -> Rotary:
+def rotary_from_hf(
+    hf: Any, dim: int, parameters: Mapping[str, Any] | None = None
+) -> Rotary:
     """Our `Rotary` from the `rope_parameters` of a transformers config.
 
     Args:
       hf: a transformers config; version 5 fills `rope_parameters` from the older
         `rope_theta` and `rope_scaling` entries of config.json.
       dim: how many dimensions of a head are rotated.
+      parameters: instead of `hf.rope_parameters`, for families that have several.
 
     Raises:
       InputError: a kind of scaling that is not known.
     """
-    given = dict(hf.rope_parameters)
+    given = dict(hf.rope_parameters if parameters is None else parameters)
     scaling = given.get("rope_type", "default")
     if scaling not in SCALINGS:
         raise InputError(

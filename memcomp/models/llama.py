@@ -7,12 +7,9 @@ Source: Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:24
 
 import dataclasses
 
-import flax.linen as nn
-
 from memcomp.nn.attention import SelfAttention
-from memcomp.nn.decoder import Decoder, RotaryConfig
+from memcomp.nn.decoder import Decoder, PreNormLayer, RotaryConfig
 from memcomp.nn.mlp import GatedMLP
-from memcomp.nn.norms import RMSNorm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,27 +20,21 @@ class LlamaConfig(RotaryConfig):
     mlp_bias: bool = False
 
 
-class Layer(nn.Module):
-    """One pre-norm residual layer, in the form that `Decoder` wants."""
+class Layer(PreNormLayer):
+    """One layer of `Decoder`."""
 
     config: LlamaConfig
 
-    @nn.compact
-    def __call__(self, x, cached, positions):
+    def attention(self, name):
         cfg, bias = self.config, self.config.attention_bias
-        heads = (cfg.num_heads, cfg.num_kv_heads, cfg.head_dim)
-        attention = SelfAttention(*heads, qkv_bias=bias, out_bias=bias, name="attn")
-        normed = RMSNorm(cfg.norm_eps, name="attn_norm")(x)
-        attended, cached = attention(normed, cached, positions)
-        x = x + attended
-        mlp = GatedMLP(cfg.d_mlp, cfg.activation, cfg.mlp_bias, name="mlp")
-        return x + mlp(RMSNorm(cfg.norm_eps, name="mlp_norm")(x)), cached
+        return SelfAttention(*cfg.heads, qkv_bias=bias, out_bias=bias, name=name)
+
+    def mlp(self, name):
+        cfg = self.config
+        return GatedMLP(cfg.d_mlp, cfg.activation, cfg.mlp_bias, name=name)
 
 
 class Llama(Decoder):
     """A `CausalLM` (see `memcomp.lm`)."""
 
     layer = Layer
-
-    def norm(self):
-        return RMSNorm(self.config.norm_eps)

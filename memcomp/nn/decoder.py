@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
-from memcomp.nn.mlp import ACTIVATIONS
+from memcomp.nn.mlp import ACTIVATIONS, GatedMLP
+from memcomp.nn.norms import RMSNorm
 from memcomp.nn.parameters import with_axes
 from memcomp.nn.rotary import Rotary, rotary_table
 
@@ -27,11 +28,14 @@ class DecoderConfig:
       head_dim: H.
       max_positions: longest sequence, memory included, that the model was made for.
       activation: of the MLP, a key of `ACTIVATIONS`.
+      windows: of each layer, how many keys a query sees, its own included, or None for
+        all; empty where all layers see all.
       tied_embeddings: the unembedding is the embedding.
       remat: recompute each layer in the backward pass instead of keeping it.
 
     Raises:
-      InputError: an activation that is not known, or heads that do not divide.
+      InputError: an activation that is not known, heads that do not divide, or windows
+        of another number of layers.
     """
 
     vocab_size: int
@@ -44,6 +48,7 @@ class DecoderConfig:
     max_positions: int
     activation: str = "silu"
     norm_eps: float = 1e-5
+    windows: tuple[int | None, ...] = ()
     tied_embeddings: bool = False
     remat: bool = False
 
@@ -58,6 +63,15 @@ class DecoderConfig:
                 f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
                 f"{self.num_heads} heads"
             )
+        if self.windows and len(self.windows) != self.num_layers:
+            raise InputError(
+                f"windows for {len(self.windows)} layers; wanted {self.num_layers}"
+            )
+
+    @property
+    def heads(self) -> tuple[int, int, int]:
+        """Number of heads, number of kv heads, width of a head: N, K, H."""
+        return self.num_heads, self.num_kv_heads, self.head_dim
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +109,36 @@ class LayerKind(NamedTuple):
     rotary: Rotary | None = None
 
 
+class PreNormLayer(nn.Module):
+    """One residual layer: attention and MLP each read a norm of the stream and add to it.
+
+    A family says which; each method makes one submodule.
+
+    Source: Xiong et al. 2020, arXiv:2002.04745.
+    """
+
+    config: Any
+
+    def attention(self, name: str) -> nn.Module:
+        """Called as `attention(x, cached, positions)`, see `SelfAttention`."""
+        raise NotImplementedError
+
+    def mlp(self, name: str) -> nn.Module:
+        """Gated, without biases."""
+        return GatedMLP(self.config.d_mlp, self.config.activation, name=name)
+
+    def norm(self, name: str) -> nn.Module:
+        """RMSNorm."""
+        return RMSNorm(self.config.norm_eps, name=name)
+
+    @nn.compact
+    def __call__(self, x, cached, positions):
+        normed = self.norm("attn_norm")(x)
+        attended, cached = self.attention("attn")(normed, cached, positions)
+        x = x + attended
+        return x + self.mlp("mlp")(self.norm("mlp_norm")(x)), cached
+
+
 class Decoder(nn.Module):
     """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm`).
 
@@ -120,13 +164,14 @@ class Decoder(nn.Module):
         self.final_norm = self.norm()
 
     def norm(self) -> nn.Module:
-        """The final norm."""
-        raise NotImplementedError
+        """The final norm: RMSNorm."""
+        return RMSNorm(self.config.norm_eps)
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:
         """The kind of every layer."""
-        rotary = getattr(self.config, "rotary", None)
-        return (LayerKind(rotary=rotary),) * self.config.num_layers
+        cfg = self.config
+        windows = cfg.windows or (None,) * cfg.num_layers
+        return tuple(LayerKind(w, getattr(cfg, "rotary", None)) for w in windows)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Vectors that memory stands beside, in place of `tokens`."""

@@ -1,0 +1,97 @@
+"""Gemma 3 checkpoints in Hugging Face layout, with or without a vision tower."""
+
+import dataclasses
+from typing import Any
+
+from memcomp.convert import llama_layout as layout
+from memcomp.convert.engine import Family, Row
+from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
+from memcomp.errors import InputError
+from memcomp.models.gemma3 import Gemma3, Gemma3Config
+
+_LAYER = layout.LAYER
+_NORM = "_layernorm.weight"
+# fmt: off
+TABLE = (
+    *layout.EMBEDDINGS,
+    Row(_LAYER + "input" + _NORM, "layers/attn_norm/scale", "d -> d"),
+    *layout.ATTENTION,
+    *layout.HEAD_NORMS,
+    Row(_LAYER + "post_attention" + _NORM, "layers/attn_post_norm/scale", "d -> d"),
+    Row(_LAYER + "pre_feedforward" + _NORM, "layers/mlp_norm/scale", "d -> d"),
+    *layout.GATED_MLP,
+    Row(_LAYER + "post_feedforward" + _NORM, "layers/mlp_post_norm/scale", "d -> d"),
+    *layout.FINAL_NORM,
+)
+# fmt: on
+
+
+def config_from_hf(hf: Any) -> Gemma3Config:
+    """Our config from a `transformers.Gemma3TextConfig`."""
+    if hf.use_bidirectional_attention:
+        raise InputError(
+            "gemma3 with use_bidirectional_attention is no causal language model; set it "
+            "to false"
+        )
+    head_dim = layout.head_dim_of(hf)
+    kinds = hf.rope_parameters
+    return Gemma3Config(
+        **layout.sizes_from_hf(hf, activation="hidden_activation"),
+        norm_eps=hf.rms_norm_eps,
+        rotary=rotary_from_hf(hf, head_dim, kinds["full_attention"]),
+        window_rotary=rotary_from_hf(hf, head_dim, kinds["sliding_attention"]),
+        windows=layout.windows_from_hf(hf),
+        query_scale=hf.query_pre_attn_scalar,
+        attention_bias=hf.attention_bias,
+        attention_softcap=hf.attn_logit_softcapping,
+        final_softcap=hf.final_logit_softcapping,
+    )
+
+
+def config_to_hf(config: Gemma3Config) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    entries = layout.sizes_to_hf(config)
+    entries["hidden_activation"] = entries.pop("hidden_act")
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        **entries,
+        **layout.windows_to_hf(config),
+        "rms_norm_eps": config.norm_eps,
+        "query_pre_attn_scalar": config.query_scale,
+        "attention_bias": config.attention_bias,
+        "attn_logit_softcapping": config.attention_softcap,
+        "final_logit_softcapping": config.final_softcap,
+        **rotary_to_hf(config.rotary),
+        "rope_local_base_freq": config.window_rotary.theta,
+    }
+
+
+FAMILY = Family(
+    model=Gemma3,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=layout.ignored,
+    checkpoints=("google/gemma-3-1b-pt",),
+    special="scaled token vectors, local and global layers, norms of queries and keys",
+)
+
+
+def _ignored_with_vision(config: Gemma3Config) -> tuple[str, ...]:
+    vision = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
+    return (*layout.ignored(config), vision)
+
+
+# The larger checkpoints, whose text part lies beside a vision tower that is not read.
+WITH_VISION = dataclasses.replace(
+    FAMILY,
+    config_from_hf=lambda hf: config_from_hf(hf.text_config),
+    ignored=_ignored_with_vision,
+    renames=(
+        (r"^language_model\.", ""),
+        (r"^model\.language_model\.", "model."),
+    ),
+    checkpoints=("google/gemma-3-4b-pt",),
+    special="its text part alone",
+)

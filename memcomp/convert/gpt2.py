@@ -1,0 +1,102 @@
+"""GPT-2 checkpoints in Hugging Face layout.
+
+Kernels are stored as we have them, inputs first; the fused one is grouped by slot first,
+then head. OpenAI's own files leave out the prefix "transformer.".
+"""
+
+from typing import Any
+
+from memcomp.convert.engine import Family, Row
+from memcomp.errors import InputError
+from memcomp.models.gpt2 import GPT2, GPT2Config
+
+_LAYER = "transformer.h.{i}."
+# fmt: off
+TABLE = (
+    Row("transformer.wte.weight", "embedding", "v d -> v d"),
+    Row("transformer.wpe.weight", "positions", "p d -> p d"),
+    Row(_LAYER + "ln_1.weight", "layers/attn_norm/scale", "d -> d"),
+    Row(_LAYER + "ln_1.bias", "layers/attn_norm/bias", "d -> d"),
+    Row(_LAYER + "attn.c_attn.weight", "layers/attn/qkv/kernel", "d (c n h) -> d c n h"),
+    Row(_LAYER + "attn.c_attn.bias", "layers/attn/qkv/bias", "(c n h) -> c n h"),
+    Row(_LAYER + "attn.c_proj.weight", "layers/attn/out/kernel", "(n h) d -> n h d"),
+    Row(_LAYER + "attn.c_proj.bias", "layers/attn/out/bias", "d -> d"),
+    Row(_LAYER + "ln_2.weight", "layers/mlp_norm/scale", "d -> d"),
+    Row(_LAYER + "ln_2.bias", "layers/mlp_norm/bias", "d -> d"),
+    Row(_LAYER + "mlp.c_fc.weight", "layers/mlp/up/kernel", "d f -> d f"),
+    Row(_LAYER + "mlp.c_fc.bias", "layers/mlp/up/bias", "f -> f"),
+    Row(_LAYER + "mlp.c_proj.weight", "layers/mlp/down/kernel", "f d -> f d"),
+    Row(_LAYER + "mlp.c_proj.bias", "layers/mlp/down/bias", "d -> d"),
+    Row("transformer.ln_f.weight", "final_norm/scale", "d -> d"),
+    Row("transformer.ln_f.bias", "final_norm/bias", "d -> d"),
+    Row("lm_head.weight", "head", "v d -> v d"),
+)
+# fmt: on
+
+
+def ignored(config: GPT2Config) -> tuple[str, ...]:
+    """Causal masks that older checkpoints store beside the weights, and a tied head."""
+    masks = r"transformer\.h\.\d+\.attn\.(bias|masked_bias)"
+    return (masks, r"lm_head\.weight") if config.tied_embeddings else (masks,)
+
+
+def config_from_hf(hf: Any) -> GPT2Config:
+    """Our config from a `transformers.GPT2Config`.
+
+    Its `reorder_and_upcast_attn` asks for logits in float32, which ours always are.
+    """
+    if hf.add_cross_attention:
+        raise InputError(
+            "add_cross_attention is set; wanted a model that reads nothing but its text"
+        )
+    return GPT2Config(
+        vocab_size=hf.vocab_size,
+        num_layers=hf.n_layer,
+        d_model=hf.n_embd,
+        d_mlp=4 * hf.n_embd if hf.n_inner is None else hf.n_inner,
+        num_heads=hf.n_head,
+        num_kv_heads=hf.n_head,
+        head_dim=hf.n_embd // hf.n_head,
+        max_positions=hf.n_positions,
+        norm_eps=hf.layer_norm_epsilon,
+        activation=hf.activation_function,
+        divide_by_width=hf.scale_attn_weights,
+        divide_by_layer=hf.scale_attn_by_inverse_layer_idx,
+        tied_embeddings=hf.tie_word_embeddings,
+    )
+
+
+def config_to_hf(config: GPT2Config) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": config.activation,
+        "vocab_size": config.vocab_size,
+        "n_layer": config.num_layers,
+        "n_embd": config.d_model,
+        "n_inner": config.d_mlp,
+        "n_head": config.num_heads,
+        "n_positions": config.max_positions,
+        "layer_norm_epsilon": config.norm_eps,
+        "scale_attn_weights": config.divide_by_width,
+        "scale_attn_by_inverse_layer_idx": config.divide_by_layer,
+        "tie_word_embeddings": config.tied_embeddings,
+    }
+
+
+FAMILY = Family(
+    model=GPT2,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=ignored,
+    renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),),
+    checkpoints=(
+        "openai-community/gpt2",
+        "openai-community/gpt2-medium",
+        "openai-community/gpt2-large",
+        "openai-community/gpt2-xl",
+    ),
+    special="learned positions",
+)

@@ -1,0 +1,52 @@
+"""Mistral checkpoints in Hugging Face layout."""
+
+from typing import Any
+
+from memcomp.convert import llama_layout as layout
+from memcomp.convert.engine import Family
+from memcomp.convert.rope import rotary_to_hf
+from memcomp.models.mistral import Mistral, MistralConfig
+
+TABLE = (
+    *layout.EMBEDDINGS,
+    *layout.PRE_NORMS,
+    *layout.ATTENTION,
+    *layout.GATED_MLP,
+    *layout.FINAL_NORM,
+)
+
+
+def config_from_hf(hf: Any) -> MistralConfig:
+    """Our config from a `transformers.MistralConfig`."""
+    return MistralConfig(
+        **layout.sizes_from_hf(hf),
+        norm_eps=hf.rms_norm_eps,
+        rotary=layout.rotary_of(hf),
+        windows=(hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else (),
+    )
+
+
+def config_to_hf(config: MistralConfig) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    return {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        **layout.sizes_to_hf(config),
+        "rms_norm_eps": config.norm_eps,
+        "sliding_window": config.windows[0] if config.windows else None,
+        **rotary_to_hf(config.rotary),
+    }
+
+
+FAMILY = Family(
+    model=Mistral,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=layout.ignored,
+    checkpoints=(
+        "mistralai/Mistral-7B-v0.1",
+        "mistralai/Mistral-7B-v0.3",
+    ),
+    special="a sliding window",
+)

@@ -1,0 +1,99 @@
+"""OPT checkpoints in Hugging Face layout.
+
+Files that were saved without the head leave out the prefix "model.".
+"""
+
+from typing import Any
+
+from memcomp.convert.engine import Family, Row
+from memcomp.models.opt import OPT, OPTConfig
+
+_MODEL = "model.decoder."
+_LAYER = _MODEL + "layers.{i}."
+_ATTN = _LAYER + "self_attn."
+# fmt: off
+TABLE = (
+    Row(_MODEL + "embed_tokens.weight", "embedding", "v d -> v d"),
+    Row(_MODEL + "embed_positions.weight", "positions", "p u -> p u"),
+    Row(_MODEL + "project_in.weight", "project_in/kernel", "u d -> d u"),
+    Row(_LAYER + "self_attn_layer_norm.weight", "layers/attn_norm/scale", "u -> u"),
+    Row(_LAYER + "self_attn_layer_norm.bias", "layers/attn_norm/bias", "u -> u"),
+    Row(_ATTN + "q_proj.weight", "layers/attn/q/kernel", "(n h) u -> u n h"),
+    Row(_ATTN + "q_proj.bias", "layers/attn/q/bias", "(n h) -> n h"),
+    Row(_ATTN + "k_proj.weight", "layers/attn/k/kernel", "(n h) u -> u n h"),
+    Row(_ATTN + "k_proj.bias", "layers/attn/k/bias", "(n h) -> n h"),
+    Row(_ATTN + "v_proj.weight", "layers/attn/v/kernel", "(n h) u -> u n h"),
+    Row(_ATTN + "v_proj.bias", "layers/attn/v/bias", "(n h) -> n h"),
+    Row(_ATTN + "out_proj.weight", "layers/attn/out/kernel", "u (n h) -> n h u"),
+    Row(_ATTN + "out_proj.bias", "layers/attn/out/bias", "u -> u"),
+    Row(_LAYER + "fc1.weight", "layers/mlp/up/kernel", "f u -> u f"),
+    Row(_LAYER + "fc1.bias", "layers/mlp/up/bias", "f -> f"),
+    Row(_LAYER + "fc2.weight", "layers/mlp/down/kernel", "u f -> f u"),
+    Row(_LAYER + "fc2.bias", "layers/mlp/down/bias", "u -> u"),
+    Row(_LAYER + "final_layer_norm.weight", "layers/mlp_norm/scale", "u -> u"),
+    Row(_LAYER + "final_layer_norm.bias", "layers/mlp_norm/bias", "u -> u"),
+    Row(_MODEL + "final_layer_norm.weight", "final_norm/scale", "u -> u"),
+    Row(_MODEL + "final_layer_norm.bias", "final_norm/bias", "u -> u"),
+    Row(_MODEL + "project_out.weight", "project_out/kernel", "d u -> u d"),
+    Row("lm_head.weight", "head", "v d -> v d"),
+)
+# fmt: on
+
+
+def ignored(config: OPTConfig) -> tuple[str, ...]:
+    """A tied head."""
+    return (r"lm_head\.weight",) if config.tied_embeddings else ()
+
+
+def config_from_hf(hf: Any) -> OPTConfig:
+    """Our config from a `transformers.OPTConfig`."""
+    return OPTConfig(
+        vocab_size=hf.vocab_size,
+        num_layers=hf.num_hidden_layers,
+        d_model=hf.word_embed_proj_dim,
+        d_residual=hf.hidden_size,
+        d_mlp=hf.ffn_dim,
+        num_heads=hf.num_attention_heads,
+        num_kv_heads=hf.num_attention_heads,
+        head_dim=hf.hidden_size // hf.num_attention_heads,
+        max_positions=hf.max_position_embeddings,
+        activation=hf.activation_function,
+        norm_first=hf.do_layer_norm_before,
+        final_norm=hf.do_layer_norm_before and not hf._remove_final_layer_norm,
+        affine_norms=hf.layer_norm_elementwise_affine,
+        bias=hf.enable_bias,
+        tied_embeddings=hf.tie_word_embeddings,
+    )
+
+
+def config_to_hf(config: OPTConfig) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    return {
+        "architectures": ["OPTForCausalLM"],
+        "model_type": "opt",
+        "activation_function": config.activation,
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "word_embed_proj_dim": config.d_model,
+        "hidden_size": config.d_residual,
+        "ffn_dim": config.d_mlp,
+        "num_attention_heads": config.num_heads,
+        "max_position_embeddings": config.max_positions,
+        "do_layer_norm_before": config.norm_first,
+        "_remove_final_layer_norm": not config.final_norm,
+        "layer_norm_elementwise_affine": config.affine_norms,
+        "enable_bias": config.bias,
+        "tie_word_embeddings": config.tied_embeddings,
+    }
+
+
+FAMILY = Family(
+    model=OPT,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=ignored,
+    renames=((r"^decoder\.", "model.decoder."),),
+    checkpoints=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-1.3b"),
+    special="positions offset by 2; 350m: projected embeddings, norm after",
+)

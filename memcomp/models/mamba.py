@@ -1,0 +1,224 @@
+"""Mamba: layers without attention, whose state has one size however long the text.
+
+Letters: B texts, T positions, L layers, D d_model, E d_inner, Z d_state, R dt_rank,
+W d_conv, V vocabulary.
+
+Memory enters where token vectors do: before the first layer, unscaled.
+
+Source: Gu and Dao 2023, arXiv:2312.00752.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from memcomp.errors import InputError
+from memcomp.nn.convolution import causal_convolution
+from memcomp.nn.decoder import Decoder
+from memcomp.nn.einsum import Einsum
+from memcomp.nn.mlp import ACTIVATIONS
+from memcomp.nn.norms import RMSNorm
+from memcomp.nn.parameters import with_axes
+from memcomp.nn.selective_scan import selective_scan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MambaConfig:
+    """Sizes and switches of one model.
+
+    Attributes:
+      d_model: width of an input vector (D).
+      d_inner: channels of the recurrence (E).
+      d_state: numbers that each channel carries on (Z).
+      d_conv: how many positions the convolution sees, its own included (W).
+      dt_rank: width of what the step sizes are made from (R).
+      activation: after the convolution, a key of `ACTIVATIONS`; the gate's is silu.
+      use_bias: whether the maps into and out of a mixer have biases.
+      use_conv_bias: whether the convolution has one.
+      residual_in_fp32: sums over layers in float32 whatever the activations' dtype.
+      tied_embeddings: the unembedding is the embedding.
+      remat: recompute each layer in the backward pass instead of keeping it.
+
+    Raises:
+      InputError: an activation that is not known.
+    """
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    d_inner: int
+    d_state: int
+    d_conv: int
+    dt_rank: int
+    activation: str = "silu"
+    norm_eps: float = 1e-5
+    use_bias: bool = False
+    use_conv_bias: bool = True
+    residual_in_fp32: bool = True
+    tied_embeddings: bool = True
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation {self.activation!r} is not known; known are "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+
+    @property
+    def max_positions(self) -> int:
+        """A recurrence has no longest sequence; this is how far int32 counts."""
+        return 2**31 - 1
+
+    @property
+    def d_selection(self) -> int:
+        """Width of all that depends on the input: dt, B and C, side by side."""
+        return self.dt_rank + 2 * self.d_state
+
+
+class MambaCache(NamedTuple):
+    """What every layer carries on; its size does not depend on how much was read.
+
+    Attributes:
+      conv: the last inputs of the convolution.
+      ssm: state of the recurrence, in float32 at least.
+      length: number of positions read.
+    """
+
+    conv: Float[Array, "L B V E"]  # V = W - 1
+    ssm: Float[Array, "L B Z E"]
+    length: Int[Array, ""]
+
+
+class Mixer(nn.Module):
+    """Convolution and selective scan of E channels, gated."""
+
+    config: MambaConfig
+
+    @nn.compact
+    def __call__(self, x, cached):
+        cfg = self.config
+        D, E, bias = cfg.d_model, cfg.d_inner, cfg.use_bias
+        conv, state = (None, None) if cached is None else cached
+        axes = ("embed", None, "mlp")
+        both = Einsum("btd,dge->btge", (D, 2, E), axes, 2 * bias, name="in")(x)
+        inner, gate = both[:, :, 0], both[:, :, 1]
+        inner, conv = Convolution(cfg, name="conv")(inner, conv)
+        inner = ACTIVATIONS[cfg.activation](inner)
+        y, state = SelectiveSSM(cfg, name="ssm")(inner, state)
+        y = (y * nn.silu(gate)).astype(x.dtype)
+        out = Einsum("bte,ed->btd", (E, D), ("mlp", "embed"), int(bias), name="out")(y)
+        return out, (conv, state)
+
+
+class Convolution(nn.Module):
+    """Each channel over the last W positions."""
+
+    config: MambaConfig
+
+    @nn.compact
+    def __call__(self, x, state):
+        cfg = self.config
+        normal = with_axes(nn.initializers.normal(cfg.d_conv**-0.5), (None, "mlp"))
+        kernel = self.param("kernel", normal, (cfg.d_conv, cfg.d_inner))
+        bias = None
+        if cfg.use_conv_bias:
+            zeros = with_axes(nn.initializers.zeros, ("mlp",))
+            bias = self.param("bias", zeros, (cfg.d_inner,))
+        return causal_convolution(x, kernel, bias, state)
+
+
+class SelectiveSSM(nn.Module):
+    """The recurrence of every channel, whose dt, B and C are made from its input."""
+
+    config: MambaConfig
+
+    @nn.compact
+    def __call__(self, x, state):
+        cfg = self.config
+        E, Z, R = cfg.d_inner, cfg.d_state, cfg.dt_rank
+        shape = (E, cfg.d_selection)
+        chosen = Einsum("bte,es->bts", shape, ("mlp", None), name="selection")(x)
+        low, B, C = jnp.split(chosen, (R, R + Z), axis=-1)
+        dt = Einsum("btr,re->bte", (R, E), (None, "mlp"), name="dt")(low)
+        channels = {
+            name: self.param(name, with_axes(init, axes), shape)
+            for name, init, axes, shape in (
+                ("dt_bias", _dt_bias, ("mlp",), (E,)),
+                ("log_rates", _log_rates, (None, "mlp"), (Z, E)),
+                ("skip", nn.initializers.ones, ("mlp",), (E,)),
+            )
+        }
+        # In float32 from here on: errors of the rates grow with every position.
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        wide = {name: value.astype(dtype) for name, value in channels.items()}
+        dt = nn.softplus(dt + jnp.broadcast_to(wide["dt_bias"], dt.shape))
+        A = -jnp.exp(wide["log_rates"])
+        return selective_scan(x, dt, A, B, C, wide["skip"], state)
+
+
+def _dt_bias(key, shape, dtype=jnp.float32):
+    """softplus(dt_bias) = 0.01, the middle of the paper's range of step sizes."""
+    return jnp.full(shape, jnp.log(jnp.expm1(0.01)), dtype)
+
+
+def _log_rates(key, shape, dtype=jnp.float32):
+    """Rates 1 ... Z in every channel (section 3.6: S4D-Real)."""
+    return jnp.broadcast_to(
+        jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape
+    )
+
+
+class Layer(nn.Module):
+    """One residual layer."""
+
+    config: MambaConfig
+
+    @nn.compact
+    def __call__(self, x, cached, dtype):
+        normed = RMSNorm(self.config.norm_eps, name="norm")(x.astype(dtype))
+        mixed, cached = Mixer(self.config, name="mixer")(normed, cached)
+        return x + mixed, cached
+
+
+class Mamba(Decoder):
+    """A `CausalLM` (see `memcomp.lm`)."""
+
+    layer = Layer
+
+    def __call__(
+        self, x: Float[Array, "B T D"], cache: MambaCache | None = None
+    ) -> tuple[Float[Array, "B T D"], MambaCache | None]:
+        """Hidden states after the final norm, and the cache with `x` added to it."""
+        cfg, dtype = self.config, x.dtype
+
+        def read(layer, x, cached):
+            return layer(x, cached, dtype)
+
+        scan = nn.scan(
+            nn.remat(read, prevent_cse=False) if cfg.remat else read,
+            variable_axes={"params": 0, "intermediates": 0},  # the latter for tests
+            split_rngs={"params": True},
+            length=cfg.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        if cfg.residual_in_fp32:
+            x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        x, states = scan(self.layers, x, None if cache is None else cache[:2])
+        if cache is not None:
+            cache = MambaCache(*states, cache.length + x.shape[1])
+        return self.leave(x).astype(dtype), cache
+
+    def empty_cache(self, batch: int, length: int, dtype) -> MambaCache:
+        """The state before the first position; `length` does not change its size."""
+        cfg = self.config
+        shape = (cfg.num_layers, batch, cfg.d_conv - 1, cfg.d_inner)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return MambaCache(
+            conv=jnp.zeros(shape, dtype),
+            ssm=jnp.zeros((*shape[:2], cfg.d_state, cfg.d_inner), wide),
+            length=jnp.zeros((), jnp.int32),
+        )

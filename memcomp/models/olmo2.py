@@ -1,0 +1,52 @@
+"""OLMo 2: norms come after attention and MLP; one norm over all heads of q, one of k.
+
+Memory enters where token vectors do: before the first layer, unscaled.
+
+Source: OLMo Team 2025, arXiv:2501.00656.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+
+from memcomp.nn.attention import SelfAttention
+from memcomp.nn.decoder import Decoder, RotaryConfig
+from memcomp.nn.mlp import GatedMLP
+from memcomp.nn.norms import RMSNorm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Olmo2Config(RotaryConfig):
+    """Sizes and switches of one model, with those of `RotaryConfig`."""
+
+    attention_bias: bool = False
+
+
+class Layer(nn.Module):
+    """One layer of `Decoder`: what is added to the stream is normed, not what is read."""
+
+    config: Olmo2Config
+
+    @nn.compact
+    def __call__(self, x, cached, positions):
+        cfg, bias = self.config, self.config.attention_bias
+        norm = functools.partial(RMSNorm, cfg.norm_eps)
+        attention = SelfAttention(
+            *cfg.heads,
+            qkv_bias=bias,
+            out_bias=bias,
+            qk_norm=norm,
+            norm_heads_together=True,
+            name="attn",
+        )
+        attended, cached = attention(x, cached, positions)
+        x = x + norm(name="attn_norm")(attended)
+        mlp = GatedMLP(cfg.d_mlp, cfg.activation, name="mlp")
+        return x + norm(name="mlp_norm")(mlp(x)), cached
+
+
+class Olmo2(Decoder):
+    """A `CausalLM` (see `memcomp.lm`)."""
+
+    layer = Layer

@@ -1,0 +1,31 @@
+"""Qwen2 and Qwen2.5: Llama's layer with biases on queries, keys and values.
+
+Memory enters where token vectors do: before the first layer, unscaled.
+
+Source: Yang et al. 2024, arXiv:2407.10671; Qwen Team 2024, arXiv:2412.15115.
+"""
+
+import dataclasses
+
+from memcomp.nn.attention import SelfAttention
+from memcomp.nn.decoder import Decoder, PreNormLayer, RotaryConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qwen2Config(RotaryConfig):
+    """Sizes and switches of one model; nothing beyond `RotaryConfig`."""
+
+
+class Layer(PreNormLayer):
+    """One layer of `Decoder`."""
+
+    config: Qwen2Config
+
+    def attention(self, name):
+        return SelfAttention(*self.config.heads, qkv_bias=True, name=name)
+
+
+class Qwen2(Decoder):
+    """A `CausalLM` (see `memcomp.lm`)."""
+
+    layer = Layer
