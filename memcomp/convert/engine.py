@@ -84,6 +84,7 @@ class Family:
       config_to_hf: the entries of config.json: `config_from_hf` read backwards.
       checkpoints: Hub ids that are of this family.
       special: what sets the family apart, in a few words.
+      memory_enters: where memory stands beside token vectors.
       ignored: of a config, regular expressions of names that may be in a file and are
         not read.
       renames: pairs of a regular expression and what replaces it, for names of a file
@@ -96,6 +97,7 @@ class Family:
     config_to_hf: Callable[[Any], dict[str, Any]]
     checkpoints: Sequence[str]
     special: str = ""
+    memory_enters: str = "before the first layer"
     ignored: Callable[[Any], Sequence[str]] = _nothing
     renames: Sequence[tuple[str, str]] = ()
 

@@ -31,3 +31,13 @@ FAMILIES = {
     "gemma3_text": gemma3.FAMILY,
     "gemma3": gemma3.WITH_VISION,
 }
+
+
+def families_table() -> str:
+    """The registry in Markdown, a row a `model_type`."""
+    head = ("`model_type`", "checkpoints", "what is special", "memory enters")
+    rows = [head, ("---",) * len(head)]
+    for name, family in FAMILIES.items():
+        checkpoints = ", ".join(family.checkpoints)
+        rows.append((f"`{name}`", checkpoints, family.special, family.memory_enters))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

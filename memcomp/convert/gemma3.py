@@ -75,6 +75,7 @@ FAMILY = Family(
     ignored=layout.ignored,
     checkpoints=("google/gemma-3-1b-pt",),
     special="scaled token vectors, local and global layers, norms of queries and keys",
+    memory_enters="before the first layer, beside rows times sqrt(d_model)",
 )
 
 

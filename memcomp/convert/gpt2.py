@@ -99,4 +99,5 @@ FAMILY = Family(
         "openai-community/gpt2-xl",
     ),
     special="learned positions",
+    memory_enters="before positions are added",
 )

@@ -97,4 +97,5 @@ FAMILY = Family(
         "roneneldan/TinyStories-33M",
     ),
     special="learned positions, local attention, unscaled logits",
+    memory_enters="before positions are added",
 )

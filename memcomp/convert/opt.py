@@ -96,4 +96,5 @@ FAMILY = Family(
     renames=((r"^decoder\.", "model.decoder."),),
     checkpoints=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-1.3b"),
     special="positions offset by 2; 350m: projected embeddings, norm after",
+    memory_enters="before the projection of 350m, and before positions are added",
 )

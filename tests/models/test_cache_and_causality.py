@@ -12,7 +12,7 @@ import memcomp.lm
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
-CASES = ["llama_grouped_queries", "gpt_neox"]
+CASES = ["llama_grouped_queries", "gpt_neox", "mamba_bias"]
 BATCH, LENGTH = 2, 11
 
 
@@ -114,7 +114,7 @@ def test_rows_of_a_batch_do_not_see_each_other(case):
 
 
 def test_the_families_are_causal_lms():
-    for case in "llama", "gpt_neox":
+    for case in "llama", "gpt_neox", "mamba":
         assert isinstance(load(case).module, memcomp.lm.CausalLM)
 
 

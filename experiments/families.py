@@ -1,0 +1,9 @@
+"""Prints the table of model families, as the README has it.
+
+python experiments/families.py
+"""
+
+from memcomp.convert.families import families_table
+
+if __name__ == "__main__":
+    print(families_table())
