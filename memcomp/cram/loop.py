@@ -78,7 +78,7 @@ def cram_step(
     *,
     module: Any,
     cfg: CramConfig,
-) -> tuple[CramState, dict[str, Float[Array, ""]]]:
+) -> tuple[CramState, dict[str, Array]]:
     """One update of one text; a finished text comes back unchanged.
 
     What is kept is the vector that scored, taken before the update. (The authors keep the
@@ -93,7 +93,8 @@ def cram_step(
       cfg: what to cram and how.
 
     Returns:
-      The new state, and the mean loss (nats a token) and accuracy of the old one.
+      The new state, and of the old one: `loss`, the mean in nats a token, `accuracy`, and
+      `right`, which of the T positions are right, padding included.
     """
     recipe = cfg.resolved_recipe()
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
@@ -130,7 +131,7 @@ def cram_step(
         done=solved | (stale >= recipe.patience) | (step >= recipe.max_steps),
     )
     new = jax.tree.map(lambda n, o: jnp.where(state.done, o, n), new, state)
-    return new, {"loss": loss, "accuracy": accuracy}
+    return new, {"loss": loss, "accuracy": accuracy, "right": margins > 0}
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
@@ -151,7 +152,7 @@ def cram_chunk(
     *,
     module: Any,
     cfg: CramConfig,
-) -> tuple[CramState, dict[str, Float[Array, "steps B"]]]:
+) -> tuple[CramState, dict[str, Array]]:
     """`cfg.steps_per_chunk` updates of every text of a batch.
 
     Chunks, not one long loop: between two of them the host logs, saves, and puts waiting
@@ -159,15 +160,20 @@ def cram_chunk(
     sharding; a closure would make it a constant.
 
     Returns:
-      The new states, and `loss` and `accuracy` of every step. `states` is donated.
+      The new states, which take the place of `states`; and `loss` and `accuracy`
+      [steps B] of every step, `first_right` [B T]: the step at which each position was
+      first right, the number of steps where it never was.
     """
     step = functools.partial(cram_step, module=module, cfg=cfg)
     batched = jax.vmap(step, in_axes=(0, 0, 0, None))
-    return jax.lax.scan(
+    states, curves = jax.lax.scan(
         lambda carry, _: batched(carry, tokens, lengths, params),
         states,
         length=cfg.steps_per_chunk,
     )
+    right = curves.pop("right")
+    never = jnp.ones((1, *right.shape[1:]), bool)
+    return states, curves | {"first_right": jnp.argmax(jnp.concatenate([right, never]), 0)}
 
 
 @functools.partial(jax.jit, donate_argnums=0)

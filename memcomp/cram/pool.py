@@ -20,6 +20,7 @@ from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 
 EMPTY = -1  # the id in a place without a text
+NEVER = -1  # the step at which a token was first right that was not
 SHORT = 8  # tokens; see `buckets`
 SHRINK = 4  # a pool with this many times more places than texts is made smaller
 
@@ -45,6 +46,8 @@ class CramResult:
       seconds: the text's share of the loop's time: each chunk's, by texts in flight.
       loss_curve: float32 [steps]: mean loss at every step.
       accuracy_curve: float32 [steps].
+      first_right_steps: int32 [T]: the step, from 0, at which each token was first right;
+        -1 for never.
     """
 
     text_id: int
@@ -63,6 +66,7 @@ class CramResult:
     seconds: float
     loss_curve: np.ndarray
     accuracy_curve: np.ndarray
+    first_right_steps: np.ndarray
 
     @property
     def exact(self) -> bool:
@@ -85,9 +89,22 @@ class _Place:
     """A text in flight, with what the host knows of it."""
 
     text: Text
+    first_right: np.ndarray
     seconds: float = 0.0
     losses: list[np.ndarray] = dataclasses.field(default_factory=list)
     accuracies: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, text: Text) -> "_Place":
+        return cls(text, np.full(len(text.tokens), NEVER, np.int32))
+
+    def note(self, before: int, steps: int, loss, accuracy, first_right) -> None:
+        """What a chunk of `steps` steps of this text, after `before`, has shown."""
+        self.losses.append(loss[:steps])
+        self.accuracies.append(accuracy[:steps])
+        now = first_right[: len(self.first_right)]
+        new = (self.first_right == NEVER) & (now < steps)
+        self.first_right = np.where(new, before + now, self.first_right).astype(np.int32)
 
 
 Snapshot = Mapping[str, np.ndarray]
@@ -155,14 +172,15 @@ class Pool:
             cfg=self._cfg,
         )
         loss, accuracy = np.asarray(curves["loss"]), np.asarray(curves["accuracy"])
+        first_right = np.asarray(curves["first_right"])
         steps = np.array(self._states.step) - before
         share = (time.perf_counter() - begin) / self.num_flying
         for i, place in enumerate(self._places):
             if place is None:
                 continue
             place.seconds += share
-            place.losses.append(loss[: steps[i], i])
-            place.accuracies.append(accuracy[: steps[i], i])
+            seen = loss[:, i], accuracy[:, i], first_right[i]
+            place.note(int(before[i]), int(steps[i]), *seen)
             self._check_finite(place, int(before[i]))
             self.last_steps += int(steps[i])
             self.last_token_steps += int(steps[i]) * len(place.text.tokens)
@@ -184,6 +202,7 @@ class Pool:
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._places])
         for i, place in enumerate(self._places):
             if place is not None and place.losses:
+                arrays[f"first_right/{i}"] = place.first_right
                 arrays[f"losses/{i}"] = np.concatenate(place.losses)
                 arrays[f"accuracies/{i}"] = np.concatenate(place.accuracies)
         return arrays
@@ -195,8 +214,10 @@ class Pool:
         for i, text_id in enumerate(ids):
             if text_id == EMPTY:
                 continue
-            place = _Place(texts[text_id], float(snapshot["seconds"][i]))
+            place = _Place.of(texts[text_id])
+            place.seconds = float(snapshot["seconds"][i])
             if f"losses/{i}" in snapshot:
+                place.first_right = snapshot[f"first_right/{i}"]
                 place.losses.append(snapshot[f"losses/{i}"])
                 place.accuracies.append(snapshot[f"accuracies/{i}"])
             self._places[i] = place
@@ -219,7 +240,7 @@ class Pool:
         if not taken:
             return
         for i in taken:
-            self._places[i] = _Place(self._waiting.pop(0))
+            self._places[i] = _Place.of(self._waiting.pop(0))
         mask = np.isin(np.arange(len(self._places)), taken)
         self._states = put_states(self._states, self._fresh_states(), mask)
 
@@ -267,6 +288,8 @@ class Pool:
 
     def _result(self, place: _Place, states: Any, i: int) -> CramResult:
         """Of the text in place `i`; `states` are the pool's, in host memory."""
+        first_right = place.first_right.copy()
+        first_right[: self._cfg.num_given] = NEVER
         return CramResult(
             text_id=place.text.text_id,
             source=place.text.source,
@@ -284,6 +307,7 @@ class Pool:
             seconds=place.seconds,
             loss_curve=np.concatenate(place.losses),
             accuracy_curve=np.concatenate(place.accuracies),
+            first_right_steps=first_right,
         )
 
 

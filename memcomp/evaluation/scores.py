@@ -4,6 +4,7 @@ Unless a name says mean, figures are sums over the scored tokens of one text.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,10 +30,12 @@ class Baseline(NamedTuple):
     Attributes:
       loss_nats: mean cross-entropy of a scored token.
       accuracy: share of the scored tokens that are right.
+      surprise_nats: [T] cross-entropy of each token; NaN where it is given.
     """
 
     loss_nats: float
     accuracy: float
+    surprise_nats: np.ndarray
 
 
 def baselines(
@@ -69,7 +72,9 @@ def baselines(
         for text, text_loss, text_right in zip(group, loss, right, strict=False):
             scored = slice(num_given, len(text))
             mean = float(np.mean(text_loss[scored], dtype=np.float64))
-            found.append(Baseline(mean, float(np.mean(text_right[scored]))))
+            surprise = np.full(len(text), np.nan, np.float32)
+            surprise[scored] = text_loss[scored]
+            found.append(Baseline(mean, float(np.mean(text_right[scored])), surprise))
     return found
 
 
@@ -184,9 +189,27 @@ def record(
         "memory_bits": 32 * result.memory.size,
         "token_gain": right,
         "seconds": result.seconds,
-        "text": _text(lm, result.tokens),
+        **_of_tokens(result, baseline, lm),
         "decoded": _text(lm, plain),
         "curve": thinned(result.loss_curve, result.accuracy_curve),
+    }
+
+
+def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dict[str, Any]:
+    """The text, and what is known of each of its tokens; None where nothing is."""
+    text = _text(lm, result.tokens)
+    pieces = None
+    if text is not None:
+        pieces = [_text(lm, token[None]) for token in result.tokens]
+    return {
+        "text": text,
+        "num_bytes": None if text is None else len(text.encode()),
+        "text_sha256": hashlib.sha256(result.tokens.astype("<i4").tobytes()).hexdigest(),
+        "tokens_text": pieces,
+        "surprise_nats": [
+            None if np.isnan(s) else round(float(s), 4) for s in baseline.surprise_nats
+        ],
+        "first_right_steps": result.first_right_steps.tolist(),
     }
 
 

@@ -1,11 +1,15 @@
 """The loop on the host: buckets, places, refilling, snapshots."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import Pool, advance_all, buckets
+from memcomp.cram.loop import cram_step, init_states
+from memcomp.cram.pool import NEVER, Pool, advance_all, buckets
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
@@ -39,6 +43,7 @@ def assert_same(got, want, **tolerance):
         np.testing.assert_allclose(result.loss_nats, other.loss_nats, **tolerance)
         np.testing.assert_allclose(result.loss_curve, other.loss_curve, **tolerance)
         np.testing.assert_array_equal(result.tokens, other.tokens)
+        np.testing.assert_array_equal(result.first_right_steps, other.first_right_steps)
 
 
 def test_refilling_equals_one_fixed_batch(tiny_lm_float64):
@@ -50,6 +55,23 @@ def test_refilling_equals_one_fixed_batch(tiny_lm_float64):
     )  # places become free at different times
     # float64, up to 40 steps: measured 1e-13.
     assert_same(refilled, fixed, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "reference"])
+def test_first_right_steps_are_those_of_single_steps(tiny_lm_float64, protocol):
+    lm, cfg = tiny_lm_float64, config(protocol=protocol)
+    text = some_texts(lengths=(5,))[0]
+    result = all_results(lm, [text], cfg)[0]
+    ids, static = np.array([0], np.int32), {"module": lm.module, "cfg": cfg}
+    state = jax.tree.map(lambda leaf: leaf[0], init_states(ids, lm.params, **static))
+    step = jax.jit(functools.partial(cram_step, **static))
+    want = np.full(5, NEVER)
+    for i in range(result.steps):
+        state, seen = step(state, text.tokens, np.int32(5), lm.params)
+        want = np.where((want == NEVER) & np.asarray(seen["right"]), i, want)
+    want[: cfg.num_given] = NEVER
+    assert len(set(want)) > 2
+    np.testing.assert_array_equal(result.first_right_steps, want)
 
 
 def test_order_of_the_texts_does_not_matter(tiny_lm_float64):

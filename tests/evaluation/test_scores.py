@@ -1,5 +1,6 @@
 """Figures of one text, against hand-counted cases."""
 
+import hashlib
 import math
 
 import jax.numpy as jnp
@@ -28,13 +29,17 @@ def some_result(protocol="strict", **changes):
         "seconds": 1.5,
         "loss_curve": np.linspace(3, 0.5, 11),
         "accuracy_curve": np.linspace(0, 0.75, 11),
+        "first_right_steps": np.array([2, 7, -1, 0]),
     }
     return CramResult(**{**fields, **changes})
 
 
+BASELINE = Baseline(2.0, 0.25, np.array([np.nan, 1.00004, 2.0, 3.0], np.float32))
+
+
 def test_strict_sums_over_all_tokens_at_the_stored_vector(tiny_lm):
     decoded = np.array([3, 1, 4, 1]), np.array([3, 1, 0, 1])
-    got = record(some_result(), Baseline(2.0, 0.25), decoded, tiny_lm)
+    got = record(some_result(), BASELINE, decoded, tiny_lm)
     assert got["loss_nats"] == 0.5
     assert got["information_gain_nats"] == pytest.approx(4 * (2.0 - 0.5))
     assert got["information_gain_bits"] == pytest.approx(6.0 / math.log(2))
@@ -43,12 +48,17 @@ def test_strict_sums_over_all_tokens_at_the_stored_vector(tiny_lm):
     assert got["memory_bits"] == 2 * 16 * 32
     assert got["exact_greedy"] and not got["exact_greedy_bfloat16"]
     assert not got["exact_teacher_forced"]
+    assert got["first_right_steps"] == [2, 7, -1, 0]
+    assert got["surprise_nats"] == [None, 1.0, 2.0, 3.0]
+    assert got["text"] is None and got["num_bytes"] is None and got["tokens_text"] is None
+    ids = b"".join(int(i).to_bytes(4, "little") for i in some_result().tokens)
+    assert got["text_sha256"] == hashlib.sha256(ids).hexdigest()
 
 
 def test_reference_takes_the_smallest_loss_and_multiplies_means_by_the_length(tiny_lm):
     """As the published tables do, although T - 1 tokens are scored."""
     decoded = np.array([3, 0, 4, 1]), np.array([3, 1, 4, 1])
-    got = record(some_result("reference"), Baseline(2.0, 0.25), decoded, tiny_lm)
+    got = record(some_result("reference"), BASELINE, decoded, tiny_lm)
     assert got["loss_nats"] == 0.25
     assert got["information_gain_nats"] == pytest.approx(4 * (2.0 - 0.25))
     assert got["greedy_prefix_tokens"] == 1
@@ -69,6 +79,9 @@ def test_baseline_is_the_lm_without_memory(tiny_lm, num_given):
             losses, right = [math.log(23), *losses], [False, *right]
         assert baseline.loss_nats == pytest.approx(np.mean(losses), rel=1e-5)
         assert baseline.accuracy == pytest.approx(np.mean(right))
+        surprise = baseline.surprise_nats
+        assert len(surprise) == len(text) and np.isnan(surprise).sum() == num_given
+        np.testing.assert_allclose(surprise[num_given:], losses, rtol=1e-5)
 
 
 def test_baseline_reads_bos_before_the_first_token(tiny_lm):
