@@ -98,7 +98,7 @@ def test_a_broken_config_is_refused(folder, text):
     assert f"{folder}/config.json is not a JSON object" in refusal(folder)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", None, ["llama"]])
+@pytest.mark.parametrize("model_type", ["bloom", None, ["llama"]])
 def test_an_unknown_architecture_lists_the_known_ones(folder, model_type):
     change_json(folder / "config.json", model_type=model_type)
     message = refusal(folder)

@@ -71,6 +71,22 @@ def test_older_names_load(case, old, new, tmp_path):
     same_weights(case, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "case, attention", [("gpt2", "attn."), ("gpt_neo", "attn.attention.")]
+)
+def test_masks_that_old_files_store_are_not_read(case, attention, tmp_path):
+    masks = {"bias": (1, 1, 64, 64), "masked_bias": ()}
+    extra = {
+        f"h.{i}.{attention}{name}": shape for i in range(2) for name, shape in masks.items()
+    }
+    rewrite(case, tmp_path, lambda name: name.replace("transformer.", "", 1), extra)
+    same_weights(case, tmp_path)
+    extra = {"h.0.attn.c_attn.masked_bias": ()}
+    rewrite(case, tmp_path, lambda name: name, extra)
+    with pytest.raises(InputError, match="not a weight of this model: transformer.h.0"):
+        load_lm(str(tmp_path))
+
+
 class Held(dict):
     def shapes(self):
         return {name: tensor.shape for name, tensor in self.items()}
