@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from memcomp.convert import engine
-from memcomp.convert.configs import check_counts, check_values
+from memcomp.convert.configs import check_entries, check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
@@ -122,8 +122,9 @@ def load_lm(
       lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin".
       dtype: "float32", "bfloat16" or "float16", of weights and activations.
       remat: recompute layers in the backward pass: less memory, one more forward pass.
-      place: puts one weight, given our path and the host array, on the devices; the
-        default device where None.
+      place: puts one weight, given our path and the host array, on the devices; a
+        weight that is stacked over layers comes layer by layer, as [1 ...], and its
+        layers go to the same devices. The default device where None.
 
     Raises:
       InputError: not there, no network for an id that is not in the cache, an unknown
@@ -234,7 +235,7 @@ def _config(path: pathlib.Path, num_tensors: int) -> tuple[Any, Any]:
     import transformers  # late: it costs a second, which only loading should pay
 
     with _refusing(str(path)):
-        check_counts(entries, num_tensors)
+        check_entries(entries, num_tensors)
         # Not from_pretrained, which may follow an entry to another file.
         hf = transformers.CONFIG_MAPPING[model_type].from_dict(entries)
     return FAMILIES[model_type], hf

@@ -10,11 +10,14 @@ from memcomp.errors import InputError
 
 # transformers makes lists as long as these say, while it reads the config.
 COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "num_labels", "attention_types")
+# Rotary settings, which transformers takes as they are: "4" and true are no numbers.
+NUMBERS = ("rope_theta", "rotary_emb_base", "rotary_pct", "partial_rotary_factor")
+NUMBERS += ("factor", "low_freq_factor", "high_freq_factor", "rope_local_base_freq")
 LARGEST = 2**31
 
 
-def check_counts(entries: Any, most: int, name: str = "") -> None:
-    """Refuses config.json if it asks for more layers or labels than `most`.
+def check_entries(entries: Any, most: int, name: str = "") -> None:
+    """Refuses config.json if it asks for too many layers, or for angles in words.
 
     Args:
       entries: config.json, or a value in it.
@@ -26,12 +29,14 @@ def check_counts(entries: Any, most: int, name: str = "") -> None:
     """
     if isinstance(entries, dict):
         for key, value in entries.items():
-            check_counts(value, most, key)
+            check_entries(value, most, key)
     elif isinstance(entries, list):
         for value in entries:
-            check_counts(value, most, name)
+            check_entries(value, most, name)
     elif name in COUNTS and isinstance(entries, int) and entries > most:
         raise InputError(f"{name} {entries} is more than the {most} tensors of the files")
+    elif name in NUMBERS and type(entries) not in (int, float, type(None)):
+        raise InputError(f"{name} is {entries!r}; wanted a number")
 
 
 def check_values(config: Any, least: int = 1) -> None:
@@ -53,7 +58,12 @@ def check_values(config: Any, least: int = 1) -> None:
         number = type(value) in (int, float)
         if type(value) not in kinds and not (number and float in kinds):
             raise InputError(f"{field.name} is {value!r}; wanted {hint}")
-        if type(value) is int and not least <= value <= LARGEST:
-            raise InputError(f"{field.name} is {value}; wanted {least} to {LARGEST}")
-        if type(value) is float and not 0 < value < math.inf:
-            raise InputError(f"{field.name} is {value}; wanted a positive number")
+        for part in value if isinstance(value, tuple) else (value,):
+            _check_number(field.name, part, least)
+
+
+def _check_number(name: str, value: Any, least: int) -> None:
+    if type(value) is int and not least <= value <= LARGEST:
+        raise InputError(f"{name} is {value}; wanted {least} to {LARGEST}")
+    if type(value) is float and not 0 < value < math.inf:
+        raise InputError(f"{name} is {value}; wanted a positive number")

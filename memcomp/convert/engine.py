@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import itertools
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import einops
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memcomp.errors import InputError
@@ -65,7 +68,7 @@ class Row:
         left = self.axes.split("->")[0]
         groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
         letters = [(group or single).split() for group, single in groups]
-        return tuple(int(np.prod([sizes[c] for c in group])) for group in letters)
+        return tuple(math.prod(sizes[c] for c in group) for group in letters)
 
 
 def _nothing(config: Any) -> tuple[str, ...]:
@@ -132,9 +135,10 @@ def from_hf(
     ignored: Iterable[str] = (),
     place: Callable[[str, np.ndarray], jax.Array],
 ) -> Params:
-    """Our parameters from a Hugging Face file, one weight at a time.
+    """Our parameters from a Hugging Face file, one tensor of the file at a time.
 
-    Host memory holds one weight (stacked over layers) beside what `place` keeps.
+    Host memory holds that tensor, in the dtypes of the file and of the result, beside
+    what `place` keeps.
 
     Args:
       tensors: what the file holds.
@@ -144,7 +148,8 @@ def from_hf(
       expected: tree of `jax.ShapeDtypeStruct` that is to be filled.
       dtype: dtype of the result.
       ignored: regular expressions of names that may be in the file and are not read.
-      place: called with our path and the array in `dtype`; puts it on the devices.
+      place: called with our path and an array in `dtype`, which it puts on the devices.
+        Weights that are stacked over layers come layer by layer, as [1 ...].
 
     Raises:
       InputError: names missing from the file, names without a row, parameters without a
@@ -156,14 +161,14 @@ def from_hf(
     _check(tensors.shapes(), rows, sizes, wanted, ignored)
     params = {}
     for row in rows:
-        path, shape = row.ours, wanted[row.ours].shape
-        array = np.empty(shape, dtype)
-        for i, name in enumerate(row.names(sizes["layers"])):
-            moved = _rearrange(tensors.read(name), row.axes, sizes)
-            array[i if row.stacked else ...] = _cast(moved, dtype, name)
-        # Waited for: a copy that is still going on keeps its host array, and they add up.
-        params[path] = jax.block_until_ready(place(path, array))
-        del array
+        names = row.names(sizes["layers"])
+        moved = ((_rearrange(tensors.read(name), row.axes, sizes), name) for name in names)
+        arrays = (_cast(tensor, dtype, name) for tensor, name in moved)
+        if row.stacked:
+            layers = (place(row.ours, array[None]) for array in arrays)
+            params[row.ours] = _stack(layers, len(names))
+        else:
+            params[row.ours] = jax.block_until_ready(place(row.ours, next(arrays)))
     return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -216,6 +221,28 @@ def to_hf(
             tensor = _rearrange(ours[i] if row.stacked else ours, backwards, sizes)
             tensors[name] = np.ascontiguousarray(tensor)
     return tensors
+
+
+def _stack(layers: Iterator[jax.Array], num_layers: int) -> jax.Array:
+    """Layers [1 ...] as [L ...], put together where they are: the host holds one."""
+    first = next(layers)
+    shape = (num_layers, *first.shape[1:])
+    stack = jnp.zeros(shape, first.dtype, device=first.sharding)
+    write = _writer(first.sharding)
+    for i, layer in enumerate(itertools.chain([first], layers)):
+        # Waited for: a copy that is still going on keeps its host array, and they add up.
+        stack = jax.block_until_ready(write(stack, layer, i))
+    return stack
+
+
+@functools.lru_cache
+def _writer(sharding: jax.sharding.Sharding) -> Callable[..., jax.Array]:
+    """Puts a layer [1 ...] in its place in a stack [L ...], which is given up for it."""
+
+    def write(stack, layer, i):
+        return jax.lax.dynamic_update_slice_in_dim(stack, layer, i, axis=0)
+
+    return jax.jit(write, donate_argnums=0, out_shardings=sharding)
 
 
 def _rearrange(tensor: np.ndarray, pattern: str, sizes: Mapping[str, int]) -> np.ndarray:

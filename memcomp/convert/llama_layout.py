@@ -59,7 +59,8 @@ def ignored(config: DecoderConfig) -> tuple[str, ...]:
 
 def head_dim_of(hf: Any) -> int:
     """Width of a head, which config.json may leave out."""
-    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    given = getattr(hf, "head_dim", None)
+    return hf.hidden_size // hf.num_attention_heads if given is None else given
 
 
 def sizes_from_hf(hf: Any, activation: str = "hidden_act") -> dict[str, Any]:

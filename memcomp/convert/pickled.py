@@ -92,6 +92,7 @@ def _tensor(torch: Any, tensor: Any) -> Tensor:
 
 
 def _numpy(torch: Any, tensor: Any) -> np.ndarray:
+    tensor = tensor.clone(memory_format=torch.contiguous_format)  # not pages of the file
     if tensor.dtype == torch.bfloat16:  # numpy has none of its own: the bits are passed on
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.contiguous().numpy()
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()

@@ -50,7 +50,11 @@ def tensors():
     return Held({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
 
 
-def convert(held, dtype=np.float32, ignored=(), place=lambda path, array: array):
+def on_the_default_device(path, array):
+    return jax.device_put(array)
+
+
+def convert(held, dtype=np.float32, ignored=(), place=on_the_default_device):
     return engine.from_hf(
         held, TABLE, SIZES, EXPECTED, dtype=dtype, ignored=ignored, place=place
     )
@@ -58,7 +62,7 @@ def convert(held, dtype=np.float32, ignored=(), place=lambda path, array: array)
 
 def test_every_number_lands_where_its_letters_say():
     held = tensors()
-    params = convert(held, place=lambda path, array: jax.device_put(array))
+    params = convert(held)
     n, c, h, d = 1, 2, 3, 0
     for layer in range(2):
         want = held[f"h.{layer}.qkv"][(n * 3 + c) * 4 + h, d]
@@ -72,17 +76,28 @@ def test_every_number_lands_where_its_letters_say():
         np.testing.assert_array_equal(back[name], held[name], err_msg=name)
 
 
-def test_place_sees_each_path_once_and_in_the_wanted_dtype():
-    seen = {}
+def test_place_sees_a_layer_at_a_time_in_the_wanted_dtype():
+    seen = []
 
     def place(path, array):
-        assert path not in seen
-        seen[path] = array
+        seen.append((path, array.shape, array.dtype))
         return jax.device_put(array)
 
     convert(tensors(), dtype=ml_dtypes.bfloat16, place=place)
-    assert seen.keys() == {"embedding", "layers/qkv", "layers/bias"}
-    assert {array.dtype for array in seen.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    qkv, bias = ("layers/qkv", (1, 3, 3, 2, 4), dtype), ("layers/bias", (1, 3), dtype)
+    assert seen == [("embedding", (5, 3), dtype), qkv, qkv, bias, bias]
+
+
+def test_layers_are_stacked_where_place_puts_them():
+    mesh = jax.make_mesh((3,), ("all",), devices=jax.devices()[:3])
+    spec = jax.sharding.PartitionSpec(None, "all")
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    params = convert(tensors(), place=lambda path, array: jax.device_put(array, sharding))
+    want = convert(tensors())
+    for name in "qkv", "bias":
+        assert params["layers"][name].sharding == sharding
+        np.testing.assert_array_equal(params["layers"][name], want["layers"][name])
 
 
 def test_all_that_does_not_fit_is_in_one_message():
@@ -116,9 +131,7 @@ def test_ignored_names_are_whole_patterns_and_are_not_read():
     held = tensors()
     held["h.0.rotary"] = None
     held.shapes = lambda: {n: t.shape if t is not None else (9,) for n, t in held.items()}
-    convert(
-        held, ignored=[r"h\.\d+\.rotary"], place=lambda path, array: jax.device_put(array)
-    )
+    convert(held, ignored=[r"h\.\d+\.rotary"])
     with pytest.raises(InputError, match=r"not a weight of this model: h\.0\.rotary"):
         convert(held, ignored=[r"h\.\d+\.rot"])
 
