@@ -31,7 +31,8 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.seed = 0
     # "all", or names of rows with commas: builtin, pythia_160m, to_exact, refill,
-    # cross_entropy, gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a GPU only.
+    # cross_entropy, mamba_130m, gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a
+    # GPU only.
     config.rows = "all"
     config.rounds = 9  # of each comparison, the sides in turn
     config.pytorch = True  # measure it too
@@ -122,5 +123,21 @@ def get_config() -> config_dict.ConfigDict:
         num_texts=8,
         num_tokens=1568,
         vocab_chunk=8192,
+    )
+    # One gradient to a text's input vectors; PyTorch's scan takes a step a position.
+    config.mamba_130m = config_dict.create(
+        shape=dict(
+            model_type="mamba",
+            hidden_size=768,
+            num_hidden_layers=24,
+            state_size=16,
+            conv_kernel=4,
+            expand=2,
+            vocab_size=50280,
+        ),
+        dtype="float32",
+        num_tokens=512,
+        steps=3,  # of ours a round; one of PyTorch
+        rounds=3,
     )
     return config

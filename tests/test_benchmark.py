@@ -25,6 +25,14 @@ TINY = {
     "tie_word_embeddings": False,
 }
 
+TINY_MAMBA = {
+    "model_type": "mamba",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "state_size": 3,
+    "vocab_size": 40,
+}
+
 
 @pytest.fixture(scope="module")
 def benchmark():
@@ -49,6 +57,8 @@ def config():
     config.pytorch = False
     config.pythia_160m.shape = TINY
     config.pythia_160m.update(num_texts=3, num_tokens=5, one_steps=2, matmul=(8, 8, 8))
+    config.mamba_130m.shape = TINY_MAMBA
+    config.mamba_130m.update(num_tokens=20, steps=1, rounds=2)
     return config
 
 
@@ -105,6 +115,15 @@ def test_loss_in_chunks_needs_less_memory(benchmark, config):
     records = list(benchmark.cross_entropy("cross_entropy", config, None))
     assert len(records) == 4
     assert all(record["median"] > 1 for record in records)
+
+
+def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
+    config.rows = "mamba_130m"
+    benchmark.main(config, str(tmp_path / "run"))
+    records = read(tmp_path / "run")
+    parts = [f"mamba_130m: seconds, ours, {part}" for part in ("forward", "gradient")]
+    assert [record["what"] for record in records] == parts
+    assert all(0 < r["min"] <= r["median"] and r["temp_bytes"] > 0 for r in records)
 
 
 def test_refilled_places_and_fixed_batches_end(benchmark, config):
@@ -170,6 +189,21 @@ def test_ratios_to_pytorch(benchmark, config, tmp_path):
         "pythia_160m: ours / PyTorch, one text at a time",
         "pythia_160m: ours / PyTorch, batched",
     ]
+
+
+@pytest.mark.parity
+def test_both_sides_compute_the_same_gradient(benchmark, config, tmp_path):
+    sides = importlib.import_module("input_gradient")
+    folder = benchmark.random_folder(config.mamba_130m, tmp_path / "lm")
+    lm = benchmark.memcomp.load_lm(str(folder))
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, 16)).astype(np.float32)
+    tokens = rng.integers(40, size=20, dtype=np.int32)
+    program, arguments = sides.our_programs(lm, vectors, tokens)["gradient"]
+    model = importlib.import_module("torch_cramming").load(str(folder), "float32", "eager")
+    want = sides.pytorch_gradient(model, vectors, tokens)
+    error = np.abs(program(*arguments)[1] - want).max() / np.abs(want).max()
+    assert error < 5e-6  # measured 1e-6
 
 
 @pytest.mark.parity

@@ -207,9 +207,11 @@ class Mamba(Decoder):
         )
         if cfg.residual_in_fp32:
             x = x.astype(jnp.promote_types(dtype, jnp.float32))
-        x, states = scan(self.layers, x, None if cache is None else cache[:2])
+        states = None if cache is None else (cache.conv, cache.ssm)
+        x, states = scan(self.layers, x, states)
         if cache is not None:
-            cache = MambaCache(*states, cache.length + x.shape[1])
+            conv, ssm = states
+            cache = MambaCache(conv, ssm, cache.length + x.shape[1])
         return self.leave(x).astype(dtype), cache
 
     def empty_cache(self, batch: int, length: int, dtype) -> MambaCache:

@@ -46,14 +46,13 @@ def selective_scan(
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     x, dt, A, B, C = (value.astype(dtype) for value in (x, dt, A, B, C))
     batch, T, E = x.shape
-    shape = (batch, A.shape[0], E)
-    state = jnp.zeros(shape, dtype) if state is None else state.astype(dtype)
-    chunks = tuple(_split(value, chunk) for value in (x, dt, B, C))
-    y, state = _scan(A, state, *chunks)
+    start = jnp.zeros((batch, A.shape[0], E), dtype) if state is None else state
+    chunks = (_split(value, chunk) for value in (x, dt, B, C))
+    y, last = _scan(A, start.astype(dtype), *chunks)
     y = jnp.moveaxis(y.reshape(-1, batch, E)[:T], 0, 1)
     if D is not None:
         y = y + x * jnp.broadcast_to(D.astype(dtype), x.shape)
-    return y, state
+    return y, last
 
 
 def _split(value: Float[Array, "B T X"], chunk: int) -> Float[Array, "N K B X"]:
@@ -126,7 +125,7 @@ _scan.defvjp(_forward, _backward)
 
 
 def _steps(A, state, x, dt, B):
-    """a and b [K B Z E] of h_t = a_t h_(t-1) + b_t; b_0 has the state from before in it."""
+    """Pairs a, b [K B Z E] of h_t = a_t h_(t-1) + b_t; b_0 holds the state from before."""
     a = jnp.exp(dt[:, :, None] * A[None, None])
     b = _outer(B, dt * x)
     return a, b.at[0].add(a[0] * state)

@@ -1,0 +1,87 @@
+"""What benchmark.py's row mamba_130m times: a forward pass, and one with its gradient.
+
+Both sides read the same input vectors [T D] with the same frozen weights, and give the
+mean loss of the tokens [T] and its gradient to the vectors.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import Side
+
+from memcomp.lm import LanguageModel
+from memcomp.nn.cross_entropy import token_scores
+
+VOCAB_CHUNK = 8192
+
+
+def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):
+    """Compiled `forward(vectors, params, tokens)`, and `gradient` of the same."""
+
+    def loss(vectors, params, tokens):
+        variables = {"params": params}
+        hidden, _ = lm.module.apply(variables, vectors[None])
+        rows = lm.module.apply(variables, method="unembedding")
+        return token_scores(hidden[0], rows, tokens, VOCAB_CHUNK).loss.mean()
+
+    arguments = (jnp.asarray(vectors), lm.params, jnp.asarray(tokens))
+    functions = {"forward": loss, "gradient": jax.value_and_grad(loss)}
+    return {
+        name: (jax.jit(function).lower(*arguments).compile(), arguments)
+        for name, function in functions.items()
+    }
+
+
+def our_sides(programs: dict[str, Any], steps: int) -> dict[str, Side]:
+    """Runs per second of each program."""
+
+    def side(program, arguments):
+        def run() -> float:
+            begin = time.perf_counter()
+            for _ in range(steps):
+                jax.block_until_ready(program(*arguments))
+            return steps / (time.perf_counter() - begin)
+
+        run()
+        return run
+
+    return {name: side(*program) for name, program in programs.items()}
+
+
+def pytorch_sides(model: Any, vectors: np.ndarray, tokens: np.ndarray) -> dict[str, Side]:
+    """The same of a transformers model; each call is one run."""
+    import torch
+
+    def forward() -> float:
+        begin = time.perf_counter()
+        with torch.no_grad():
+            pytorch_loss(model, torch.as_tensor(vectors), tokens)
+        return 1 / (time.perf_counter() - begin)
+
+    def gradient() -> float:
+        begin = time.perf_counter()
+        pytorch_gradient(model, vectors, tokens)
+        return 1 / (time.perf_counter() - begin)
+
+    forward()
+    return {"forward": forward, "gradient": gradient}
+
+
+def pytorch_gradient(model: Any, vectors: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The gradient [T D] that transformers and PyTorch compute."""
+    import torch
+
+    x = torch.tensor(vectors, requires_grad=True)
+    (gradient,) = torch.autograd.grad(pytorch_loss(model, x, tokens), x)
+    return gradient.numpy()
+
+
+def pytorch_loss(model: Any, x: Any, tokens: np.ndarray) -> Any:
+    """Mean cross-entropy of the tokens, each at the position of its vector."""
+    import torch
+
+    logits = model(inputs_embeds=x[None], use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits, torch.as_tensor(tokens).long())
