@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import input_gradient
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,7 @@ REQUIRED = {
     "pythia_160m: ours / PyTorch, one text at a time": 1.6,
     "pythia_160m: share of the matmul rate": 0.65,
     "to_exact: PyTorch with reference / ours": 10.0,
+    "mamba_130m: ours / PyTorch, gradient": 3.0,
 }
 # No text is ever done with it, so that every step is one of the work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
@@ -356,6 +358,38 @@ def cross_entropy(
             yield entry(what, spread([ratio]), bytes=both)
 
 
+def gradient(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Gradients of one text's loss to all of its input vectors, ours and PyTorch's."""
+    section = config[name]
+    folder = random_folder(section, scratch / name)
+    lm = memcomp.load_lm(str(folder), dtype=section.dtype)
+    rng = np.random.default_rng(config.seed)
+    T, V, D = section.num_tokens, lm.config.vocab_size, lm.config.d_model
+    inputs = (
+        rng.standard_normal((T, D)).astype(np.float32),
+        rng.integers(V, size=T, dtype=np.int32),
+    )
+    programs = input_gradient.our_programs(lm, *inputs)
+    ours = input_gradient.our_sides(programs, section.steps)
+    sides = {f"ours, {part}": side for part, side in ours.items()}
+    if config.pytorch and has_pytorch():
+        model = importlib.import_module("torch_cramming").load(
+            str(folder), section.dtype, "eager"
+        )
+        theirs = input_gradient.pytorch_sides(model, *inputs)
+        sides |= {f"PyTorch, {part}": side for part, side in theirs.items()}
+    found = rates(sides, section.rounds)
+    seconds = {side: spread([1 / r for r in values]) for side, values in found.items()}
+    for part, (program, _) in programs.items():
+        what, figure = f"{name}: seconds, ours, {part}", seconds[f"ours, {part}"]
+        if f"PyTorch, {part}" in found:
+            what = f"{name}: ours / PyTorch, {part}"
+            figure = over(found[f"ours, {part}"], found[f"PyTorch, {part}"])
+        yield entry(what, figure, seconds=seconds, **held(program))
+
+
 def table(records: Sequence[Record]) -> str:
     """A line a measurement."""
     head = ("measurement", "required", "median", "min", "max")
@@ -377,6 +411,7 @@ ROWS = {
     "to_exact": to_exact,
     "refill": refill,
     "cross_entropy": cross_entropy,
+    "mamba_130m": gradient,
     "gpu_pythia_160m": speed,
     "gpu_llama_1b": speed,
 }
