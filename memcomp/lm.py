@@ -20,6 +20,10 @@ from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
 from memcomp.nn.cross_entropy import soft_capped
 
+# Checkpoints of the registry are also known without their owner: "gpt2".
+_SHORT_NAMES = {
+    name.split("/")[-1]: name for f in FAMILIES.values() for name in f.checkpoints
+}
 BUILTIN = pathlib.Path(__file__).parent / "builtin"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -119,7 +123,8 @@ def load_lm(
     """A language model from disk or from the Hugging Face Hub.
 
     Args:
-      lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin".
+      lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin". The
+        owner of a checkpoint in the registry may be left out, as in "gpt2".
       dtype: "float32", "bfloat16" or "float16", of weights and activations.
       remat: recompute layers in the backward pass: less memory, one more forward pass.
       place: puts one weight, given our path and the host array, on the devices; a
@@ -185,6 +190,7 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     folder = pathlib.Path(lm).expanduser()
     if folder.is_dir():
         return folder, None
+    lm = _SHORT_NAMES.get(lm, lm)
     if folder.exists() or lm.count("/") != 1 or lm.startswith((".", "/", "~")):
         raise InputError(
             f"no language model at {lm!r}: wanted a folder in Hugging Face format, "

@@ -74,17 +74,26 @@ def test_a_hub_id_that_is_not_in_the_cache_is_refused_without_network(
     assert "'nobody/no-such-model'" in message and "network" in message
 
 
-def test_a_hub_id_in_the_cache_is_loaded_without_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, repository, case",
+    [
+        ("somebody/llama", "somebody--llama", "llama"),
+        ("gpt2", "openai-community--gpt2", "gpt2"),  # the owner, from the registry
+    ],
+)
+def test_a_hub_id_in_the_cache_is_loaded_without_network(
+    name, repository, case, tmp_path, monkeypatch
+):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "models--somebody--llama"
-    shutil.copytree(GOLDEN / "llama", repository / "snapshots" / commit)
+    repository = tmp_path / f"models--{repository}"
+    shutil.copytree(GOLDEN / case, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    lm = load_lm("somebody/llama")
-    assert lm.revision == commit and lm.name == "somebody/llama"
-    assert lm.fingerprint == load_lm(str(GOLDEN / "llama")).fingerprint
+    lm = load_lm(name)
+    assert lm.revision == commit and lm.name == name
+    assert lm.fingerprint == load_lm(str(GOLDEN / case)).fingerprint
 
 
 def test_a_folder_without_config_is_refused(folder):
