@@ -16,7 +16,7 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.pool import check_fits
-from memcomp.data.texts import read_texts, tokenize
+from memcomp.data.texts import num_token_ids, read_texts, tokenize
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
 from memcomp.results import claim_workdir
@@ -37,6 +37,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             passages=config.passages,
             seed=config.seed,
             vocabulary=config.vocabulary or None,
+            manual_dir=config.manual_dir or None,
+            vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
         ),
         num_tokens=cfg.num_tokens,
         protocol=cfg.protocol,

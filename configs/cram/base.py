@@ -2,10 +2,11 @@ r"""What the configs of experiments/cram.py share.
 
 Texts of the published configs: PG-19, validation split, the first 50 rows of the authors'
 1,000 passages (yurakuratov/pg19_valid_1k_chunks on the Hub). arXiv:2502.13063 crams the
-second half of each passage, counted in sentences, from its first token on;
-arXiv:2607.21231 the passage from its start. Give --config.texts a .csv or .jsonl file
-whose field "text" has just that. A config crams one length; others are set with
---config.cram.num_tokens=(96,), or one number a text.
+second half of each passage, counted in sentences, from its first token on: with
+pg19_valid_1k_chunks.csv in DIR, --config.texts=pg19_csv --config.manual_dir=DIR.
+arXiv:2607.21231 crams the passage from its start: give --config.texts the .csv itself. A
+config crams one length; others are set with --config.cram.num_tokens=(96,), or one number
+a text.
 
 Expected cost in a config's docstring is computed, not measured:
 
@@ -29,12 +30,14 @@ def everything() -> config_dict.ConfigDict:
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "float32"  # "bfloat16" and "float16" too
 
-    # File, folder, "-", "random_words" or "builtin".
+    # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",
+    # "uniform_tokens", "pg19", "fanfics", "pg19_csv", "fanfics_csv".
     config.texts = config_dict.placeholder(str)
     config.num_texts = 16
     config.field = "text"  # of a .jsonl or .csv row
     config.passages = 1  # texts that each file is cut into
     config.vocabulary = ""  # word list of "random_words"
+    config.manual_dir = ""  # of files that cannot be downloaded; the error says which
 
     # Passed as CramConfig(**config.cram): an unknown key is an error.
     config.cram = config_dict.create(

@@ -1,26 +1,24 @@
-"""Texts to compress: found in files, on standard input or drawn, then made tokens.
+"""Texts to compress: of a source (`memcomp.data.sources`), then made tokens.
 
 The built-in texts, `memcomp/builtin/texts.txt`, are 32 short passages written for
 memcomp in the manner of English novels of 1840-1920; they are under its licence.
 """
 
-import csv
 import dataclasses
+import hashlib
 import itertools
-import json
 import operator
-import pathlib
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
+from memcomp.data.files import Found
+from memcomp.data.sources import find_source
 from memcomp.errors import InputError
 
-BUILTIN = pathlib.Path(__file__).parent.parent / "builtin" / "texts.txt"
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
 # Where a passage may start, the best first: after a blank line, after the end of a
@@ -43,20 +41,6 @@ class Text:
     tokens: Int32[np.ndarray, " T"]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    field: str
-    seed: int
-    vocabulary: str | None
-    num_words: int
-
-
-class _Found(NamedTuple):
-    source: str  # for the record
-    place: str  # for messages: file and line
-    text: str
-
-
 def read_texts(
     source: str,
     *,
@@ -66,11 +50,13 @@ def read_texts(
     seed: int = 0,
     vocabulary: str | None = None,
     num_words: int = 4096,
-) -> list[tuple[str, str]]:
+    manual_dir: str | None = None,
+    vocab_size: int | None = None,
+) -> list[tuple[str, str | np.ndarray]]:
     r"""Texts and the names of where they came from, always in the same order.
 
     Whitespace is collapsed, `" ".join(text.split())`: line breaks are a file's, not
-    the text's.
+    the text's. The first n texts do not depend on how many are asked for.
 
     Args:
       source: one of
@@ -78,28 +64,35 @@ def read_texts(
         "random_words": words drawn uniformly, with replacement, from `vocabulary`, and
         joined by spaces; text i is drawn by `default_rng([seed, i])`, so that neither
         `num_texts` nor `num_words` changes its beginning;
+        "uniform_tokens": token ids, drawn so from 0..vocab_size - 1;
+        "pg19", "fanfics": 1000 chunks of the books in `manual_dir`, drawn by `seed`, of
+        each the second half, counted in sentences (`memcomp.data.chunks`); made once,
+        and kept where TFDS_DATA_DIR says, or else in ~/tensorflow_datasets;
+        "pg19_csv", "fanfics_csv": the same of the chunks that the authors published;
         "-": standard input, one text a line;
         a folder: every .txt in it and below, sorted by path, each file one text;
         a .txt file: one text;
         a .jsonl or .csv file: one text a row. Empty lines are passed over where a line
-        is a text. A file named as one of the first three is reached as "./builtin".
+        is a text. A file named as one of those in quotes is reached as "./builtin".
       field: of a .jsonl or .csv row.
-      num_texts: the first so many; all where None, which "random_words" does not have.
+      num_texts: the first so many; all where None, which "random_words" and
+        "uniform_tokens" do not have.
       passages: each text is cut into so many passages, which are the texts then: part
         k starts at character k * length // passages, moved on to the next paragraph,
         or to the next sentence or word in a part without one, and ends where the next
         starts. For novels, of which one wants several beginnings.
-      seed: of "random_words"; at least 0.
+      seed: of all that is drawn; at least 0.
       vocabulary: file with one word a line, for "random_words".
-      num_words: of each "random_words" text: at least as many as tokens are wanted.
+      num_words: of each drawn text: words or ids, at least as many as tokens are wanted.
+      manual_dir: folder of the files that cannot be downloaded; the error says which.
+      vocab_size: for "uniform_tokens"; `num_token_ids` of the language model.
 
     Raises:
       InputError: no such source, a file that cannot be read, an empty text, fewer texts
         than `num_texts`. Rows after the last one that is wanted are not looked at.
 
-    Source: whitespace and random words as in Kuratov et al. 2025, arXiv:2502.13063,
-    preprocess_pg19 and train.py, which draw five times as many words as tokens,
-    unseeded; they take the second half of each chunk of PG-19, which is not done here.
+    Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py, which
+    draw five times as many words as tokens; nothing is seeded there.
     """
     for name, value, least in (
         ("num_texts", 1 if num_texts is None else num_texts, 1),
@@ -109,19 +102,28 @@ def read_texts(
     ):
         if value < least:
             raise InputError(f"{name} is {value}; give {least} or more")
-    if source == "random_words" and num_texts is None:
-        raise InputError('texts "random_words" have no end; say num_texts')
-    options = _Options(field, seed, vocabulary, num_words)
+    if find_source(source).endless and num_texts is None:
+        raise InputError(f'texts "{source}" have no end; say num_texts')
+    options = {
+        "field": field,
+        "seed": seed,
+        "vocabulary": vocabulary,
+        "num_words": num_words,
+        "manual_dir": manual_dir,
+        "vocab_size": vocab_size,
+    }
     found = (
-        _Found(text.source, text.place, " ".join(passage.split()))
-        for text in _reader(source)(source, options)
+        (text, passage)
+        for text in _found(source, options)
         for passage in _cut(text, passages)
     )
     texts = []
-    for one in itertools.islice(found, num_texts):
-        if not one.text:
-            raise InputError(f"{one.place} is an empty text; remove it or fill it")
-        texts.append((one.source, one.text))
+    for text, passage in itertools.islice(found, num_texts):
+        if isinstance(passage, str):
+            passage = " ".join(passage.split())
+        if not len(passage):
+            raise InputError(f"{text.place} is an empty text; remove it or fill it")
+        texts.append((text.source, passage))
     if len(texts) < (num_texts or 1):
         where = "standard input" if source == "-" else source
         raise InputError(
@@ -129,6 +131,43 @@ def read_texts(
             "lower num_texts or give more texts"
         )
     return texts
+
+
+def _found(name: str, options: dict[str, Any]) -> Iterator[Found]:
+    source = find_source(name)
+    if not source.stored:
+        return source.found(options)
+    # Here, because TensorFlow Datasets takes a second to import.
+    from memcomp.data.builders import read_stored
+
+    return read_stored(name, options)
+
+
+def num_token_ids(tokenizer: Any, vocab_size: int) -> int:
+    """How many ids stand for a token.
+
+    Embeddings are often padded to more rows (50,304 of Pythia's for 50,277 tokens); the
+    rest of them has not been trained, so that no text can have them.
+
+    Args:
+      tokenizer: of transformers, or None.
+      vocab_size: rows of the embedding.
+    """
+    return vocab_size if tokenizer is None else min(len(tokenizer), vocab_size)
+
+
+def text_sha256(tokens: Int[np.ndarray, " T"]) -> str:
+    """SHA-256 of token ids as little-endian int32, in hexadecimal."""
+    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
+
+
+def texts_fingerprint(texts: Iterable[Text]) -> str:
+    """SHA-256 of the lengths (little-endian int64) and ids (int32) of texts, in order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(len(text.tokens).to_bytes(8, "little"))
+        digest.update(text.tokens.astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def tokenize(
@@ -246,23 +285,14 @@ def _checked(
     return ids.astype(np.int32)
 
 
-def _reader(source: str) -> Callable[[str, _Options], Iterator[_Found]]:
-    if source in NAMES:
-        return NAMES[source]
-    path = pathlib.Path(source).expanduser()
-    if path.is_dir():
-        return _read_folder
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            f"no texts at {source!r}: wanted {', '.join(map(repr, NAMES))}, a folder of "
-            f".txt files, or a file that ends in {', '.join(SUFFIXES)}"
-        )
-    return SUFFIXES[path.suffix.lower()]
-
-
-def _cut(found: _Found, passages: int) -> Iterator[str]:
+def _cut(found: Found, passages: int) -> Iterator[str | np.ndarray]:
     """The passages of one text; see `read_texts`."""
     text = found.text
+    if not isinstance(text, str):
+        if passages > 1:
+            raise InputError(f"{found.source} has no passages; set passages to 1")
+        yield text
+        return
     ends = [k * len(text) // passages for k in range(1, passages + 1)]
     starts = [0]
     for low, high in itertools.pairwise(ends):
@@ -274,121 +304,3 @@ def _cut(found: _Found, passages: int) -> Iterator[str]:
                 f"{found.place} is too short for {passages} passages; ask for fewer"
             )
         yield text[start:end]
-
-
-def _read_builtin(source: str, options: _Options) -> Iterator[_Found]:
-    for number, line in _lines(BUILTIN):
-        yield _Found(source, f"line {number} of {BUILTIN.name}", line)
-
-
-def _read_random_words(source: str, options: _Options) -> Iterator[_Found]:
-    if options.vocabulary is None:
-        raise InputError(
-            'texts "random_words" need `vocabulary`: a file with one word a line'
-        )
-    words = [line.strip() for _, line in _lines(pathlib.Path(options.vocabulary))]
-    if not words:
-        raise InputError(f"{options.vocabulary} has no words; wanted one a line")
-    for i in itertools.count():
-        rng = np.random.default_rng([options.seed, i])
-        drawn = rng.integers(len(words), size=options.num_words)
-        yield _Found(source, f"text {i}", " ".join(words[j] for j in drawn))
-
-
-def _read_stdin(source: str, options: _Options) -> Iterator[_Found]:
-    # Bytes, because the locale's encoding need not be UTF-8.
-    stream = getattr(sys.stdin, "buffer", sys.stdin)
-    for number, line in enumerate(stream, start=1):
-        place = f"line {number} of standard input"
-        if isinstance(line, bytes):
-            try:
-                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{place} is not UTF-8 text; convert it") from error
-        if line.strip():
-            yield _Found(source, place, line)
-
-
-def _read_folder(source: str, options: _Options) -> Iterator[_Found]:
-    folder = pathlib.Path(source).expanduser()
-    files = [p for p in folder.rglob("*") if p.suffix.lower() == ".txt" and p.is_file()]
-    if not files:
-        raise InputError(f"folder {source} has no .txt files; give one that has")
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    for name in sorted(names):
-        text = "".join(line for _, line in _lines(names[name], blank=True))
-        yield _Found(name, str(names[name]), text)
-
-
-def _read_txt(source: str, options: _Options) -> Iterator[_Found]:
-    path = pathlib.Path(source).expanduser()
-    text = "".join(line for _, line in _lines(path, blank=True))
-    yield _Found(path.name, str(path), text)
-
-
-def _read_jsonl(source: str, options: _Options) -> Iterator[_Found]:
-    path = pathlib.Path(source).expanduser()
-    for number, line in _lines(path):
-        place = f"line {number} of {path}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{place} is not JSON ({error}); wanted one object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{place} is not a JSON object; wanted one object a line")
-        yield _Found(path.name, place, _field(row, options.field, place))
-
-
-def _read_csv(source: str, options: _Options) -> Iterator[_Found]:
-    path = pathlib.Path(source).expanduser()
-    # The default limit, 131,072 characters a field, is below the chunks of PG-19.
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        rows = csv.DictReader((line for _, line in _lines(path, blank=True)), strict=True)
-        for row in rows:
-            place = f"line {rows.line_num} of {path}"
-            there = {name: value for name, value in row.items() if value is not None}
-            yield _Found(path.name, place, _field(there, options.field, place))
-    except csv.Error as error:
-        raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _field(row: dict[Any, Any], field: str, place: str) -> str:
-    if not isinstance(row.get(field), str):
-        what = "has no field" if field not in row else "has no text in field"
-        names = ", ".join(repr(name) for name in row if name is not None)
-        raise InputError(
-            f"{place} {what} {field!r}; its fields are {names or 'none'}: name one of "
-            "them that is text"
-        )
-    return row[field]
-
-
-def _lines(path: pathlib.Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file; those without a text only where `blank` is set."""
-    try:
-        # utf-8-sig: a byte order mark is no part of a text.
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if blank or line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text; convert it, or leave it out"
-        ) from error
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path}; check the name") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-NAMES = {
-    "builtin": _read_builtin,
-    "random_words": _read_random_words,
-    "-": _read_stdin,
-}
-SUFFIXES = {".txt": _read_txt, ".jsonl": _read_jsonl, ".csv": _read_csv}

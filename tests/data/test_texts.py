@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from memcomp.data.texts import BUILTIN, read_texts, tokenize
+from memcomp.data.sources import BUILTIN
+from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
 
 
@@ -175,7 +176,7 @@ def test_num_texts_counts_passages(tmp_path, novel):
         ("a.csv", "id,body\n1,x\n", {}, ["line 2", "a.csv", "'text'", "'id', 'body'"]),
         ("a.csv", "id,text\n1,x\n2\n", {}, ["line 3", "a.csv", "'text'", "'id'"]),
         ("a.csv", 'text\n"x" y\n', {}, ["a.csv", "not CSV"]),
-        ("a.parquet", "x", {}, ["'builtin', 'random_words', '-'", ".txt, .jsonl, .csv"]),
+        ("a.parquet", "x", {}, ["'builtin', 'random_words',", ".txt, .jsonl, .csv"]),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_by_name(
@@ -191,7 +192,7 @@ def test_files_that_cannot_be_used_are_refused_by_name(
     "source, options, words",
     [
         ("nowhere.txt", {}, ["nowhere.txt", "no file"]),
-        ("pg19", {}, ["'pg19'", "'builtin'", "folder"]),
+        ("pg_19", {}, ["'pg_19'", "'builtin'", "'pg19'", "folder"]),
         ("random_words", {}, ["num_texts"]),
         ("random_words", {"num_texts": 1}, ["vocabulary"]),
         ("random_words", {"num_texts": 1, "vocabulary": "none"}, ["no file none"]),

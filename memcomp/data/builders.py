@@ -1,0 +1,172 @@
+"""Texts as a data set of TensorFlow Datasets: array_record files, read without TensorFlow.
+
+`import tensorflow_datasets` takes a second, so that this module is imported where a data
+set is asked for, and not by `import memcomp`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from memcomp.data.sources import SOURCES, Files, Found, Options, Source, find_source
+from memcomp.errors import InputError
+
+SPLIT = "test"
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TextsConfig(tfds.core.BuilderConfig):
+    """Texts of one source, by files and options.
+
+    Attributes:
+      source: how they are got.
+      arguments: all options of `read_texts`.
+      num_texts: how many; None for all.
+    """
+
+    source: Source
+    arguments: Options
+    num_texts: int | None
+
+    def found(self) -> Iterator[Found]:
+        """The texts, in their order."""
+        return itertools.islice(self.source.found(self.arguments), self.num_texts)
+
+
+class MemcompTexts(tfds.core.GeneratorBasedBuilder):
+    """One example a text: `source`, `place`, `context`, and `text` or else `tokens`."""
+
+    VERSION = tfds.core.Version("1.0.0")  # of what is made of the same files and options
+    # Where a list of downloads would be. TFDS 4.9.10 looks for it with a package that it
+    # does not depend on, importlib_resources.
+    code_path = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names = ("source", "place", "context", "text")
+        features = {name: tfds.features.Text() for name in names}
+        tokens = tfds.features.Tensor(shape=(None,), dtype=np.int32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({**features, "tokens": tokens}),
+            disable_shuffling=True,  # text i is example i
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        assert isinstance(self.builder_config, TextsConfig)
+        for i, one in enumerate(self.builder_config.found()):
+            example = one._asdict()
+            ids = isinstance(one.text, np.ndarray)
+            example |= {"text": ""} if ids else {}
+            yield i, example | {"tokens": one.text if ids else np.zeros(0, np.int32)}
+
+
+def prepare(
+    name: str,
+    options: Options,
+    *,
+    num_texts: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Sequence[dict[str, Any]]:
+    """The data set of a source, made where it is not there yet.
+
+    It is named by a hash of its options and of the content of the files that it is made
+    of, so that another seed or another file is another data set, and none is stale.
+
+    Args:
+      name: of `SOURCES`, a folder or a file.
+      options: all of `read_texts`.
+      num_texts: how many are made; None for all.
+      data_dir: where it is kept; None for the environment's TFDS_DATA_DIR, and else
+        ~/tensorflow_datasets.
+
+    Returns:
+      A source of random access, as grain takes it; strings are bytes in UTF-8.
+
+    Raises:
+      InputError: files are missing or wrong, or `data_dir` cannot be written.
+    """
+    source = find_source(name)
+    if name == "-":
+        raise InputError("standard input is no data set; save it to a file first")
+    if source.endless and num_texts is None:
+        raise InputError(f'texts "{name}" have no end; say num_texts')
+    key = _key(source, options, num_texts)
+    config = TextsConfig(
+        name=f"{name if name in SOURCES else 'files'}-{key}",
+        source=source,
+        arguments=options,
+        num_texts=num_texts,
+    )
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    builder: Any = functools.partial(  # Any: TFDS's decorators hide its types
+        MemcompTexts, config=config, data_dir=folder, file_format="array_record"
+    )
+    with _quiet():
+        try:
+            builder().download_and_prepare()
+        except OSError as error:
+            # Where another process has made it in the meantime, it is there.
+            if not builder().is_prepared():
+                raise InputError(
+                    f"{builder().data_dir} cannot be written ({error}); set "
+                    "TFDS_DATA_DIR to a folder that can"
+                ) from error
+        return builder().as_data_source(SPLIT)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard output, and no progress bar off a terminal."""
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # it warns of configs that are not in its list
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def read_stored(name: str, options: Options) -> Iterator[Found]:
+    """The texts of a source out of its data set."""
+    for row in prepare(name, options):
+        texts = (row[k].decode() for k in Found._fields)
+        yield Found(*texts)
+
+
+def _key(source: Source, options: Options, num_texts: int | None) -> str:
+    """The hash of all that the texts depend on; see `prepare`."""
+    chosen = {name: options[name] for name in source.options} | {"num_texts": num_texts}
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
+    for name, path in _members(source.files(options)):
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        digest.update(f"\n{name}\0{content}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _members(files: Files) -> Iterator[tuple[str, pathlib.Path]]:
+    """Names and paths of files, and of those in folders and below."""
+    for path in files:
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+        for member in inside or [path]:
+            yield member.relative_to(path.parent).as_posix(), member

@@ -1,0 +1,131 @@
+"""Texts in files: plain text, JSON lines, CSV and standard input."""
+
+import csv
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from memcomp.errors import InputError
+
+
+class Found(NamedTuple):
+    """One text where it was found.
+
+    Attributes:
+      source: where it came from, for the record.
+      place: file and line, for messages.
+      text: to be compressed; a string, or token ids.
+      context: what comes before it in its book; "" where that is not known.
+    """
+
+    source: str
+    place: str
+    text: str | np.ndarray
+    context: str = ""
+
+
+def lines(path: pathlib.Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file; those without a text only where `blank` is set.
+
+    Raises:
+      InputError: the file is not there, cannot be read, or is not UTF-8.
+    """
+    try:
+        # utf-8-sig: a byte order mark is no part of a text.
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if blank or line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text; convert it, or leave it out"
+        ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path}; check the name") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def whole(path: pathlib.Path) -> str:
+    """All of a file; raises as `lines`."""
+    return "".join(line for _, line in lines(path, blank=True))
+
+
+def read_stdin(files: Sequence[pathlib.Path]) -> Iterator[Found]:
+    """A text a line of standard input."""
+    # Bytes, because the locale's encoding need not be UTF-8.
+    stream = getattr(sys.stdin, "buffer", sys.stdin)
+    for number, line in enumerate(stream, start=1):
+        place = f"line {number} of standard input"
+        if isinstance(line, bytes):
+            try:
+                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{place} is not UTF-8 text; convert it") from error
+        if line.strip():
+            yield Found("-", place, line)
+
+
+def read_folder(files: Sequence[pathlib.Path]) -> Iterator[Found]:
+    """The .txt files of a folder and below, sorted by path, each file one text."""
+    (folder,) = files
+    found = [p for p in folder.rglob("*") if p.suffix.lower() == ".txt" and p.is_file()]
+    if not found:
+        raise InputError(f"folder {folder} has no .txt files; give one that has")
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    for name in sorted(names):
+        yield Found(name, str(names[name]), whole(names[name]))
+
+
+def read_txt(files: Sequence[pathlib.Path]) -> Iterator[Found]:
+    """A file that is one text."""
+    (path,) = files
+    yield Found(path.name, str(path), whole(path))
+
+
+def read_jsonl(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
+    """A text a line: `field` of an object."""
+    (path,) = files
+    for number, line in lines(path):
+        place = f"line {number} of {path}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(
+                f"{place} is not JSON ({error}); wanted one object a line"
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError(f"{place} is not a JSON object; wanted one object a line")
+        yield Found(path.name, place, _field(row, field, place))
+
+
+def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
+    """A text a row: `field` of it, as the header line names it."""
+    (path,) = files
+    # The default limit, 131,072 characters a field, is below the chunks of PG-19.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        rows = csv.DictReader((line for _, line in lines(path, blank=True)), strict=True)
+        for row in rows:
+            place = f"line {rows.line_num} of {path}"
+            there = {name: value for name, value in row.items() if value is not None}
+            yield Found(path.name, place, _field(there, field, place))
+    except csv.Error as error:
+        raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _field(row: dict, field: str, place: str) -> str:
+    if not isinstance(row.get(field), str):
+        what = "has no field" if field not in row else "has no text in field"
+        names = ", ".join(repr(name) for name in row if name is not None)
+        raise InputError(
+            f"{place} {what} {field!r}; its fields are {names or 'none'}: name one of "
+            "them that is text"
+        )
+    return row[field]
