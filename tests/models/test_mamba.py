@@ -41,7 +41,8 @@ def test_the_state_stays_in_float32_in_runs_of_low_precision():
     hidden, after = low.module.apply({"params": low.params}, x, cache)
     assert hidden.dtype == after.conv.dtype == jnp.bfloat16
     assert after.ssm.dtype == jnp.float32
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
+    # Decoding carries it through a scan, which wants the same types before and after.
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, cache)
 
 
 def test_greedy_decoding_equals_that_without_a_state(lm):
