@@ -15,7 +15,7 @@ from launch import launch
 from ml_collections import config_dict
 
 import memcomp
-from memcomp.cram.pool import check_fits
+from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import num_token_ids, read_texts, tokenize
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming

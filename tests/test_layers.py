@@ -1,5 +1,6 @@
 """The layout that design and pyproject.toml prescribe, checked by import-linter."""
 
+import fnmatch
 import pathlib
 import tomllib
 
@@ -33,5 +34,6 @@ def test_every_module_has_its_level():
 
 
 def test_every_family_is_under_the_rule_that_none_imports_another():
-    modules = set(contracts()["independence"]["modules"])
-    assert {f"memcomp.models.{name}" for name in FAMILIES} == modules
+    rules = contracts()["independence"]["modules"]
+    for family in FAMILIES.values():
+        assert any(fnmatch.fnmatch(family.model.__module__, rule) for rule in rules)

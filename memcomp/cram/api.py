@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import CramResult, advance_all
+from memcomp.cram.pool import CramResult
+from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import tokenize
 from memcomp.lm import LanguageModel
 

@@ -1,12 +1,12 @@
 """The cramming loop on the host: a pool of places that waiting texts pass through.
 
-Texts are sorted into buckets of similar length; each bucket has one compiled program. A
-finished text's place goes to the next waiting one between two chunks.
+All texts of a pool are padded to one length and share one compiled program. A finished
+text's place goes to the next waiting one between two chunks.
 """
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,6 @@ from memcomp.lm import LanguageModel
 
 EMPTY = -1  # the id in a place without a text
 NEVER = -1  # the step at which a token was first right that was not
-SHORT = 8  # tokens; see `buckets`
 SHRINK = 4  # a pool with this many times more places than texts is made smaller
 
 
@@ -48,6 +47,7 @@ class CramResult:
       accuracy_curve: float32 [steps].
       first_right_steps: int32 [T]: the step, from 0, at which each token was first right;
         -1 for never.
+      opt_state: of the optimiser in the end, for those who go on from `memory`.
     """
 
     text_id: int
@@ -67,6 +67,7 @@ class CramResult:
     loss_curve: np.ndarray
     accuracy_curve: np.ndarray
     first_right_steps: np.ndarray
+    opt_state: Any = dataclasses.field(default=None, repr=False)
 
     @property
     def exact(self) -> bool:
@@ -111,17 +112,19 @@ Snapshot = Mapping[str, np.ndarray]
 
 
 class Pool:
-    """The texts of one bucket: some in flight in the places of a batch, some waiting.
+    """Some texts in flight in the places of a batch, some waiting.
 
     Args:
       lm: the frozen language model.
-      texts: of this bucket, in the order in which they get a place.
+      texts: in the order in which they get a place.
       cfg: what to cram and how.
       done: ids that have a result already and are passed over.
-      snapshot: of an earlier pool of the same bucket, which this one goes on from.
+      snapshot: of an earlier pool of the same texts, which this one goes on from.
+      num_tokens: length to which texts are padded; None for that of the longest.
+      starts: states of one text that some ids start from, instead of `init_states`.
 
     Attributes:
-      num_tokens: of the longest text; the others are padded to it.
+      num_tokens: length to which texts are padded.
       last_steps: gradient evaluations of the last chunk, summed over texts.
       last_token_steps: the same times the tokens of each text.
     """
@@ -133,9 +136,12 @@ class Pool:
         cfg: CramConfig,
         done: Collection[int] = (),
         snapshot: Snapshot | None = None,
+        num_tokens: int | None = None,
+        starts: Mapping[int, CramState | None] | None = None,
     ):
         self._lm, self._cfg = lm, cfg
-        self.num_tokens = max(len(text.tokens) for text in texts)
+        self._starts = dict(starts or {})
+        self.num_tokens = num_tokens or max(len(text.tokens) for text in texts)
         self.last_steps = self.last_token_steps = 0
         self._num_places = min(cfg.batch_size, len(texts))
         if snapshot is not None:
@@ -189,6 +195,12 @@ class Pool:
         self._shrink()
         return finished
 
+    def submit(self, text: Text, start: CramState | None) -> None:
+        """Puts a text before the waiting ones, to go on from `start` if there is one."""
+        self._starts[text.text_id] = start
+        self._waiting.insert(0, text)
+        self._refill()
+
     def mean_loss(self) -> float | None:
         """Mean loss of the texts in flight at their last step; None before there is one."""
         last = [p.losses[-1][-1] for p in self._places if p and p.losses]
@@ -232,6 +244,9 @@ class Pool:
         ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
         empty = np.array([p is None for p in self._places])
         states = init_states(ids, self._lm.params, module=self._lm.module, cfg=self._cfg)
+        for i, place in enumerate(self._places):
+            if place and (start := self._starts.get(place.text.text_id)):
+                states = jax.tree.map(lambda x, row, i=i: x.at[i].set(row), states, start)
         return states._replace(done=jnp.array(empty))
 
     def _refill(self) -> None:
@@ -308,77 +323,8 @@ class Pool:
             loss_curve=np.concatenate(place.losses),
             accuracy_curve=np.concatenate(place.accuracies),
             first_right_steps=first_right,
+            opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
         )
-
-
-def buckets(texts: Sequence[Text]) -> list[list[Text]]:
-    """Texts by length: in each bucket the longest is at most 4/3 of the shortest.
-
-    Padding is then at most a third of a bucket's work, and there are about three programs
-    to compile each time that the length doubles. Texts of up to `SHORT` tokens share one
-    bucket: there the program costs more to compile than its padding to run.
-    """
-    groups: list[list[Text]] = []
-    for text in sorted(texts, key=lambda text: len(text.tokens)):
-        longest = max(SHORT, len(groups[-1][0].tokens) * 4 // 3) if groups else 0
-        if len(text.tokens) <= longest:
-            groups[-1].append(text)
-        else:
-            groups.append([text])
-    return groups
-
-
-def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> None:
-    """Raises `InputError` for texts that cannot be crammed into this LM at all."""
-    if not texts:
-        raise InputError("there are no texts to cram; give at least one")
-    most = lm.config.max_positions
-    for text in texts:
-        name = f"text {text.text_id} ({text.source})"
-        if len(text.tokens) <= cfg.num_given:
-            raise InputError(
-                f"{name} has {len(text.tokens)} tokens, of which the protocol "
-                f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
-            )
-        if len(text.tokens) + cfg.num_memory - 1 > most:
-            raise InputError(
-                f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "
-                f"vectors before them, but the LM has {most} positions; set "
-                f"num_tokens to {most + 1 - cfg.num_memory} or less"
-            )
-
-
-def advance_all(
-    lm: LanguageModel,
-    texts: Sequence[Text],
-    cfg: CramConfig,
-    *,
-    done: Collection[int] = (),
-    snapshot: Snapshot | None = None,
-) -> Iterator[tuple[list[CramResult], Pool]]:
-    """Crams all texts; after each chunk, the texts that ended in it and the pool.
-
-    Args:
-      lm: the frozen language model.
-      texts: with distinct ids.
-      cfg: what to cram and how.
-      done: ids that have a result already and are passed over.
-      snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result and
-        are still in flight in the snapshot come to the same result again.
-
-    Raises:
-      InputError: a text that the LM has no room for, or a loss that is not finite.
-    """
-    check_fits(lm, texts, cfg)
-    flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}
-    for group in buckets(texts):
-        ids = {text.text_id for text in group}
-        here = snapshot if flying & ids else None
-        if here is None and ids <= set(done):
-            continue
-        pool = Pool(lm, group, cfg, done, here)
-        while pool.num_flying:
-            yield pool.advance(), pool
 
 
 def _named_leaves(states: CramState) -> list[tuple[str, np.ndarray]]:

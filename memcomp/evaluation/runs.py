@@ -23,7 +23,8 @@ from etils import epath
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import load_memory, save_memory
-from memcomp.cram.pool import CramResult, Pool, advance_all
+from memcomp.cram.pool import CramResult, Pool
+from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
 from memcomp.evaluation.scores import baselines, decode_stored, record
 from memcomp.lm import LanguageModel

@@ -4,7 +4,6 @@ Unless a name says mean, figures are sums over the scored tokens of one text.
 """
 
 import functools
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from jaxtyping import Array, Int
 
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import CramResult
+from memcomp.data.texts import text_sha256
 from memcomp.evaluation.decoding import decode
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import TokenScores, token_scores
@@ -204,7 +204,7 @@ def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dic
     return {
         "text": text,
         "num_bytes": None if text is None else len(text.encode()),
-        "text_sha256": hashlib.sha256(result.tokens.astype("<i4").tobytes()).hexdigest(),
+        "text_sha256": text_sha256(result.tokens),
         "tokens_text": pieces,
         "surprise_nats": [
             None if np.isnan(s) else round(float(s), 4) for s in baseline.surprise_nats

@@ -9,8 +9,9 @@ import pytest
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_step, init_states
-from memcomp.cram.pool import NEVER, Pool, advance_all, buckets
+from memcomp.cram.pool import NEVER, Pool
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.schedule import advance_all, buckets
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 

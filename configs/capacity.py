@@ -1,0 +1,52 @@
+r"""A sweep of capacity, or of horizons.
+
+  python experiments/capacity.py                    # the built-in LM and passages
+  python experiments/capacity.py --config configs/capacity.py:horizon
+  python experiments/capacity.py --config configs/capacity.py:novels \
+      --config.sources.novels.source=FOLDER \
+      --config.sources.random_words.vocabulary=FILE --workdir DIR
+
+Fields that may grow in the same workdir: lms, sources, num_memory, seeds, lengths,
+num_texts.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config(kind: str = "grid") -> config_dict.ConfigDict:
+    """Everything that experiments/capacity.py reads; kinds: grid, horizon, novels."""
+    config = config_dict.ConfigDict()
+    config.mode = "horizon" if kind == "horizon" else "grid"
+    config.lms = ("builtin",)
+    config.dtype = "float32"
+    config.protocol = "strict"
+    config.seeds = (0,)  # of the initial memories
+    config.num_memory = (1,)
+    config.lengths = (4, 6, 8)  # a horizon is looked for up to the longest
+    config.num_texts = 16  # of each source; the first so many
+    config.texts_seed = 0
+
+    # Short name -> fields of `read_texts`.
+    config.sources = config_dict.create(builtin=dict(source="builtin"))
+    if kind == "novels":
+        config.lengths = (2, 3, 4, 6, 8, 12, 16, 24)
+        config.num_texts = 64
+        config.sources = config_dict.create(
+            novels=dict(source="", passages=16),
+            random_words=dict(source="random_words", vocabulary=""),
+            uniform=dict(source="uniform_tokens"),
+        )
+
+    # Passed as CramConfig(**config.cram).
+    config.cram = config_dict.create(
+        recipe="default",
+        max_steps=config_dict.placeholder(int),
+        patience=config_dict.placeholder(int),
+        margin=config_dict.placeholder(float),
+        batch_size=32,
+        steps_per_chunk=25,
+        vocab_chunk=8192,
+    )
+    # Passed as Growth(**config.growth); factor 1 is one token more at a time.
+    config.growth = config_dict.create(first=2, factor=2.0)
+    return config

@@ -1,0 +1,146 @@
+"""Capacity: models x sources x vectors x seeds, at many lengths, or their horizons.
+
+  python experiments/capacity.py [--config configs/capacity.py[:horizon]]
+      [--config.x.y=value] [--workdir DIR]
+
+Every (LM, source, number of vectors, seed) is a cell, a run folder of its own. Stopped at
+any moment and started again, a sweep goes on; started with more lengths, texts, sources
+or LMs in the same workdir, it does what is not there yet.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tqdm
+from etils import epath
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.cram.horizon import Growth
+from memcomp.cram.schedule import check_fits
+from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.evaluation.horizon_runs import run_horizons
+from memcomp.evaluation.runs import describe, run_cramming
+from memcomp.lm import LanguageModel
+from memcomp.results import claim_workdir, summarise
+
+DEFAULT_WORKDIR = "runs/capacity"
+IDS = 100_000  # text i at length n has the id n * IDS + i, whatever else is in the grid
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a sweep."""
+    run_cell = MODES[config.mode]
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, {"grid": "capacity"}, {})
+    for name in config.lms:
+        lm = memcomp.load_lm(name, dtype=config.dtype)
+        for cell, cfg in cells(name, config):
+            texts = cell_texts(lm, cell, cfg, config)
+            path = claim_workdir(folder / "cells" / cell_name(cell), cell, describe(lm))
+            print(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
+    print(f"sweep: {folder}")
+
+
+def cells(
+    lm: str, config: config_dict.ConfigDict
+) -> Iterator[tuple[dict[str, Any], memcomp.CramConfig]]:
+    """What makes a cell of this LM what it is, and how it is crammed."""
+    for source, K, seed in itertools.product(
+        sorted(config.sources), config.num_memory, config.seeds
+    ):
+        cfg = memcomp.CramConfig(
+            num_tokens=None,
+            num_memory=K,
+            seed=seed,
+            protocol=config.protocol,
+            **config.cram,
+        )
+        cell = {
+            "mode": config.mode,
+            "lm": lm,
+            "dtype": config.dtype,
+            "source": source,
+            "texts": config.sources[source].to_dict(),
+            "num_memory": K,
+            "seed": seed,
+            "protocol": config.protocol,
+            "recipe": dataclasses.asdict(cfg.resolved_recipe()),
+        }
+        yield cell, cfg
+
+
+def cell_name(cell: dict[str, Any]) -> str:
+    """Of its folder."""
+    lm = re.sub(r"[^A-Za-z0-9.]+", "_", cell["lm"].rstrip("/").split("/")[-1])
+    head = "horizons-" if cell["mode"] == "horizon" else ""
+    return f"{head}{lm}-{cell['source']}-k{cell['num_memory']}-s{cell['seed']}"
+
+
+def cell_texts(
+    lm: LanguageModel,
+    cell: dict[str, Any],
+    cfg: memcomp.CramConfig,
+    config: config_dict.ConfigDict,
+) -> list[Text]:
+    """The cell's texts at their longest; the first n of them do not depend on n."""
+    longest = max(config.lengths)
+    found = read_texts(
+        **cell["texts"],
+        num_texts=config.num_texts,
+        seed=config.texts_seed,
+        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
+    )
+    texts = tokenize(
+        lm.tokenizer,
+        found,
+        num_tokens=longest,
+        protocol=cfg.protocol,
+        vocab_size=lm.config.vocab_size,
+    )
+    return [dataclasses.replace(text, source=cell["source"]) for text in texts]
+
+
+def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
+    """Every text at every length."""
+    at_lengths = [
+        Text(length * IDS + text.text_id, text.source, text.tokens[:length])
+        for length in config.lengths
+        for text in texts
+    ]
+    check_fits(lm, at_lengths, cfg)
+    with tqdm.tqdm(total=len(at_lengths), unit="text", mininterval=1) as bar:
+
+        def report(progress):
+            bar.n = progress.num_done
+            rate = f"{progress.token_steps_per_second:.0f}"
+            bar.set_postfix(exact=progress.num_exact, token_steps_per_s=rate)
+
+        records = run_cramming(lm, at_lengths, cfg, folder, report)
+    exact = sum(record["exact_greedy"] for record in records)
+    return f"{exact} of {len(records)} exact"
+
+
+def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
+    """The longest exact prefix of every text."""
+    growth = Growth(most=max(config.lengths), **config.growth)
+    with tqdm.tqdm(total=len(texts), unit="text", mininterval=1) as bar:
+
+        def report(progress):
+            bar.n = progress.num_done
+            bar.set_postfix(mean_exact=f"{progress.mean_exact:.2f}")
+
+        records = run_horizons(lm, texts, cfg, growth, folder, report)
+    figures = summarise(records)
+    mean, error = figures["horizon"]["mean"], figures["horizon"]["standard_error"]
+    return f"horizon {mean:.2f} ± {error or 0:.2f} tokens, n = {len(records)}"
+
+
+MODES = {"grid": run_grid, "horizon": run_horizon}
+
+
+if __name__ == "__main__":
+    launch(main, "capacity.py")

@@ -1,0 +1,197 @@
+"""Horizons: of each text the longest prefix that comes back exactly.
+
+A text's target grows from an exact prefix to a longer one, which starts from the memory
+and the optimiser state of the shorter. Texts at different targets share a batch.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.loop import CramState, init_states
+from memcomp.cram.pool import CramResult, Pool
+from memcomp.cram.schedule import SHORT, check_fits
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """How targets follow each other.
+
+    Attributes:
+      first: tokens of the first target.
+      factor: from an exact target to the next. 1: one token more, until the first failure
+        (Progressive Cramming). Above 1: times this, and after the first failure bisection
+        between the longest exact and the shortest failed target.
+      most: longest target; None for the whole text.
+
+    Raises:
+      InputError: a value out of its range.
+    """
+
+    first: int = 1
+    factor: float = 2.0
+    most: int | None = None
+
+    def __post_init__(self):
+        if self.first < 1 or self.factor < 1 or (self.most is not None and self.most < 1):
+            raise InputError(
+                f"growth from {self.first} tokens by {self.factor} to {self.most}; all "
+                "three must be 1 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What is known of the horizon of one text.
+
+    Attributes:
+      text: whole.
+      exact: longest exact target so far; the horizon, once there is no next target.
+      failed: shortest target that failed; None while none has.
+      steps: gradient evaluations so far.
+      token_steps: each times the length of its target.
+      num_targets: targets tried.
+      memory: float32 [M D], exact at `exact`; None while there is none.
+      opt_state: of the optimiser at `exact`.
+    """
+
+    text: Text
+    exact: int = 0
+    failed: int | None = None
+    steps: int = 0
+    token_steps: int = 0
+    num_targets: int = 0
+    memory: np.ndarray | None = None
+    opt_state: Any = dataclasses.field(default=None, repr=False)
+
+    def after(self, result: CramResult) -> "Trial":
+        """The trial with the result of one more target."""
+        tried = dataclasses.replace(
+            self,
+            steps=self.steps + result.steps,
+            token_steps=self.token_steps + result.token_steps,
+            num_targets=self.num_targets + 1,
+        )
+        if not result.exact:
+            return dataclasses.replace(tried, failed=result.num_tokens)
+        return dataclasses.replace(
+            tried,
+            exact=result.num_tokens,
+            memory=result.memory,
+            opt_state=result.opt_state,
+        )
+
+
+def next_target(trial: Trial, growth: Growth, num_given: int = 0) -> int | None:
+    """How many tokens to try next; None once the horizon is known.
+
+    Args:
+      trial: so far.
+      growth: how targets follow each other.
+      num_given: leading tokens that are not scored; a target has one more at the least.
+    """
+    length = len(trial.text.tokens)
+    most = length if growth.most is None else min(length, growth.most)
+    low = max(trial.exact, num_given)
+    if trial.failed is not None:
+        done = growth.factor == 1 or trial.failed - low <= 1
+        return None if done else (low + trial.failed) // 2
+    if low >= most:
+        return None
+    longer = max(low + 1, int(trial.exact * growth.factor), growth.first)
+    return min(longer, most)
+
+
+def horizons(
+    lm: LanguageModel,
+    texts: Sequence[Text],
+    cfg: CramConfig,
+    growth: Growth,
+    trials: Mapping[int, Trial] | None = None,
+) -> Iterator[tuple[list[Trial], Pool]]:
+    """Finds the horizon of every text; after each chunk, the trials that it moved on.
+
+    Programs are made for a few padded lengths; all texts go through the targets that fit
+    one before those that do not are taken up with the next.
+
+    Args:
+      lm: the frozen language model.
+      texts: with distinct ids, at the length up to which a horizon is looked for.
+      cfg: what to cram and how; `num_tokens` is not looked at.
+      growth: how targets follow each other.
+      trials: by text id, of an earlier call that was stopped.
+
+    Raises:
+      InputError: a text that the LM has no room for, or a loss that is not finite.
+
+    Source: Progressive Cramming, 2026 (growth by one token, warm start).
+    """
+    check_fits(lm, texts, cfg)
+    found = {text.text_id: Trial(text) for text in texts} | dict(trials or {})
+    target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}
+    pad = SHORT
+    while any(target.values()):
+        here = [i for i, tokens in target.items() if tokens and tokens <= pad]
+        if here:
+            yield from _up_to(lm, cfg, growth, pad, here, found, target)
+        pad = pad * 4 // 3
+
+
+def _up_to(
+    lm: LanguageModel,
+    cfg: CramConfig,
+    growth: Growth,
+    pad: int,
+    ids: list[int],
+    found: dict[int, Trial],
+    target: dict[int, int | None],
+) -> Iterator[tuple[list[Trial], Pool]]:
+    """`horizons` of `ids` as far as targets of `pad` tokens go; updates the last two."""
+    starts = {i: _start(lm, cfg, found[i]) for i in ids if found[i].exact}
+    first = [_prefix(found[i].text, target[i]) for i in ids]
+    pool = Pool(lm, first, cfg, num_tokens=pad, starts=starts)
+    while pool.num_flying:
+        moved = []
+        for result in pool.advance():
+            i = result.text_id
+            found[i] = trial = found[i].after(result)
+            target[i] = following = next_target(trial, growth, cfg.num_given)
+            moved.append(trial)
+            if following and following <= pad:
+                pool.submit(_prefix(trial.text, following), _start(lm, cfg, trial))
+        yield moved, pool
+
+
+def _prefix(text: Text, num_tokens: int | None) -> Text:
+    return dataclasses.replace(text, tokens=text.tokens[:num_tokens])
+
+
+def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None:
+    """The state before the first step of the next target; None to start from nothing."""
+    if trial.memory is None:
+        return None
+    ids = np.array([trial.text.text_id], np.int32)
+    fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    fresh = jax.tree.map(lambda leaf: np.array(leaf[0]), fresh)
+    return fresh._replace(
+        memory=trial.memory,
+        best_memory=trial.memory,
+        opt_state=_schedule_anew(trial.opt_state),
+    )
+
+
+def _schedule_anew(opt_state: Any) -> Any:
+    """The optimiser's moments, with the schedule of learning rates at its beginning."""
+
+    def of_schedule(path: Any, value: Any) -> bool:
+        return "ScaleByScheduleState" in str(path[-1])
+
+    return optax.tree_utils.tree_set(opt_state, of_schedule, count=np.int32(0))

@@ -1,0 +1,81 @@
+"""Which texts share a pool: buckets of similar length, one compiled program each."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+
+SHORT = 8  # tokens; see `buckets`
+
+
+def buckets(texts: Sequence[Text]) -> list[list[Text]]:
+    """Texts by length: in each bucket the longest is at most 4/3 of the shortest.
+
+    Padding is then at most a third of a bucket's work, and there are about three programs
+    to compile each time that the length doubles. Texts of up to `SHORT` tokens share one
+    bucket: there the program costs more to compile than its padding to run.
+    """
+    groups: list[list[Text]] = []
+    for text in sorted(texts, key=lambda text: len(text.tokens)):
+        longest = max(SHORT, len(groups[-1][0].tokens) * 4 // 3) if groups else 0
+        if len(text.tokens) <= longest:
+            groups[-1].append(text)
+        else:
+            groups.append([text])
+    return groups
+
+
+def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> None:
+    """Raises `InputError` for texts that cannot be crammed into this LM at all."""
+    if not texts:
+        raise InputError("there are no texts to cram; give at least one")
+    most = lm.config.max_positions
+    for text in texts:
+        name = f"text {text.text_id} ({text.source})"
+        if len(text.tokens) <= cfg.num_given:
+            raise InputError(
+                f"{name} has {len(text.tokens)} tokens, of which the protocol "
+                f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
+            )
+        if len(text.tokens) + cfg.num_memory - 1 > most:
+            raise InputError(
+                f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "
+                f"vectors before them, but the LM has {most} positions; set "
+                f"num_tokens to {most + 1 - cfg.num_memory} or less"
+            )
+
+
+def advance_all(
+    lm: LanguageModel,
+    texts: Sequence[Text],
+    cfg: CramConfig,
+    *,
+    done: Collection[int] = (),
+    snapshot: Snapshot | None = None,
+) -> Iterator[tuple[list[CramResult], Pool]]:
+    """Crams all texts; after each chunk, the texts that ended in it and the pool.
+
+    Args:
+      lm: the frozen language model.
+      texts: with distinct ids.
+      cfg: what to cram and how.
+      done: ids that have a result already and are passed over.
+      snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result and
+        are still in flight in the snapshot come to the same result again.
+
+    Raises:
+      InputError: a text that the LM has no room for, or a loss that is not finite.
+    """
+    check_fits(lm, texts, cfg)
+    flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}
+    for group in buckets(texts):
+        ids = {text.text_id for text in group}
+        here = snapshot if flying & ids else None
+        if here is None and ids <= set(done):
+            continue
+        pool = Pool(lm, group, cfg, done, here)
+        while pool.num_flying:
+            yield pool.advance(), pool
