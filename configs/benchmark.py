@@ -6,8 +6,8 @@ r"""Speed and memory of cramming, beside a PyTorch loop on the same weights and 
 The PyTorch side needs the extra `parity`; without it, ours is measured alone. Other work
 on the machine hurts PyTorch more than JAX, so give this the machine to itself.
 
-Cost: ten minutes, and an hour for mamba_130m. On two cores of an AMD EPYC with AVX-512
-(jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
+Cost: ten minutes, and an hour or more for mamba_130m. On two cores of an AMD EPYC with
+AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
 
   builtin: ours / PyTorch, one text at a time         4.8   (3.8 to 6.6)
   builtin: ours / PyTorch, batched                    1.6   (1.5 to 1.9)
@@ -26,8 +26,8 @@ them, five rounds:
   mamba_130m: ours / PyTorch, forward                 7.2   (5.9 to 10)
 
 PyTorch's gradient is quadratic in length: autograd makes for each position that is sliced
-from an array a gradient as long as the whole. With all layers, one takes it over ten
-minutes.
+from an array a gradient as long as the whole. With all layers, one was stopped unfinished
+after 36 minutes on that busy machine.
 
 The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts; it
 wants 10 and is short of it with the recipe `default` of that day. The rows of a GPU have

@@ -203,7 +203,7 @@ def test_both_sides_compute_the_same_gradient(benchmark, config, tmp_path):
     model = importlib.import_module("torch_cramming").load(str(folder), "float32", "eager")
     want = sides.pytorch_gradient(model, vectors, tokens)
     error = np.abs(program(*arguments)[1] - want).max() / np.abs(want).max()
-    assert error < 5e-6  # measured 1e-6
+    assert error < 1.5e-6  # measured 2.3e-7
 
 
 @pytest.mark.parity

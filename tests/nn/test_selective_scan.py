@@ -114,9 +114,9 @@ def test_a_text_read_in_two_pieces_ends_in_the_same_state():
     second = {n: v[:, 6:] if n in by_time else v for n, v in arguments.items()}
     head, state = selective_scan(**first, chunk=4)
     tail, state = selective_scan(**{**second, "state": state}, chunk=4)
-    # Measured 4.8e-7.
-    np.testing.assert_allclose(jnp.concatenate([head, tail], 1), y, rtol=0, atol=2.5e-6)
-    np.testing.assert_allclose(state, last, rtol=0, atol=2.5e-6)
+    # Measured 9.5e-7.
+    np.testing.assert_allclose(jnp.concatenate([head, tail], 1), y, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(state, last, rtol=0, atol=5e-6)
 
 
 def test_vmapped_gradients_equal_one_by_one():
@@ -133,8 +133,8 @@ def test_vmapped_gradients_equal_one_by_one():
     for i, text in enumerate(texts):
         alone = gradients(text)
         for name in NAMES:
-            # Measured 1.9e-6.
-            np.testing.assert_allclose(many[name][i], alone[name], rtol=0, atol=1e-5)
+            # Measured 0; another order of sums would be right as well.
+            np.testing.assert_allclose(many[name][i], alone[name], rtol=0, atol=5e-6)
 
 
 def test_long_steps_neither_overflow_nor_lose_their_gradient():
@@ -161,7 +161,7 @@ def test_memory_of_the_gradient_is_linear_in_length_and_holds_no_states():
         loss = jax.grad(lambda a: jnp.sum(jnp.sin(selective_scan(**a)[0])))
         compiled = jax.jit(loss).lower(arguments).compile()
         temp[length] = compiled.memory_analysis().temp_size_in_bytes
-    # Measured 3.0; the part that does not grow is one chunk.
+    # Measured 2.1; the part that does not grow is one chunk.
     assert temp[1024] < 4.2 * temp[256]
-    # All states [T Z E] would be 4.2 MB, several times over; measured 2.7 MB.
-    assert temp[1024] < 0.8 * 4 * 1024 * rates * width
+    # All states [T Z E] would be 4.2 MB, several times over; measured 1.7 MB.
+    assert temp[1024] < 0.6 * 4 * 1024 * rates * width
