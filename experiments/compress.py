@@ -1,0 +1,113 @@
+"""Compresses texts as files are compressed, and with the LM; prints Table 4 beside it.
+
+  python experiments/compress.py [--config configs/compress.py] [--config.x.y=value]
+      [--workdir DIR]
+
+Stopped at any moment and started again with the same command, it goes on.
+"""
+
+import statistics
+import sys
+
+import tqdm
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.data.texts import read_texts
+from memcomp.errors import InputError
+from memcomp.evaluation.compressors import (
+    PUBLISHED,
+    first_words,
+    make_codecs,
+    run_compression,
+)
+from memcomp.evaluation.runs import describe
+from memcomp.results import Record, claim_workdir
+
+DEFAULT_WORKDIR = "runs/compress"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    texts = _texts(config)
+    codecs = make_codecs(config.methods, texts, lm)  # before anything is written
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    total = len(codecs) * len(texts)
+    with tqdm.tqdm(total=total, unit="text", disable=not sys.stderr.isatty()) as bar:
+
+        def report(method: str, done: int) -> None:
+            bar.set_description(method)
+            bar.n = list(codecs).index(method) * len(texts) + done
+            bar.refresh()
+
+        records = run_compression(texts, codecs, folder, report)
+    print(table(records))
+    print(f"run: {folder}")
+
+
+def _texts(config: config_dict.ConfigDict) -> list[tuple[str, str]]:
+    """Pairs of a source's name and a text."""
+    found = read_texts(
+        config.texts,
+        field=config.field,
+        num_texts=config.num_texts,
+        passages=config.passages,
+        seed=config.seed,
+        vocabulary=config.vocabulary or None,
+        num_words=config.num_words or 1568,
+        manual_dir=config.manual_dir or None,
+    )
+    if any(not isinstance(text, str) for _, text in found):
+        raise InputError(f"{config.texts} has token ids; compressors want text")
+    if config.num_words is not None:
+        found = [
+            (name, first_words(text, config.num_words, f"text {i} ({name})"))
+            for i, (name, text) in enumerate(found)
+        ]
+    return [(config.source or name, text) for name, text in found]
+
+
+def table(records: list[Record]) -> str:
+    """A line a method: mean and standard deviation of the texts' ratios, as published."""
+    columns = ("PG-19", "Fanfics", "Random")
+    lines = [["bits of text / bits of code", "here", *columns]]
+    for method in dict.fromkeys(r["method"] for r in records):
+        ratios = [r["ratio"] for r in records if r["method"] == method]
+        deviation = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
+        here = f"{statistics.fmean(ratios):.2f}±{deviation:.2f}"
+        known = PUBLISHED.get(method, {})
+        published = ["{:.2f}±{:.2f}".format(*known[c]) if known else "" for c in columns]
+        lines.append([method, here, *published])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    ]
+    return "\n".join([*rows, "", *_remarks(records)])
+
+
+def _remarks(records: list[Record]) -> list[str]:
+    num_texts = len({r["text_id"] for r in records})
+    exact = sum(r["exact"] for r in records)
+    said = [
+        f"n = {num_texts} texts of {records[0]['text_bytes']} bytes and the like; "
+        f"{exact} of {len(records)} came back exactly."
+    ]
+    if coded := [r for r in records if r["method"] == "arithmetic"]:
+        bits = sum(r["compressed_bits"] for r in coded)
+        entropy = sum(r["cross_entropy_bits"] for r in coded)
+        said.append(
+            f"arithmetic: {bits} bits where the LM's cross-entropy is {entropy:.0f}, "
+            f"{100 * (bits / entropy - 1):+.2f} % or {(bits - entropy) / len(coded):.0f} "
+            "bits a text: its head, and the last byte."
+        )
+    if tables := [r["table_bits"] for r in records if r["method"] == "huffman"]:
+        said.append(f"huffman: its table of {tables[0]} bits for all is not counted.")
+    said.append("Published: 1,568 words each, arithmetic with Pythia-160M.")
+    return said
+
+
+if __name__ == "__main__":
+    launch(main, "compress.py")
