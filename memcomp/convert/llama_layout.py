@@ -113,7 +113,7 @@ def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
 
 def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
     """The entries of config.json: `windows_from_hf` read backwards."""
-    sizes = set(config.windows) - {None}
+    sizes = {window for window in config.windows if window is not None}
     if len(sizes) > 1:
         raise InputError(f"windows of {sorted(sizes)} keys; a config.json holds one size")
     kinds = ["sliding_attention" if w else "full_attention" for w in config.windows]

@@ -1,0 +1,169 @@
+"""Horizons: the order of targets against an oracle, and growth on a tiny LM."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.horizon import Growth, Trial, horizons, next_target
+from memcomp.cram.objective import memory_scores
+from memcomp.cram.recipe import Recipe
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+
+RECIPE = Recipe(
+    learning_rate=0.5,
+    max_steps=80,
+    patience=60,
+    margin=0.05,
+    b2=0.99,
+    warmup_steps=5,
+    schedule="cosine",
+    final_learning_rate=0.01,
+)
+CFG = CramConfig(
+    recipe=RECIPE, num_memory=6, steps_per_chunk=10, batch_size=3, vocab_chunk=7
+)
+
+
+def a_text(length, text_id=0, seed=0):
+    tokens = np.random.default_rng([seed, text_id]).integers(0, 23, length)
+    return Text(text_id, "test", tokens.astype(np.int32))
+
+
+def targets(true_horizon, length, growth, num_given=0):
+    """What is tried if exactness holds up to `true_horizon`, and the last trial."""
+    trial, tried = Trial(a_text(length)), []
+    while (target := next_target(trial, growth, num_given)) is not None:
+        assert target not in tried and num_given < target <= length
+        tried.append(target)
+        solved = target <= true_horizon
+        change = {"exact": target} if solved else {"failed": target}
+        trial = dataclasses.replace(trial, **change)
+    return tried, trial
+
+
+@pytest.mark.parametrize(
+    "true_horizon, growth, want",
+    [
+        (3, Growth(1, 1.0), [1, 2, 3, 4]),
+        (3, Growth(1, 2.0), [1, 2, 4, 3]),
+        (9, Growth(2, 2.0), [2, 4, 8, 16, 12, 10, 9]),
+        (0, Growth(4, 2.0), [4, 2, 1]),
+        (50, Growth(3, 2.0), [3, 6, 12, 20]),
+        (50, Growth(3, 2.0, most=7), [3, 6, 7]),
+        (5, Growth(2, 1.5), [2, 3, 4, 6, 5]),
+    ],
+)
+def test_targets_by_hand(true_horizon, growth, want):
+    assert targets(true_horizon, 20, growth)[0] == want
+
+
+@given(
+    true_horizon=st.integers(0, 300),
+    length=st.integers(2, 300),
+    first=st.integers(1, 40),
+    factor=st.sampled_from([1.0, 1.3, 2.0, 4.0]),
+    num_given=st.sampled_from([0, 1]),
+)
+def test_growth_ends_at_the_horizon(true_horizon, length, first, factor, num_given):
+    growth = Growth(first, factor)
+    tried, trial = targets(true_horizon, length, growth, num_given)
+    if factor == 1:  # no way back: the first target may be too long already
+        want = min(true_horizon, length)
+        assert trial.exact == (
+            want if want >= min(max(first, num_given + 1), length) else 0
+        )
+        return
+    # A given token alone is no target.
+    want = min(true_horizon, length)
+    assert trial.exact == (want if want > num_given else 0)
+    if factor == 2:
+        assert len(tried) <= 2 * math.log2(length + first) + 3
+
+
+@pytest.mark.parametrize("changes", [{"first": 0}, {"factor": 0.5}, {"most": 0}])
+def test_a_growth_that_cannot_be_is_refused(changes):
+    with pytest.raises(InputError, match="must be 1 or more"):
+        Growth(**changes)
+
+
+def find(lm, texts, cfg=CFG, growth=Growth(2, 2.0), trials=None):  # noqa: B008
+    found = dict(trials or {})
+    for moved, _ in horizons(lm, texts, cfg, growth, trials):
+        found |= {trial.text.text_id: trial for trial in moved}
+    return found
+
+
+def assert_same(got, want):
+    assert got.keys() == want.keys()
+    for i, trial in want.items():
+        for name in ("exact", "failed", "steps", "token_steps", "num_targets"):
+            assert getattr(got[i], name) == getattr(trial, name), name
+        np.testing.assert_allclose(got[i].memory, trial.memory, rtol=1e-8, atol=1e-8)
+
+
+def some_texts():
+    # Longer than one padded length, so that trials move on to the next.
+    return [a_text(length, i) for i, length in enumerate((14, 9, 14, 3, 12))]
+
+
+@pytest.mark.parametrize("protocol", ["strict", "reference"])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
+    tiny_lm_float64, protocol, factor
+):
+    lm = tiny_lm_float64
+    cfg = dataclasses.replace(CFG, protocol=protocol)
+    texts = some_texts()
+    found = find(lm, texts, cfg, Growth(2, factor))
+    assert len({trial.exact for trial in found.values()}) > 2
+    for text in texts:
+        trial = found[text.text_id]
+        assert next_target(trial, Growth(2, factor), cfg.num_given) is None
+        if trial.exact < len(text.tokens):
+            assert trial.failed == max(trial.exact, cfg.num_given, 1) + 1
+        tokens = jnp.asarray(text.tokens[: trial.exact])
+        scores = memory_scores(
+            jnp.asarray(trial.memory), tokens, lm.params, module=lm.module, vocab_chunk=7
+        )
+        assert (scores.margin[cfg.num_given :] > 0).all()
+
+
+def test_a_text_does_not_depend_on_its_batch(tiny_lm_float64):
+    texts = some_texts()
+    together = find(tiny_lm_float64, texts)
+    alone = {}
+    for text in texts:
+        alone |= find(tiny_lm_float64, [text])
+    assert_same(together, alone)
+
+
+def test_trials_that_are_given_are_gone_on_from(tiny_lm_float64):
+    lm, texts = tiny_lm_float64, some_texts()
+    want = find(lm, texts)
+    chunks = horizons(lm, texts, CFG, Growth(2, 2.0))
+    trials = {text.text_id: Trial(text) for text in texts}
+    for _ in range(4):
+        moved, _ = next(chunks)
+        trials |= {trial.text.text_id: trial for trial in moved}
+    assert any(trial.exact for trial in trials.values())
+    assert_same(find(lm, texts, trials=trials), want)
+
+
+def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(tiny_lm_float64):
+    from memcomp.cram.horizon import _start
+
+    lm = tiny_lm_float64
+    trial = find(lm, [a_text(9)], growth=Growth(2, 2.0, most=2))[0]
+    assert trial.exact == 2
+    state = _start(lm, CFG, trial)
+    np.testing.assert_array_equal(state.memory, trial.memory)
+    adam, _, schedule = state.opt_state
+    assert int(adam.count) == trial.steps and int(schedule.count) == 0
+    assert np.abs(adam.mu).max() > 0 and int(state.step) == 0 and not state.done
