@@ -16,24 +16,28 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone
 
 
 def launch(
-    main: Callable[[config_dict.ConfigDict, str | None], None], default_config: str
+    main: Callable[[config_dict.ConfigDict, str | None], None],
+    default_config: str,
+    *,
+    positional: str | None = None,
 ) -> None:
     """Runs `main(config, workdir)` with the flags of the command line.
 
     Args:
       main: the script; raises `InputError` for bad input.
       default_config: file under configs/ that is used without `--config`.
+      positional: field that takes the arguments that are no flags, if there are any.
     """
     script = pathlib.Path(sys.argv[0]).name
     logging.set_verbosity(logging.WARNING)
     try:
-        main(_config(default_config), WORKDIR.value)
+        main(_config(default_config, positional), WORKDIR.value)
     except InputError as error:
         print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 
-def _config(default_config: str) -> config_dict.ConfigDict:
+def _config(default_config: str, positional: str | None) -> config_dict.ConfigDict:
     """The config file with the command line's overrides.
 
     Raises:
@@ -51,7 +55,9 @@ def _config(default_config: str) -> config_dict.ConfigDict:
         raise InputError(f"the config has no such field: {field}") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    if rest:
+    if rest and positional:
+        config[positional] = tuple(rest)
+    elif rest:
         raise InputError(
             f"{rest[0]!r} is no flag; give --config, --config.x=y or --workdir"
         )

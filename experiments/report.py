@@ -1,0 +1,35 @@
+"""Tables, figures and one HTML page from run folders.
+
+  python experiments/report.py FOLDER... [--workdir OUT]
+
+Nothing in the folders is changed; what it writes is in docs of configs/report.py.
+"""
+
+from launch import launch
+from ml_collections import config_dict
+
+from memcomp.evaluation.report.write import write_report
+
+DEFAULT_WORKDIR = "runs/report"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a report."""
+    written = write_report(
+        config.folders,
+        workdir or DEFAULT_WORKDIR,
+        max_texts=config.max_texts,
+        seed=config.seed,
+    )
+    page, tables, figures = (
+        written[0],
+        *(
+            sum(path.parent.name == folder and path.suffix == suffix for path in written)
+            for folder, suffix in (("tables", ".md"), ("figures", ".png"))
+        ),
+    )
+    print(f"{tables} tables, {figures} figures; open {page}")
+
+
+if __name__ == "__main__":
+    launch(main, "report.py", positional="folders")

@@ -1,0 +1,25 @@
+"""The figures: one function each, named in FIGURES.
+
+To add one, write a function from a Section to a Drawn, or to None where the section has
+nothing for it, and give it a line in FIGURES.
+"""
+
+from collections.abc import Callable
+
+from memcomp.evaluation.report.figures_capacity import accuracy_over_length, figure_1
+from memcomp.evaluation.report.figures_entropy import figure_3_6, horizons
+from memcomp.evaluation.report.figures_geometry import figure_7, figure_8
+from memcomp.evaluation.report.figures_size import figure_4, figure_5
+from memcomp.evaluation.report.section import Section
+from memcomp.evaluation.report.style import Drawn
+
+FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
+    "figure_1": figure_1,
+    "figure_3_6": figure_3_6,
+    "horizons": horizons,
+    "accuracy_over_length": accuracy_over_length,
+    "figure_4": figure_4,
+    "figure_5": figure_5,
+    "figure_7": figure_7,
+    "figure_8": figure_8,
+}

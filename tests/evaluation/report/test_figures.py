@@ -1,0 +1,122 @@
+"""Figures are drawn from what is there, with the numbers that are in them."""
+
+import csv
+import io
+
+import pytest
+from synthetic_runs import BUILTIN, SOURCES, config, make_sweep, record, write_run
+
+from memcomp.evaluation.capacity import by_length
+from memcomp.evaluation.report.figures import FIGURES
+from memcomp.evaluation.report.load import read_runs
+from memcomp.evaluation.report.section import sections
+from memcomp.evaluation.report.style import source_colours, spread
+
+GEOMETRY = {"figure_7", "figure_8"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    top = make_sweep(tmp_path_factory.mktemp("sweep"), num_texts=4)
+    return {s.protocol: s for s in sections(read_runs([top]))}
+
+
+def numbers(drawn):
+    return list(csv.DictReader(io.StringIO(drawn.csv())))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name"),
+    [
+        *(("strict", name) for name in FIGURES if name not in GEOMETRY),
+        *(("reference", name) for name in FIGURES if name not in {*GEOMETRY, "horizons"}),
+        *(("any", name) for name in sorted(GEOMETRY)),
+    ],
+)
+def test_a_figure_is_a_picture_and_its_numbers(sweep, protocol, name):
+    drawn = FIGURES[name](sweep[protocol])
+    assert drawn.png(sweep[protocol].about).startswith(b"\x89PNG")
+    assert numbers(drawn) and drawn.title and drawn.caption
+
+
+def test_a_section_without_runs_for_a_figure_has_none(sweep):
+    assert {n for n in FIGURES if FIGURES[n](sweep["any"])} == GEOMETRY
+    assert FIGURES["figure_7"](sweep["strict"]) is None
+    assert FIGURES["horizons"](sweep["reference"]) is None
+
+
+def test_published_numbers_are_beside_the_same_model_in_reference_only(sweep):
+    rows = numbers(FIGURES["figure_1"](sweep["reference"]))
+    known = {(r["LM"], r["source"]): r["published"] for r in rows}
+    assert known == {
+        ("Pythia-160M", "pg19"): "80",
+        ("Pythia-160M", "random_words"): "65",
+        ("builtin", "novels"): "",
+    }
+    strict = numbers(FIGURES["figure_1"](sweep["strict"]))
+    assert {r["published"] for r in strict} == {""}
+    rows = numbers(FIGURES["figure_5"](sweep["reference"]))
+    pg19 = next(r for r in rows if r["source"] == "pg19")
+    assert float(pg19["published utilisation, %"]) == pytest.approx(9.01, abs=0.005)
+    assert float(pg19["published bits a dimension"]) == pytest.approx(0.745, abs=0.0005)
+
+
+def test_figure_3_has_every_text_in_the_unit_of_its_protocol(sweep):
+    for protocol, unit, factor in (("strict", "bits", 1.442695), ("reference", "nats", 1)):
+        rows = numbers(FIGURES["figure_3_6"](sweep[protocol]))
+        measures = sweep[protocol].fewest_vectors()
+        assert len(rows) == sum(len(m.before) for m in measures)
+        total = sum(float(r[f"before, {unit}"]) for r in rows)
+        wanted = factor * sum(m.before.sum() for m in measures)
+        assert total == pytest.approx(wanted, rel=1e-5)
+
+
+def test_figure_4_has_every_number_of_vectors(sweep):
+    rows = numbers(FIGURES["figure_4"](sweep["strict"]))
+    assert {(r["source"], r["vectors"]) for r in rows} == {
+        ("novels", k) for k in ("1", "2", "4", "8")
+    }
+
+
+def test_accuracy_over_length_is_that_of_the_metrics(sweep):
+    rows = numbers(FIGURES["accuracy_over_length"](sweep["strict"]))
+    (m,) = (m for m in sweep["strict"].fewest_vectors() if m.key.source == "stories")
+    c = m.group.columns
+    wanted = by_length(c["num_tokens"], c["accuracy"], m.group.texts)
+    got = {int(r["tokens"]): r for r in rows if r["source"] == "stories"}
+    assert got.keys() == wanted.keys()
+    for length, row in got.items():
+        assert float(row["mean"]) == pytest.approx(wanted[length].mean, rel=1e-5)
+
+
+def test_random_texts_of_any_length_are_binned(sweep):
+    (m,) = (m for m in sweep["reference"].measures if m.is_random)
+    assert len(set(m.group.columns["num_tokens"])) == 158
+    assert len(m.by_length["accuracy"]) <= 24
+    assert sum(e.n for e in m.by_length["accuracy"].values()) == 158
+
+
+def test_one_text_that_fails_at_one_length_can_be_drawn(tmp_path):
+    import numpy as np
+
+    line = record(np.random.default_rng(0), BUILTIN, "novels", 1, "strict", 0, 200)
+    write_run(tmp_path, config(BUILTIN, "novels", 1, "strict"), [line])
+    (section,) = sections(read_runs([tmp_path]))
+    drawn = {name: draw(section) for name, draw in FIGURES.items()}
+    assert all(d.png() for d in drawn.values() if d)
+    assert drawn["figure_1"] and not drawn["figure_4"]
+
+
+def test_labels_are_moved_apart_and_no_further():
+    assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    placed = spread([0.3, 0.9, 0.31, 0.32], 0.05)
+    assert placed == pytest.approx([0.26, 0.9, 0.31, 0.36])
+    assert spread([], 0.1) == []
+
+
+def test_every_source_has_its_own_colour():
+    colours = source_colours([*SOURCES, "uniform"])
+    # A run has either "uniform" or "uniform_tokens".
+    assert len(set(colours.values())) == len(colours) - 1
+    assert colours["random_words"] == "#000000"
