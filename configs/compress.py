@@ -6,6 +6,9 @@ r"""Classical compressors, and arithmetic coding with the LM, beside the publish
 
 The second is as published (a folder of .txt files; passages of each): texts of 1,568
 words, each compressed by itself.
+
+Cost on two cores of a CPU with the built-in LM: a quarter of a minute for the first, ten
+minutes for 16 texts of the second.
 """
 
 from ml_collections import config_dict

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import string
+import types
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_a_cache_that_grows_holds_what_was_read(tiny_lm):
     lm, text = longer(tiny_lm), np.random.default_rng(5).integers(0, 23, 230)
     coded = encode(lm, [text])[0]
     assert_near_the_cross_entropy(coded, bits_by_hand(lm, text, None), 3e-6)
+
+
+@pytest.mark.parametrize("bos, eos, start", [(5, 7, 5), (None, 7, 7), (None, None, None)])
+def test_the_first_token_follows_bos_or_eos(tiny_lm, bos, eos, start):
+    tokenizer = types.SimpleNamespace(bos_token_id=bos, eos_token_id=eos)
+    lm = dataclasses.replace(tiny_lm, tokenizer=tokenizer)
+    coded = encode(lm, [np.array([3, 1])])[0]
+    assert_near_the_cross_entropy(coded, bits_by_hand(lm, [3, 1], start), 3e-6)
+    assert decode(lm, [coded.data])[0].tolist() == [3, 1]
 
 
 def test_bits_of_text_are_the_cross_entropy_after_the_start_token():

@@ -107,6 +107,14 @@ def test_a_stream_cut_short_or_continued_is_refused():
         decode(data + b"xx", tables)
 
 
+def test_a_point_beyond_all_symbols_is_refused():
+    """Of 2**64 points three shares leave one: the last."""
+    thirds = np.array([1, 2, 3])
+    assert RangeDecoder(b"\xff" * 7 + b"\xfe").get(thirds) == 2
+    with pytest.raises(InputError, match="stream is damaged"):
+        RangeDecoder(b"\xff" * 8).get(thirds)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 300))
 def test_any_bytes_give_symbols_or_are_refused(data, size):
