@@ -23,6 +23,7 @@ import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.errors import InputError
 from memcomp.evaluation.horizon_runs import run_horizons
 from memcomp.evaluation.runs import describe, run_cramming
 from memcomp.lm import LanguageModel
@@ -34,6 +35,8 @@ IDS = 100_000  # text i at length n has the id n * IDS + i, whatever else is in 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a sweep."""
+    if config.mode not in MODES:
+        raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     run_cell = MODES[config.mode]
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, {"grid": "capacity"}, {})
     for name in config.lms:
@@ -50,7 +53,7 @@ def cells(
 ) -> Iterator[tuple[dict[str, Any], memcomp.CramConfig]]:
     """What makes a cell of this LM what it is, and how it is crammed."""
     for source, K, seed in itertools.product(
-        sorted(config.sources), config.num_memory, config.seeds
+        sorted(config.sources), sorted(set(config.num_memory)), sorted(set(config.seeds))
     ):
         cfg = memcomp.CramConfig(
             num_tokens=None,
@@ -108,7 +111,7 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     """Every text at every length."""
     at_lengths = [
         Text(length * IDS + text.text_id, text.source, text.tokens[:length])
-        for length in config.lengths
+        for length in sorted(set(config.lengths))
         for text in texts
     ]
     check_fits(lm, at_lengths, cfg)

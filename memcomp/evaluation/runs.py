@@ -168,6 +168,8 @@ def describe(lm: LanguageModel) -> dict[str, Any]:
             "sha256": lm.fingerprint,
             "parameters": int(sum(x.size for x in jax.tree.leaves(lm.params))),
             "dtype": np.dtype(lm.dtype).name,
+            "d_model": lm.config.d_model,
+            "vocab_size": lm.config.vocab_size,
         },
         "versions": {
             "python": platform.python_version(),
