@@ -35,8 +35,8 @@ from timing import Side, matmul_side, over, rates, spread
 
 import memcomp
 from memcomp.cram.loop import cram_chunk, init_states
-from memcomp.cram.pool import advance_all
 from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text, read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm

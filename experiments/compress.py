@@ -17,11 +17,11 @@ import memcomp
 from memcomp.data.texts import read_texts
 from memcomp.errors import InputError
 from memcomp.evaluation.compressors import (
-    PUBLISHED,
     first_words,
     make_codecs,
     run_compression,
 )
+from memcomp.evaluation.report.published import SOURCES, published_ratios
 from memcomp.evaluation.runs import describe
 from memcomp.results import Record, claim_workdir
 
@@ -71,14 +71,14 @@ def _texts(config: config_dict.ConfigDict) -> list[tuple[str, str]]:
 
 def table(records: list[Record]) -> str:
     """A line a method: mean and standard deviation of the texts' ratios, as published."""
-    columns = ("PG-19", "Fanfics", "Random")
-    lines = [["bits of text / bits of code", "here", *columns]]
+    lines = [["bits of text / bits of code", "here", *SOURCES.values()]]
     for method in dict.fromkeys(r["method"] for r in records):
         ratios = [r["ratio"] for r in records if r["method"] == method]
         deviation = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
         here = f"{statistics.fmean(ratios):.2f}±{deviation:.2f}"
-        known = PUBLISHED.get(method, {})
-        published = ["{:.2f}±{:.2f}".format(*known[c]) if known else "" for c in columns]
+        known = published_ratios(method)
+        cells = [known.get(source) for source in SOURCES]
+        published = ["{:.2f}±{:.2f}".format(*cell) if cell else "" for cell in cells]
         lines.append([method, here, *published])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [

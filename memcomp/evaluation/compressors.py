@@ -105,16 +105,6 @@ METHODS: dict[str, Callable[[Sequence[str], LanguageModel], Codec]] = {
     "arithmetic": lambda corpus, lm: _arithmetic(lm),
 }
 
-# Mean and standard deviation of the ratios of single texts of 1,568 words; arithmetic
-# coding is with Pythia-160M, and has no code that would say how.
-PUBLISHED = {
-    "zlib": {"PG-19": (2.28, 0.16), "Fanfics": (2.34, 0.07), "Random": (1.80, 0.06)},
-    "bz2": {"PG-19": (2.46, 0.16), "Fanfics": (2.56, 0.09), "Random": (1.94, 0.11)},
-    "lzma": {"PG-19": (2.28, 0.16), "Fanfics": (2.33, 0.07), "Random": (1.86, 0.13)},
-    "huffman": {"PG-19": (1.81, 0.07), "Fanfics": (1.86, 0.04), "Random": (1.77, 0.01)},
-    "arithmetic": {"PG-19": (6.77, 0.75), "Fanfics": (6.73, 0.41), "Random": (2.83, 0.08)},
-}
-
 
 def there() -> list[str]:
     """The methods that can be used here: all, or all but zstd."""

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from memcomp.errors import InputError
 from memcomp.evaluation.range_coder import RangeDecoder, RangeEncoder
-from memcomp.evaluation.scores import _start_token as start_token
+from memcomp.evaluation.scores import start_token
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import soft_capped
 

@@ -62,7 +62,7 @@ def baselines(
     Source: `original_loss` of Kuratov et al. 2025, arXiv:2502.13063; the first token is
       our addition.
     """
-    start = None if num_given else _start_token(lm)
+    start = None if num_given else start_token(lm)
     found = []
     for group in _groups(texts):
         tokens = np.zeros((GROUP, pad_to), np.int32)
@@ -113,7 +113,8 @@ def _token_scores(
     return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
 
 
-def _start_token(lm: LanguageModel) -> int | None:
+def start_token(lm: LanguageModel) -> int | None:
+    """What the LM reads before a text: BOS, or EOS; None where it has neither."""
     tokenizer = lm.tokenizer
     if tokenizer is None:
         return None

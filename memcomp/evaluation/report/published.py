@@ -78,3 +78,13 @@ def published_capacity(
         if (row["model"], row["source"], row["num_memory"]) == (model, source, num_memory):
             return PublishedCapacity(**row)
     return None
+
+
+@functools.cache
+def published_ratios(method: str) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of Table 4's ratios of a method, by source."""
+    return {
+        row["source"]: (row["ratio"], row["ratio_std"])
+        for row in published()["compression"]
+        if row["method"] == method
+    }
