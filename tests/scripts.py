@@ -8,13 +8,15 @@ import sys
 
 EXPERIMENTS = pathlib.Path(__file__).parent.parent / "experiments"
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["jax", "transformers", "tiny_lm", "memcomp.evaluation.figures", "tensorboardX"]
+# The server does not get this process's `sys.path`, and passes over what it cannot import.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH")])
 )
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["preloaded", "tiny_lm", "cramming_run"])
 
 
-def _main(script, arguments, folder, stdin):
+def main(script, arguments, folder, stdin):
     os.chdir(folder)
     for name, descriptor in (("out", 1), ("err", 2)):
         file = os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -29,7 +31,7 @@ def _main(script, arguments, folder, stdin):
 
 def run_script(script, *arguments, folder, stdin=None):
     """Exit status, standard output and standard error of `script`, run in `folder`."""
-    process = _context.Process(target=_main, args=(script, arguments, folder, stdin))
+    process = context.Process(target=main, args=(script, arguments, folder, stdin))
     process.start()
     process.join()
     said = [(pathlib.Path(folder) / f"{name}.txt").read_text() for name in ("out", "err")]

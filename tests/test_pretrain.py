@@ -101,7 +101,18 @@ def flat_axes():
 
 
 def test_slots_of_a_fused_kernel_are_matrices_of_their_own():
-    module = GPTNeoX(GPTNeoXConfig(300, 2, 32, 48, 2, 16, 32, Rotary(16)))
+    config = GPTNeoXConfig(
+        vocab_size=300,
+        num_layers=2,
+        d_model=32,
+        d_mlp=48,
+        num_heads=2,
+        num_kv_heads=2,
+        head_dim=16,
+        max_positions=32,
+        rotary=Rotary(16),
+    )
+    module = GPTNeoX(config)
     layers = pretrain.matrix_axes(module)["layers"]
     qkv = layers["attn"]["qkv"]  # [L D 3 N H]
     assert qkv["kernel"] == optax.contrib.MuonDimensionNumbers((1,), (3, 4))

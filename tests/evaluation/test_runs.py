@@ -1,13 +1,13 @@
 """Runs on disk: stopped anywhere, they end as if never stopped."""
 
 import json
-import multiprocessing
 import random
 import time
 
 import cramming_run
 import numpy as np
 import pytest
+import scripts
 from etils import epath
 
 from memcomp.cram import memory_file
@@ -127,14 +127,14 @@ def test_a_kill_in_the_middle_of_a_line_loses_nothing(
 def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
     """SIGKILL to a process of its own, at moments spread over a whole run."""
     _, want = unstopped
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jax", "tiny_lm", "memcomp.evaluation.runs"])
 
     def start(workdir):
         started = tmp_path / "started"
         started.unlink(missing_ok=True)
         arguments = (workdir, tmp_path / "cache", started)
-        process = context.Process(target=cramming_run.run_in_process, args=arguments)
+        process = scripts.context.Process(
+            target=cramming_run.run_in_process, args=arguments
+        )
         process.start()
         while not started.exists() and process.is_alive():
             time.sleep(0.005)

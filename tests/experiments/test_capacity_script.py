@@ -1,7 +1,6 @@
 """experiments/capacity.py: cells, growth of a sweep, kills, and bad input."""
 
 import json
-import multiprocessing
 import random
 import time
 
@@ -94,13 +93,12 @@ def test_an_unknown_mode_is_refused(tmp_path):
 def test_thirty_kills_of_a_sweep_change_nothing(folder, tmp_path):
     """SIGKILL at random moments, again and again until the sweep has ended."""
     rng, num_kills, num_runs = random.Random(0), 0, 0
-    context = multiprocessing.get_context("forkserver")
     want, duration = None, None
     while num_kills < 30:
         here = tmp_path / f"sweep{num_runs}"
         here.mkdir(exist_ok=True)
         arguments = ("capacity.py", SMALL, here, None)
-        process = context.Process(target=scripts._main, args=arguments)
+        process = scripts.context.Process(target=scripts.main, args=arguments)
         begin = time.monotonic()
         process.start()
         process.join(duration and rng.uniform(0.2, 1.1) * duration)

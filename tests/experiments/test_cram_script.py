@@ -172,8 +172,10 @@ def test_a_bad_lm_is_refused(tmp_path, config, change, words):
 def test_a_truncated_lm_and_one_without_config_are_refused(tmp_path):
     folder = write_lm(tmp_path / "lm")
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
     assert_refused(tmp_path, "--config.lm=lm", words=["model.safetensors"])
+    path.write_bytes(whole)
     (folder / "config.json").unlink()
     assert_refused(tmp_path, "--config.lm=lm", words=["config.json"])
 
