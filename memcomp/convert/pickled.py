@@ -1,6 +1,7 @@
 """pytorch_model.bin: read by torch, which runs nothing that the pickle asks for."""
 
 import functools
+import importlib
 import pathlib
 import shlex
 import zipfile
@@ -43,7 +44,7 @@ def open_pickle(path: pathlib.Path) -> dict[str, Tensor]:
 
 def _torch(path: pathlib.Path) -> Any:
     try:
-        import torch  # late: it is no dependency of memcomp
+        torch: Any = importlib.import_module("torch")  # late, and no dependency
     except ImportError as error:
         folder = str(path.parent)
         program = (
