@@ -19,7 +19,7 @@ from memcomp.nn.mlp import GatedMLP
 from memcomp.nn.norms import RMSNorm
 from memcomp.nn.rotary import Rotary
 
-_norm = functools.partial(RMSNorm, offset=1.0)
+_norm = functools.partial(RMSNorm, offset=1.0, scale_in_float32=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from memcomp.nn.decoder import Decoder, RotaryConfig
 from memcomp.nn.mlp import GatedMLP
 from memcomp.nn.norms import RMSNorm
 
+_norm = functools.partial(RMSNorm, scale_in_float32=True)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Olmo2Config(RotaryConfig):
@@ -31,7 +33,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, cached, positions):
         cfg, bias = self.config, self.config.attention_bias
-        norm = functools.partial(RMSNorm, cfg.norm_eps)
+        norm = functools.partial(_norm, cfg.norm_eps)
         attention = SelfAttention(
             *cfg.heads,
             qkv_bias=bias,
@@ -50,3 +52,6 @@ class Olmo2(Decoder):
     """A `CausalLM` (see `memcomp.lm`)."""
 
     layer = Layer
+
+    def norm(self):
+        return _norm(self.config.norm_eps)

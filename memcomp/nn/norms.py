@@ -15,6 +15,8 @@ class RMSNorm(nn.Module):
       eps: added to the mean square.
       axes: logical axes of the scale.
       offset: added to the stored scale; 1 for checkpoints that store it as a difference.
+      scale_in_float32: the cast to the activations' dtype comes after the scale, not
+        before; the code that checkpoints were trained with differs in this.
 
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
     """
@@ -22,6 +24,7 @@ class RMSNorm(nn.Module):
     eps: float
     axes: tuple[str, ...] = ("embed",)
     offset: float = 0.0
+    scale_in_float32: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -31,10 +34,11 @@ class RMSNorm(nn.Module):
         x32 = _float32(x)
         mean_square = jnp.mean(x32 * x32, axis=dims, keepdims=True)
         y = x32 * jax.lax.rsqrt(mean_square + self.eps)
-        if self.offset:  # such checkpoints' own code scales in float32
-            scale = scale.astype(y.dtype) + self.offset
-        else:  # and that of the others casts first
+        if self.scale_in_float32:
+            scale = scale.astype(y.dtype)
+        else:
             y = y.astype(x.dtype)
+        scale = scale + self.offset
         return (y * jnp.broadcast_to(scale, y.shape)).astype(x.dtype)
 
 
