@@ -90,3 +90,4 @@ def test_more_texts_redo_none(whole, tiny_lm_float64, tmp_path):
     first = lines(folder)
     got = run_horizons(tiny_lm_float64, texts, CFG, GROWTH, folder)
     assert lines(folder)[: len(first)] == first and got == whole
+    assert len(lines(folder)) == len(texts)
