@@ -24,10 +24,11 @@ them, five rounds:
 
   mamba_130m, one layer: ours / PyTorch, gradient    72     (71 to 78)
   mamba_130m: ours / PyTorch, forward                 7.2   (5.9 to 10)
+  mamba_130m: ours / PyTorch, gradient, one round   194
 
 PyTorch's gradient is quadratic in length: autograd makes for each position that is sliced
-from an array a gradient as long as the whole. With all layers, one was stopped unfinished
-after 36 minutes on that busy machine.
+from an array a gradient as long as the whole. With all layers, one run was stopped after
+36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
 The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts; it
 wants 10 and is short of it with the recipe `default` of that day. The rows of a GPU have
