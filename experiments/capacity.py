@@ -38,14 +38,17 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     if config.mode not in MODES:
         raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     run_cell = MODES[config.mode]
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, {"grid": "capacity"}, {})
+    growth_of(config)  # bad values are refused before anything is written
+    workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
         lm = memcomp.load_lm(name, dtype=config.dtype)
         for cell, cfg in cells(name, config):
             texts = cell_texts(lm, cell, cfg, config)
+            check_fits(lm, texts, cfg)
+            folder = claim_workdir(workdir, {"grid": "capacity"}, {})
             path = claim_workdir(folder / "cells" / cell_name(cell), cell, describe(lm))
             print(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
-    print(f"sweep: {folder}")
+    print(f"sweep: {workdir}")
 
 
 def cells(
@@ -127,9 +130,14 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     return f"{exact} of {len(records)} exact"
 
 
+def growth_of(config: config_dict.ConfigDict) -> Growth:
+    """How targets follow each other, up to the longest length."""
+    return Growth(most=max(config.lengths), **config.growth)
+
+
 def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
     """The longest exact prefix of every text."""
-    growth = Growth(most=max(config.lengths), **config.growth)
+    growth = growth_of(config)
     with tqdm.tqdm(total=len(texts), unit="text", mininterval=1) as bar:
 
         def report(progress):

@@ -83,9 +83,19 @@ def test_horizons_of_the_same_texts(folder):
     assert f"n = {len(records)}" in out
 
 
-def test_an_unknown_mode_is_refused(tmp_path):
-    status, _, err = sweep(tmp_path, "--config.mode=grow")
-    assert status == 2 and "'grow'" in err and "grid" in err
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--config.mode=grow", ["'grow'", "grid"]),
+        ("--config.lms=('nowhere',)", ["'nowhere'"]),
+        ("--config.lengths=(600,)", ["600"]),
+        ("--config.growth.factor=0.5", ["0.5", "1 or more"]),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_written(argument, words, tmp_path):
+    status, _, err = sweep(tmp_path, argument)
+    assert status == 2 and len(err.strip().splitlines()) == 1, err
+    assert all(word in err for word in words)
     assert not (tmp_path / "run").exists()
 
 
