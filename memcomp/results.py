@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -106,6 +106,23 @@ def append_records(path: epath.Path, records: Iterable[Record]) -> None:
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def run_studies(
+    path: epath.Path, studies: Mapping[str, Callable[[], Iterable[Record]]]
+) -> list[Record]:
+    """Runs what the file does not have yet, and adds its records, whole, with its `kind`.
+
+    Args:
+      path: a file of records, of all studies one after the other.
+      studies: by kind, each at least one record.
+    """
+    records = read_records(path)
+    done = {record["kind"] for record in records}
+    for kind in [kind for kind in studies if kind not in done]:
+        records += [{"kind": kind, **record} for record in studies[kind]()]
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
+    return records
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:

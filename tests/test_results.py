@@ -11,6 +11,7 @@ from memcomp.results import (
     claim_workdir,
     differences,
     read_records,
+    run_studies,
     summarise,
 )
 
@@ -81,3 +82,33 @@ def test_a_summary_against_a_hand_count():
     assert summary["ok"]["mean"] == pytest.approx(2 / 3)
     assert "name" not in summary and "text_id" not in summary
     assert summarise(records[:1])["x"]["standard_error"] is None
+
+
+def test_a_study_that_is_in_the_file_is_not_run_again(tmp_path):
+    path, runs = epath.Path(tmp_path / "studies.jsonl"), []
+
+    def study(name, values):
+        def run():
+            runs.append(name)
+            return [{"value": value} for value in values]
+
+        return run
+
+    studies = {"a": study("a", [1, 2]), "b": study("b", [3])}
+    run_studies(path, {"a": studies["a"]})
+    records = run_studies(path, studies)
+    assert runs == ["a", "b"]
+    assert records == read_records(path)
+    assert [(r["kind"], r["value"]) for r in records] == [("a", 1), ("a", 2), ("b", 3)]
+
+
+def test_a_study_that_fails_leaves_no_line(tmp_path):
+    path = epath.Path(tmp_path / "studies.jsonl")
+
+    def fails():
+        yield {"value": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_studies(path, {"a": lambda: [{"value": 0}], "b": fails})
+    assert [r["kind"] for r in read_records(path)] == ["a"]
