@@ -10,7 +10,7 @@ PATHS = {"line": "straight lines", "bezier": "quadratic Bézier curves"}
 
 def figure_7(section: Section) -> Drawn | None:
     """Cosines between vectors of the same text and of different ones."""
-    records = section.runs.cosines if section.protocol == "any" else []
+    records = section.runs.studies["cosine"] if section.protocol == "any" else []
     if not records:
         return None
     cosines = np.array([r["cosine"] for r in records], np.float64)
@@ -50,7 +50,7 @@ def figure_7(section: Section) -> Drawn | None:
 
 def figure_8(section: Section) -> Drawn | None:
     """Accuracy on the way from one vector of a text to another."""
-    records = section.runs.paths if section.protocol == "any" else []
+    records = section.runs.studies["path"] if section.protocol == "any" else []
     if not records:
         return None
     kinds = [name for name in PATHS if any(r["path"] == name for r in records)]

@@ -1,6 +1,7 @@
 """Run folders, read a line at a time into the few columns that a report needs."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,7 +19,7 @@ from memcomp.errors import InputError
 from memcomp.evaluation.report.published import PublishedModel, lm_name, published_model
 from memcomp.results import CONFIG, RECORDS, Record
 
-GEOMETRY = "geometry.jsonl"
+STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose lines say their `kind`
 HORIZONS = "horizons.jsonl"
 # Kept of each record, as float64; NaN where a record has no such field.
 COLUMNS = (
@@ -103,15 +104,15 @@ class Runs:
     Attributes:
       groups: of records, ordered by key.
       compression: records of compressors of files, with the LM's name as `lm`.
-      cosines, paths: records of geometry.jsonl by kind.
+      studies: records of the files in STUDIES by kind, each with the LM's name as `lm`;
+        an empty list for a kind that there is nothing of.
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
       configs: config.json of each folder.
     """
 
     groups: list[Group]
     compression: list[Record]
-    cosines: list[Record]
-    paths: list[Record]
+    studies: collections.defaultdict[str, list[Record]]
     horizons: list[Record]
     configs: dict[str, Any]
 
@@ -128,7 +129,7 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
             raise InputError(f"{top} is no folder; give folders of runs")
         for folder, below, files in os.walk(top):
             below.sort()
-            if CONFIG in files and {RECORDS, GEOMETRY, HORIZONS} & set(files):
+            if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
                 found.setdefault(os.path.realpath(folder), folder)
     if not found:
         raise InputError(
@@ -146,7 +147,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
       InputError: no run, or a line that is not of a run of memcomp.
     """
     building: dict[Key, _Building] = {}
-    runs = Runs([], [], [], [], [], {})
+    runs = Runs([], [], collections.defaultdict(list), [], {})
     for folder in find_runs(folders):
         about = _config(os.path.join(folder, CONFIG))
         runs.configs[folder] = about
@@ -155,23 +156,35 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
             if record.get("kind") == "compression":
                 runs.compression.append(record | {"lm": keys.lm})
                 continue
-            try:
+            with _naming(place):
                 key = keys.of(record)
                 if key not in building:
                     building[key] = _Building()
                 building[key].add(place, record, about)
-            except (KeyError, TypeError, ValueError) as error:
-                where = f"{place.path}, byte {place.offset}"
-                raise InputError(f"{where}: no record of memcomp ({error!r})") from error
-        by_kind = {"cosine": runs.cosines, "path": runs.paths}
-        for _, record in _lines(os.path.join(folder, GEOMETRY)):
-            if (kind := record.get("kind")) in by_kind:
-                by_kind[kind].append(record)
+        for place, record in _studies(folder):
+            with _naming(place):
+                runs.studies[record["kind"]].append(record | {"lm": keys.lm})
         for _, record in _lines(os.path.join(folder, HORIZONS)):
             more = {"key": keys.of(record), "hardware": _hardware(about)}
             runs.horizons.append(record | more)
     runs.groups.extend(building[key].group(key) for key in sorted(building))
     return runs
+
+
+def _studies(folder: str) -> Iterator[tuple[Place, Record]]:
+    """Records of all files of studies."""
+    for name in STUDIES:
+        yield from _lines(os.path.join(folder, name))
+
+
+@contextlib.contextmanager
+def _naming(place: Place) -> Iterator[None]:
+    """Says where the record is that a report can do nothing with."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        where = f"{place.path}, byte {place.offset}"
+        raise InputError(f"{where}: no record of memcomp ({error!r})") from error
 
 
 def read_records(places: Sequence[Place]) -> list[Record]:

@@ -1,5 +1,6 @@
 """A section of a report: all runs of one protocol, which are never mixed."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -7,11 +8,12 @@ from collections.abc import Iterable
 from memcomp.evaluation.report.load import Runs
 from memcomp.evaluation.report.measures import UNITS, Measures
 from memcomp.evaluation.report.published import lm_name
+from memcomp.results import Record
 
 TITLES = {
     "strict": "Protocol strict: every token from memory, decoded greedily",
     "reference": "Protocol reference: as published, teacher-forced",
-    "any": "Of no protocol: compressors of files, geometry of memory",
+    "any": "Of no protocol: compressors of files, geometry and use of memory",
 }
 
 
@@ -68,6 +70,14 @@ class Section:
         """Records of horizons of this protocol."""
         return [r for r in self.runs.horizons if r["key"].protocol == self.protocol]
 
+    def study(self, kind: str) -> dict[str, list[Record]]:
+        """Records of a study by the LM's name; studies are of no protocol."""
+        found = collections.defaultdict(list)
+        if self.protocol == "any" and kind in self.runs.studies:
+            for record in self.runs.studies[kind]:
+                found[lm_name(record["lm"])].append(record)
+        return found
+
     def fewest_vectors(self) -> list[Measures]:
         """Of each LM, recipe and source, the group with the fewest vectors."""
         found: dict[tuple, Measures] = {}
@@ -84,7 +94,7 @@ def sections(runs: Runs, *, seed: int = 0) -> list[Section]:
         Section(protocol, [m for m in measures if m.key.protocol == protocol], runs)
         for protocol in sorted(found, reverse=True)
     ]
-    if runs.compression or runs.cosines or runs.paths:
+    if runs.compression or runs.studies:
         made.append(Section("any", [], runs))
     return made
 

@@ -135,6 +135,22 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
         read_runs([tmp_path])
 
 
+def test_studies_are_read_by_kind_from_all_their_files(tmp_path):
+    about = config(PYTHIA, "novels", 1, "strict")
+    write_run(tmp_path, about, [{"kind": "cosine", "cosine": 0.5}], "geometry.jsonl")
+    lines = [{"kind": "attention", "layer": i} for i in range(2)]
+    write_run(tmp_path, about, lines, "use.jsonl")
+    studies = read_runs([tmp_path]).studies
+    assert {kind: len(records) for kind, records in studies.items()} == {
+        "cosine": 1,
+        "attention": 2,
+    }
+    assert studies["cosine"] == [{"kind": "cosine", "cosine": 0.5, "lm": PYTHIA["name"]}]
+    write_run(tmp_path, about, [{"layer": 3}], "use.jsonl")
+    with pytest.raises(InputError, match=r"use\.jsonl, byte \d+: no record.*'kind'"):
+        read_runs([tmp_path])
+
+
 def test_folders_without_runs_are_named(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         find_runs([tmp_path / "nothing"])
