@@ -11,7 +11,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from memcomp.nn.attention import attend_cached
+from memcomp.nn.attention import Attend
 from memcomp.nn.decoder import (
     LearnedPositionConfig,
     LearnedPositionDecoder,
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         scale = H**-0.5 if cfg.divide_by_width else 1.0
         if cfg.divide_by_layer:
             scale = scale / (positions.layer + 1)
-        heads, cached = attend_cached(q, k, v, cached, positions, scale=scale)
+        heads, cached = Attend(name="attend")(q, k, v, cached, positions, scale=scale)
         axes = ("heads", "head_dim", "embed")
         return Einsum("btnh,nhd->btd", (N, H, D), axes, 1, name="out")(heads), cached
 

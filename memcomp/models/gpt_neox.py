@@ -9,7 +9,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from memcomp.nn.attention import attend_cached
+from memcomp.nn.attention import Attend
 from memcomp.nn.decoder import Decoder, RotaryConfig
 from memcomp.nn.einsum import Einsum
 from memcomp.nn.mlp import MLP
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         qkv = Einsum("btd,dcnh->btcnh", shape, axes, 3 * bias, name="qkv")(x)
         q = rotate(qkv[:, :, 0], positions.table)
         k = rotate(qkv[:, :, 1], positions.table)
-        heads, cached = attend_cached(q, k, qkv[:, :, 2], cached, positions)
+        heads, cached = Attend(name="attend")(q, k, qkv[:, :, 2], cached, positions)
         axes = ("heads", "head_dim", "embed")
         out = Einsum("btnh,nhd->btd", (N, H, D), axes, int(bias), name="out")(heads)
         return out, cached

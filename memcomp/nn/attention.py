@@ -56,7 +56,10 @@ def empty_cache(
 
 
 def causal_mask(
-    query_positions: Int[Array, "T"], num_keys: int, window: int | None = None
+    query_positions: Int[Array, "T"],
+    num_keys: int,
+    window: int | None = None,
+    hidden_keys: int = 0,
 ) -> Bool[Array, "T {num_keys}"]:
     """True where a query may see a key: at its own position and before.
 
@@ -64,29 +67,36 @@ def causal_mask(
       query_positions: of each query.
       num_keys: keys are at positions 0, 1, ...
       window: how many keys a query sees, its own included; None for all.
+      hidden_keys: so many leading keys are hidden from the queries after them; these
+        keys' own queries see them as ever.
     """
     keys, queries = jnp.arange(num_keys)[None, :], query_positions[:, None]
     mask = keys <= queries
-    return mask if window is None else mask & (keys > queries - window)
+    if window is not None:
+        mask &= keys > queries - window
+    if hidden_keys:
+        mask &= (keys >= hidden_keys) | (queries < hidden_keys)
+    return mask
 
 
-def attend(
+def attention_weights(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
-    v: Float[Array, "B S K H"],
     mask: Bool[Array, "T S"],
     scale: float | Float[Array, ""] | None = None,
     softcap: float | None = None,
-) -> Float[Array, "B T N H"]:
-    """Softmax attention; query head n reads kv head n // (N / K).
+) -> Float[Array, "B K groups T S"]:
+    """How much of each key a query reads, by kv head and the query heads that share it.
 
     Args:
-      q: queries.
+      q: queries; query head n reads kv head n // (N / K).
       k: keys.
-      v: values.
       mask: True where a query may see a key.
       scale: of the logits; None for H**-0.5.
       softcap: logits z become c tanh(z / c); None for none.
+
+    Returns:
+      Weights that sum to one over the keys; float32, or float64 of float64.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762; grouped heads: Ainslie et al. 2023,
       arXiv:2305.13245; soft-capping: Gemma Team 2024, arXiv:2408.00118, section 2.
@@ -103,41 +113,64 @@ def attend(
     )
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
-    logits = jnp.where(mask[None, None, None], logits, MASKED)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(B, T, N, H)
+    return jax.nn.softmax(jnp.where(mask[None, None, None], logits, MASKED), axis=-1)
 
 
-def attend_cached(
+def attend(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B T K H"],
-    v: Float[Array, "B T K H"],
-    cached: Cached,
-    positions: Positions,
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    mask: Bool[Array, "T S"],
     **options,
-) -> tuple[Float[Array, "B T N H"], Cached]:
-    """`attend` over what a layer has cached with `k` and `v` added to it.
+) -> Float[Array, "B T N H"]:
+    """Softmax attention: values `v` summed with the `attention_weights` of the rest."""
+    return _mixed(attention_weights(q, k, mask, **options), v)
 
-    Args:
-      q: queries.
-      k: keys of the queries' own positions.
-      v: values of the same.
-      cached: the layer's keys and values; None where `k` and `v` are all there is.
-      positions: of the queries.
-      **options: of `attend`.
 
-    Returns:
-      The heads' outputs, and the layer's new keys and values.
+def _mixed(weights, v):
+    B, K, G, T, _ = weights.shape
+    heads = jnp.einsum("bkgts,bskh->btkgh", weights.astype(v.dtype), v)
+    return heads.reshape(B, T, K * G, v.shape[-1])
+
+
+class Attend(nn.Module):
+    """`attend` over what a layer has cached, with what is new added to it.
+
+    All families attend here. It is a module, without parameters, for its weights alone:
+    they are kept where the collection "intermediates" is mutable, and else not made.
     """
-    if cached is not None:
-        k, v = (
-            jax.lax.dynamic_update_slice_in_dim(
-                old, new.astype(old.dtype), positions.start, axis=1
+
+    @nn.compact
+    def __call__(
+        self,
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B T K H"],
+        v: Float[Array, "B T K H"],
+        cached: Cached,
+        positions: Positions,
+        **options,
+    ) -> tuple[Float[Array, "B T N H"], Cached]:
+        """The heads' outputs, and the layer's new keys and values.
+
+        Args:
+          q: queries.
+          k: keys of the queries' own positions.
+          v: values of the same.
+          cached: the layer's keys and values; None where `k` and `v` are all there is.
+          positions: of the queries.
+          **options: of `attention_weights`.
+        """
+        if cached is not None:
+            k, v = (
+                jax.lax.dynamic_update_slice_in_dim(
+                    old, new.astype(old.dtype), positions.start, axis=1
+                )
+                for old, new in zip(cached, (k, v), strict=True)
             )
-            for old, new in zip(cached, (k, v), strict=True)
-        )
-        cached = k, v
-    return attend(q, k, v, positions.mask, **options), cached
+            cached = k, v
+        weights = attention_weights(q, k, positions.mask, **options)
+        self.sow("intermediates", "weights", weights)
+        return _mixed(weights, v), cached
 
 
 class SelfAttention(nn.Module):
@@ -180,7 +213,7 @@ class SelfAttention(nn.Module):
             k = self._norm(k, "k_norm", "kv_heads")
         if positions.table is not None:
             q, k = rotate(q, positions.table), rotate(k, positions.table)
-        heads, cached = attend_cached(
+        heads, cached = Attend(name="attend")(
             q, k, v, cached, positions, scale=self.scale, softcap=self.softcap
         )
         axes, bias = ("heads", "head_dim", "embed"), int(self.out_bias)

@@ -30,12 +30,15 @@ class DecoderConfig:
       activation: of the MLP, a key of `ACTIVATIONS`.
       windows: of each layer, how many keys a query sees, its own included, or None for
         all; empty where all layers see all.
+      hidden_keys: of each layer, how many leading keys later queries do not see, as when
+        memory is knocked out of some layers (`memcomp.evaluation.attention`); empty for
+        none.
       tied_embeddings: the unembedding is the embedding.
       remat: recompute each layer in the backward pass instead of keeping it.
 
     Raises:
-      InputError: an activation that is not known, heads that do not divide, or windows
-        of another number of layers.
+      InputError: an activation that is not known, heads that do not divide, windows or
+        hidden keys of another number of layers.
     """
 
     vocab_size: int
@@ -49,6 +52,7 @@ class DecoderConfig:
     activation: str = "silu"
     norm_eps: float = 1e-5
     windows: tuple[int | None, ...] = ()
+    hidden_keys: tuple[int, ...] = ()
     tied_embeddings: bool = False
     remat: bool = False
 
@@ -63,10 +67,11 @@ class DecoderConfig:
                 f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
                 f"{self.num_heads} heads"
             )
-        if self.windows and len(self.windows) != self.num_layers:
-            raise InputError(
-                f"windows for {len(self.windows)} layers; wanted {self.num_layers}"
-            )
+        for name in ("windows", "hidden_keys"):
+            if (given := len(getattr(self, name))) not in (0, self.num_layers):
+                raise InputError(
+                    f"{name} for {given} layers; wanted {self.num_layers}, or none"
+                )
 
     @property
     def heads(self) -> tuple[int, int, int]:
@@ -103,10 +108,12 @@ class LayerKind(NamedTuple):
     Attributes:
       window: how many keys a query sees, its own included; None for all.
       rotary: angles of its positions; None without.
+      hidden_keys: how many leading keys later queries do not see.
     """
 
     window: int | None = None
     rotary: Rotary | None = None
+    hidden_keys: int = 0
 
 
 class PreNormLayer(nn.Module):
@@ -171,7 +178,12 @@ class Decoder(nn.Module):
         """The kind of every layer."""
         cfg = self.config
         windows = cfg.windows or (None,) * cfg.num_layers
-        return tuple(LayerKind(w, getattr(cfg, "rotary", None)) for w in windows)
+        hidden = cfg.hidden_keys or (0,) * cfg.num_layers
+        rotary = getattr(cfg, "rotary", None)
+        return tuple(
+            LayerKind(window, rotary, keys)
+            for window, keys in zip(windows, hidden, strict=True)
+        )
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Vectors that memory stands beside, in place of `tokens`."""
@@ -217,7 +229,7 @@ class Decoder(nn.Module):
         body = nn.remat(read, prevent_cse=False) if cfg.remat else read
         scan = nn.scan(
             body,
-            variable_axes={"params": 0, "intermediates": 0},  # the latter for tests
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=cfg.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -225,7 +237,7 @@ class Decoder(nn.Module):
         return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers))
 
     def _view(self, kind: LayerKind, positions, num_keys):
-        mask = causal_mask(positions, num_keys, kind.window)
+        mask = causal_mask(positions, num_keys, kind.window, kind.hidden_keys)
         if kind.rotary is None:
             return mask, None
         return mask, rotary_table(kind.rotary, positions, num_keys)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from memcomp.nn.attention import (
+    Attend,
     Positions,
     attend,
-    attend_cached,
     causal_mask,
     empty_cache,
 )
@@ -73,6 +73,15 @@ def test_causal_mask_shows_a_query_itself_and_what_is_before():
     np.testing.assert_array_equal(got, [[1, 0, 0, 0, 0], [1, 1, 1, 1, 0]])
 
 
+def test_hidden_keys_are_seen_by_their_own_queries_and_by_no_later_one():
+    got = causal_mask(jnp.arange(4), 4, hidden_keys=2)
+    want = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(got, want)
+    got = causal_mask(jnp.arange(4), 4, window=2, hidden_keys=1)
+    want = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(got, want)
+
+
 def test_a_row_without_keys_gives_no_nan():
     q = jnp.asarray(heads(N, T, 0))
     assert jnp.isfinite(fast(attend)(q, q, q, jnp.zeros((T, T), bool))).all()
@@ -101,10 +110,10 @@ def test_new_keys_are_written_after_the_cached_ones():
     for start, stop in (0, 3), (3, 4), (4, 6):
         piece = slice(start, stop)
         new = q[:, piece], k[:, piece], v[:, piece]
-        out, cached = fast(attend_cached)(*new, cached, positions(start, stop))
+        out, cached = fast(Attend().apply)({}, *new, cached, positions(start, stop))
         outs.append(out)
     np.testing.assert_array_equal(cached[0], k)
     np.testing.assert_array_equal(cached[1], v)
-    want, none = fast(attend_cached)(q, k, v, None, positions(0, S))
+    want, none = fast(Attend().apply)({}, q, k, v, None, positions(0, S))
     assert none is None
     np.testing.assert_allclose(jnp.concatenate(outs, axis=1), want, atol=6e-6)
