@@ -1,0 +1,159 @@
+"""Crams passages out of texts and asks what their memory is good for, and where it is read.
+
+  python experiments/use.py [--config configs/use.py] [--config.x.y=value] [--workdir DIR]
+
+Writes a run of cramming and, beside it, use.jsonl: attention on memory by layer, memory
+knocked out of layers, the true continuation given memory, text or nothing, and the text
+given other contexts than memory. Stopped at any moment and started again with the same
+command, it goes on.
+"""
+
+import functools
+import sys
+
+import tqdm
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.cram.schedule import check_fits
+from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.errors import InputError
+from memcomp.evaluation.attention import attention_study, check_attends, knockout_study
+from memcomp.evaluation.prefixes import read_crammed
+from memcomp.evaluation.runs import describe, run_cramming
+from memcomp.evaluation.use import check_use, context_study, means, use_study
+from memcomp.lm import LanguageModel
+from memcomp.results import Record, claim_workdir, run_studies
+
+DEFAULT_WORKDIR = "runs/use"
+FILE = "use.jsonl"
+ATTENDING = ("attention", "knockout")
+STUDIES = (*ATTENDING, "use", "context")
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
+    T = one_length(config)
+    kinds = chosen(lm, config.studies, T)
+    check_use(
+        lm,
+        num_texts=2 if config.num_texts is None else config.num_texts,
+        num_memory=cfg.num_memory,
+        num_tokens=T,
+        before=config.before,
+        num_after=config.after,
+    )
+    C = max(config.before, default=0)
+    passages = read_passages(lm, config, C + T + config.after)
+    texts = [Text(p.text_id, p.source, p.tokens[C : C + T]) for p in passages]
+    check_fits(lm, texts, cfg)  # before anything is written
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    with tqdm.tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
+
+        def report(progress):
+            bar.n = progress.num_done
+            bar.set_postfix(exact=progress.num_exact)
+
+        records = run_cramming(lm, texts, cfg, folder, report)
+    crammed = read_crammed(lm, folder, records, passages, C)
+    studies = {
+        "attention": attention_study,
+        "knockout": knockout_study,
+        "use": use_study,
+        "context": functools.partial(context_study, before=config.before),
+    }
+    wanted = {kind: functools.partial(studies[kind], lm, crammed) for kind in kinds}
+    found = run_studies(folder / FILE, wanted)
+    print(f"{int(crammed.exact.sum())} of {len(texts)} texts come back exactly\n")
+    print("\n\n".join(table(kind, found) for kind in kinds))
+    print(f"\nrun: {folder}")
+
+
+def one_length(config: config_dict.ConfigDict) -> int:
+    """Tokens of every text."""
+    lengths = config.cram.num_tokens
+    if len(lengths) != 1:
+        raise InputError(f"cram.num_tokens is {lengths}; give one length for all texts")
+    return lengths[0]
+
+
+def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list[str]:
+    """The studies that are wanted; all that this LM allows where none is named."""
+    if unknown := set(studies) - set(STUDIES):
+        raise InputError(f"studies has {sorted(unknown)}; known are {', '.join(STUDIES)}")
+    if studies and not set(studies) & set(ATTENDING):
+        return [kind for kind in STUDIES if kind in studies]
+    try:
+        check_attends(lm, num_tokens)
+    except InputError:
+        if studies:
+            raise
+        return [kind for kind in STUDIES if kind not in ATTENDING]
+    return [kind for kind in STUDIES if kind in (studies or STUDIES)]
+
+
+def read_passages(
+    lm: LanguageModel, config: config_dict.ConfigDict, num_tokens: int
+) -> list[Text]:
+    """Texts with what stands before and after them."""
+    found = read_texts(
+        config.texts,
+        field=config.field,
+        num_texts=config.num_texts,
+        passages=config.passages,
+        seed=config.seed,
+        vocabulary=config.vocabulary or None,
+        manual_dir=config.manual_dir or None,
+        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
+    )
+    return tokenize(
+        lm.tokenizer, found, num_tokens=num_tokens, vocab_size=lm.config.vocab_size
+    )
+
+
+def table(kind: str, records: list[Record]) -> str:
+    """A line a condition: means over the texts with their standard errors."""
+    title, fields, name = TABLES[kind]
+    columns = [means(kind, records, field) for field in fields]
+    if not columns[0]:
+        return f"{title}: no text comes back exactly; cram fewer tokens"
+    lines = [f"{title} (n = {next(iter(columns[0].values())).n}):"]
+    for key in columns[0]:
+        cells = [
+            f"{e[key].mean:7.3f} ± {e[key].standard_error or 0:.3f} {unit}"
+            for unit, e in zip(fields.values(), columns, strict=True)
+        ]
+        lines.append("  ".join(["", name(*key).ljust(26), *cells]))
+    return "\n".join(lines)
+
+
+def layers(condition: str, first: int | None, last: int | None) -> str:
+    """A range of layers, as it is said."""
+    if first is None or last is None:
+        return f"no memory, {condition}"
+    return "none" if first == last else f"layers {first} to {last - 1}"
+
+
+LOSS = {"loss_nats": "nats", "loss_bits": "bits", "accuracy": "right"}
+# Kind -> title, field of the records -> unit, what a line is called.
+TABLES = {
+    "attention": (
+        "Attention to memory, or to the start token in its place",
+        {"mass": "of 1", "uniform": "if uniform"},
+        lambda condition, layer: f"{condition}, layer {layer}",
+    ),
+    "knockout": ("Tokens after the first, with memory hidden from", LOSS, layers),
+    "use": ("A token of the true continuation, given", LOSS, str),
+    "context": (
+        "A token of the text, given",
+        LOSS,
+        lambda condition, vectors: f"{condition}, {vectors} before it",
+    ),
+}
+
+
+if __name__ == "__main__":
+    launch(main, "use.py")
