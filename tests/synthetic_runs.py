@@ -162,6 +162,35 @@ def make_geometry(folder, num_pairs=12):
     return write_run(folder, about, lines, "geometry.jsonl")
 
 
+def make_use(folder, num_texts=6, num_layers=3):
+    """A run with use.jsonl; the last text does not come back."""
+    rng = np.random.default_rng(8)
+    lines = []
+
+    def add(kind, **fields):
+        for text_id in range(num_texts):
+            line = {"kind": kind, "text_id": text_id, "source": "novels", "num_tokens": 6}
+            line |= {"num_memory": 1, "exact": text_id < num_texts - 1}
+            if kind == "attention":
+                heads = rng.uniform(0.2, 0.6, 4).tolist()
+                line |= {"heads": heads, "mass": sum(heads) / 4, "uniform": 0.3}
+            else:
+                line |= {"loss_nats": rng.uniform(2, 5), "accuracy": rng.uniform()}
+            lines.append(line | fields)
+
+    for condition in ("memory", "start token"):
+        for layer in range(num_layers):
+            add("attention", condition=condition, layer=layer)
+    for a, b in ((0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)):
+        add("knockout", condition="memory", first=a, last=b)
+    add("knockout", condition="start token")
+    for condition in ("nothing", "text", "memory", "memory, text", "other memory"):
+        add("use", condition=condition)
+    for condition, k in (("memory", 1), ("nothing", 0), ("before", 4), ("doubled", 6)):
+        add("context", condition=condition, num_context=k)
+    return write_run(folder, config(BUILTIN, "novels", 1, "strict"), lines, "use.jsonl")
+
+
 def make_compression(folder, num_texts=20):
     """A run of classical compressors."""
     rng = np.random.default_rng(5)
@@ -221,6 +250,7 @@ def make_sweep(top, num_texts=24):
     for k, spread in ((2, (96, 128, 192, 256, 384)), (4, (192, 256, 384, 512, 768))):
         make_cell(top, PYTHIA, "pg19", k, "reference", spread, 8, recipe="reference")
     make_geometry(top / "geometry")
+    make_use(top / "use")
     make_compression(top / "compress")
     return top
 

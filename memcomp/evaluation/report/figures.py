@@ -10,6 +10,12 @@ from memcomp.evaluation.report.figures_capacity import accuracy_over_length, fig
 from memcomp.evaluation.report.figures_entropy import figure_3_6, horizons
 from memcomp.evaluation.report.figures_geometry import figure_7, figure_8
 from memcomp.evaluation.report.figures_size import figure_4, figure_5
+from memcomp.evaluation.report.figures_use import (
+    attention_by_layer,
+    contexts,
+    knockout_by_layer,
+    use_of_memory,
+)
 from memcomp.evaluation.report.section import Section
 from memcomp.evaluation.report.style import Drawn
 
@@ -22,4 +28,8 @@ FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
     "figure_5": figure_5,
     "figure_7": figure_7,
     "figure_8": figure_8,
+    "attention_by_layer": attention_by_layer,
+    "knockout_by_layer": knockout_by_layer,
+    "use_of_memory": use_of_memory,
+    "contexts": contexts,
 }

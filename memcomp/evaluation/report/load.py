@@ -104,8 +104,9 @@ class Runs:
     Attributes:
       groups: of records, ordered by key.
       compression: records of compressors of files, with the LM's name as `lm`.
-      studies: records of the files in STUDIES by kind, each with the LM's name as `lm`;
-        an empty list for a kind that there is nothing of.
+      studies: records of the files in STUDIES by kind, each with the LM's name as `lm`
+        and that of the run's texts as `texts`; an empty list for a kind that there is
+        nothing of.
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
       configs: config.json of each folder.
     """
@@ -163,7 +164,9 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
                 building[key].add(place, record, about)
         for place, record in _studies(folder):
             with _naming(place):
-                runs.studies[record["kind"]].append(record | {"lm": keys.lm})
+                runs.studies[record["kind"]].append(
+                    record | {"lm": keys.lm, "texts": keys.texts}
+                )
         for _, record in _lines(os.path.join(folder, HORIZONS)):
             more = {"key": keys.of(record), "hardware": _hardware(about)}
             runs.horizons.append(record | more)
@@ -245,6 +248,7 @@ class _Keys:
         recipe = config.get("recipe", cram.get("recipe", "?"))
         self._recipe = _recipe(recipe, {**cram, **config})
         self._source = config.get("source") or config.get("texts")
+        self.texts = _folder_name(self._source or "?")
         self._known: dict[tuple, Key] = {}
 
     def of(self, record: Mapping[str, Any]) -> Key:
@@ -257,10 +261,14 @@ class _Keys:
                 revision=self._revision,
                 dtype=self._dtype,
                 recipe=self._recipe,
-                source=os.path.basename(str(self._source or source).rstrip("/")),
+                source=_folder_name(self._source or source),
                 num_memory=num_memory,
             )
         return self._known[mark]
+
+
+def _folder_name(source: Any) -> str:
+    return os.path.basename(str(source).rstrip("/"))
 
 
 def _revision(lm: Mapping[str, Any]) -> str:
