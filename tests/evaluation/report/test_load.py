@@ -145,7 +145,9 @@ def test_studies_are_read_by_kind_from_all_their_files(tmp_path):
         "cosine": 1,
         "attention": 2,
     }
-    assert studies["cosine"] == [{"kind": "cosine", "cosine": 0.5, "lm": PYTHIA["name"]}]
+    assert studies["cosine"] == [
+        {"kind": "cosine", "cosine": 0.5, "lm": PYTHIA["name"], "texts": "novels"}
+    ]
     write_run(tmp_path, about, [{"layer": 3}], "use.jsonl")
     with pytest.raises(InputError, match=r"use\.jsonl, byte \d+: no record.*'kind'"):
         read_runs([tmp_path])
