@@ -157,7 +157,24 @@ def make_geometry(folder, num_pairs=12):
             for theta in np.linspace(0, 1, 21).tolist():
                 dip = 4 * theta * (1 - theta) * depth * (0.8 + 0.2 * rng.random())
                 line = {"kind": "path", "theta": theta, "accuracy": 1 - dip}
-                lines.append(line | {"path": path, "pair": pair})
+                ratio = 1 + 0.2 * (path == "bezier")
+                lines.append(line | {"path": path, "pair": pair, "length_ratio": ratio})
+    lines += [{"kind": "restart", "exact": i > 1} for i in range(40)]
+    for of, norm in (("memory", 60), ("start", 2.1), ("vocabulary", 2.0)):
+        for x in rng.uniform(0.8, 1.2, 50).tolist():
+            near = {"norm": norm * x, "cosine": 0.3 * x, "distance": norm}
+            lines.append({"kind": "norm", "of": of} | near)
+    for scale in (0.5, 1.0, 1.5):
+        for i in range(10):
+            share = 1 - abs(scale - 1) * i / 10
+            lines.append({"kind": "scale", "scale": scale, "accuracy": share})
+    shares = (0.8 * 0.2 ** np.arange(10)).tolist()
+    for text in range(3):
+        for restart in range(4):
+            ends = np.outer(np.linspace(0, 1, 6), rng.normal(text, 0.3, 3) * 9)
+            line = {"kind": "trajectory", "text": text, "restart": restart}
+            line |= {"exact": restart > 0, "steps": list(range(6)), "points": ends.tolist()}
+            lines.append(line | {"explained": shares, "explained_alone": shares})
     about = config(BUILTIN, "novels", 1, "strict")
     return write_run(folder, about, lines, "geometry.jsonl")
 

@@ -41,7 +41,7 @@ def test_without_a_folder_the_runs_of_this_one_are_read(sweep, tmp_path):
         "report.py", "--workdir=out", "--config.max_texts=3", folder=tmp_path
     )
     assert status == 0, err
-    assert "0 tables, 2 figures" in out
+    assert "0 tables, 5 figures" in out
 
 
 @pytest.mark.parametrize(

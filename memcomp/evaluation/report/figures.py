@@ -16,6 +16,7 @@ from memcomp.evaluation.report.figures_use import (
     knockout_by_layer,
     use_of_memory,
 )
+from memcomp.evaluation.report.figures_vectors import norms, scales, trajectories
 from memcomp.evaluation.report.section import Section
 from memcomp.evaluation.report.style import Drawn
 
@@ -32,4 +33,7 @@ FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
     "knockout_by_layer": knockout_by_layer,
     "use_of_memory": use_of_memory,
     "contexts": contexts,
+    "norms": norms,
+    "scales": scales,
+    "trajectories": trajectories,
 }

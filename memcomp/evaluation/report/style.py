@@ -90,9 +90,18 @@ def source_colours(sources: Iterable[str]) -> dict[str, str]:
 
 def plain_ticks(axis: Axes) -> None:
     """Numbers as 150, not 1.5 x 10^2, on a logarithmic y axis."""
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.yaxis.set_minor_locator(NullLocator())
+    _plain_ticks(axis.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+
+
+def plain_wide_ticks(axis: Axes) -> None:
+    """The same on an x axis of several decades."""
+    _plain_ticks(axis.xaxis, (1.0, 2.0, 5.0))
+
+
+def _plain_ticks(axis: Any, subs: Sequence[float]) -> None:
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def tick_lengths(axis: Axes, lengths: Iterable[int], most: int = 9) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from synthetic_runs import BUILTIN, SOURCES, config, make_sweep, record, write_run
+from synthetic_runs import BUILTIN, PYTHIA, SOURCES, config, make_sweep, record, write_run
 
 from memcomp.evaluation.capacity import by_length
 from memcomp.evaluation.report.figures import FIGURES
@@ -12,7 +12,7 @@ from memcomp.evaluation.report.load import read_runs
 from memcomp.evaluation.report.section import sections
 from memcomp.evaluation.report.style import source_colours, spread
 
-GEOMETRY = {"figure_7", "figure_8"}
+GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
 USE = {"attention_by_layer", "knockout_by_layer", "use_of_memory", "contexts"}
 ANY = GEOMETRY | USE
 
@@ -107,6 +107,31 @@ def test_one_text_that_fails_at_one_length_can_be_drawn(tmp_path):
     drawn = {name: draw(section) for name, draw in FIGURES.items()}
     assert all(d.png() for d in drawn.values() if d)
     assert drawn["figure_1"] and not drawn["figure_4"]
+
+
+def test_figures_of_studies_have_the_numbers_of_their_records(sweep):
+    figures = {name: FIGURES[name](sweep["any"]) for name in GEOMETRY}
+    for name in ("figure_7", "figure_8"):
+        assert "2 of 40 starts were not exact" in figures[name].caption
+    scales = {r["scale"]: r for r in numbers(figures["scales"])}
+    # Accuracies of 1, 0.95, ..., 0.55; one of ten is exact.
+    assert [scales["0.5"][k] for k in ("accuracy", "exact", "n")] == ["0.775", "0.1", "10"]
+    assert float(scales["1"]["exact"]) == 1
+    norms = {(r["vectors"], r["measure"]): r for r in numbers(figures["norms"])}
+    assert len(norms) == 3 * 3 and norms["memory", "distance"]["median"] == "60"
+    assert len(numbers(figures["trajectories"])) == 3 * 4 * 6
+
+
+def test_lms_are_never_drawn_together(tmp_path):
+    for i, lm in enumerate((BUILTIN, PYTHIA)):
+        line = {"kind": "cosine", "same_text": True, "cosine": 0.1 + i / 2}
+        write_run(
+            tmp_path / str(i), config(lm, "novels", 1, "strict"), [line], "geometry.jsonl"
+        )
+    (section,) = sections(read_runs([tmp_path]))
+    rows = numbers(FIGURES["figure_7"](section))
+    assert {r["LM"] for r in rows} == {"builtin", "Pythia-160M"}
+    assert sum(float(r["share"]) for r in rows) == pytest.approx(2)
 
 
 def test_labels_are_moved_apart_and_no_further():

@@ -1,0 +1,98 @@
+"""Geometry: crams texts from several starts, and studies where their vectors lie.
+
+  python experiments/geometry.py [--config configs/geometry.py] [--config.x.y=value]
+      [--workdir DIR]
+
+Stopped at any moment and started again with the same command, it goes on.
+"""
+
+import collections
+import statistics
+
+import tqdm
+from launch import launch
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.cram.schedule import check_fits
+from memcomp.data.texts import num_token_ids, read_texts, tokenize
+from memcomp.evaluation.geometry import CurveConfig
+from memcomp.evaluation.geometry_runs import GeometryConfig, run_geometry
+from memcomp.evaluation.runs import describe
+from memcomp.results import Record, claim_workdir
+
+DEFAULT_WORKDIR = "runs/geometry"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
+    curve = CurveConfig(seed=config.seed, **config.curve)
+    study = GeometryConfig(curve=curve, **config.study)
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    texts = tokenize(
+        lm.tokenizer,
+        read_texts(
+            config.texts,
+            field=config.field,
+            num_texts=config.num_texts,
+            passages=config.passages,
+            seed=config.seed,
+            vocabulary=config.vocabulary or None,
+            manual_dir=config.manual_dir or None,
+            vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
+        ),
+        num_tokens=cfg.num_tokens,
+        protocol=cfg.protocol,
+        vocab_size=lm.config.vocab_size,
+    )
+    check_fits(lm, texts, cfg)  # before anything is written
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    with tqdm.tqdm(mininterval=1) as bar:
+
+        def report(what: str, num_done: int, num: int) -> None:
+            bar.set_description(what, refresh=False)
+            bar.total, bar.n = num, num_done
+            bar.refresh()
+
+        records = run_geometry(lm, texts, cfg, study, folder, report)
+    print("\n".join(summary(records)))
+    print(f"run: {folder}; its figures: python experiments/report.py {folder}")
+
+
+def summary(records: list[Record]) -> list[str]:
+    """A sentence a study."""
+    by_kind = collections.defaultdict(list)
+    for record in records:
+        by_kind[record["kind"]].append(record)
+    exact = sum(r["exact"] for r in by_kind["restart"])
+    said = [f"{exact} of {len(by_kind['restart'])} starts are exact; the rest is left out"]
+    for same, words in ((True, "one text"), (False, "different texts")):
+        if here := [r["cosine"] for r in by_kind["cosine"] if r["same_text"] == same]:
+            mean, most = statistics.fmean(here), max(here)
+            n = len(here)
+            said.append(f"cosine in {words}: mean {mean:.3f}, up to {most:.3f}, n = {n}")
+    for path in ("line", "bezier"):
+        here = [r for r in by_kind["path"] if r["path"] == path]
+        lowest = collections.defaultdict(lambda: 1.0)
+        for r in here:
+            lowest[r["pair"]] = min(lowest[r["pair"]], r["accuracy"])
+        whole = sum(value == 1 for value in lowest.values())
+        ratio = statistics.fmean(r["length_ratio"] for r in here)
+        said.append(
+            f"{path}: {whole} of {len(lowest)} exact all along, lowest accuracy "
+            f"{statistics.fmean(lowest.values()):.3f} on average, {ratio:.3f} times as "
+            "long as the straight line"
+        )
+    for of in ("memory", "start", "vocabulary"):
+        here = [r for r in by_kind["norm"] if r["of"] == of]
+        norm = statistics.fmean(r["norm"] for r in here)
+        near = statistics.fmean(r["cosine"] for r in here)
+        said.append(f"{of}: norm {norm:.2f}, nearest token at a cosine of {near:.3f}")
+    first = by_kind["trajectory"][0]["explained"]
+    said.append(f"trajectories: {sum(first[:2]):.1%} of the variance in two directions")
+    return said
+
+
+if __name__ == "__main__":
+    launch(main, "geometry.py")
