@@ -19,6 +19,7 @@ def get_config(kind: str = "grid") -> config_dict.ConfigDict:
     config.mode = "horizon" if kind == "horizon" else "grid"
     config.lms = ("builtin",)
     config.dtype = "float32"
+    config.shuffle_seed = config_dict.placeholder(int)  # control: weights in random order
     config.protocol = "strict"
     config.seeds = (0,)  # of the initial memories
     config.num_memory = (1,)

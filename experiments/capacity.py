@@ -42,7 +42,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
         lm = memcomp.load_lm(name, dtype=config.dtype)
-        for cell, cfg in cells(name, config):
+        if config.shuffle_seed is not None:
+            lm = lm.shuffled(config.shuffle_seed)
+        for cell, cfg in cells(lm.name, config):
             texts = cell_texts(lm, cell, cfg, config)
             check_fits(lm, texts, cfg)
             folder = claim_workdir(workdir, {"grid": "capacity"}, {})

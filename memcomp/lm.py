@@ -95,6 +95,18 @@ class LanguageModel:
         """Next-token logits in float32 after each prefix of `tokens`."""
         return _logits(self.params, jnp.asarray(tokens), module=self.module)
 
+    def shuffled(self, seed: int) -> "LanguageModel":
+        """The control: the same LM with the entries of each weight array in random order.
+
+        Scales stay as they were trained, and nothing that was learnt does.
+        """
+        return dataclasses.replace(
+            self,
+            name=f"{self.name.rstrip('/')}-shuffled{seed}",
+            params=_shuffled(self.params, seed),
+            fingerprint=f"{self.fingerprint}-shuffled{seed}",
+        )
+
 
 @functools.partial(jax.jit, static_argnames="module")
 def _logits(params, tokens, *, module):
@@ -104,6 +116,17 @@ def _logits(params, tokens, *, module):
     rows = module.apply({"params": params}, method="unembedding")
     logits = jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
     return soft_capped(logits, module.softcap)
+
+
+@jax.jit
+def _shuffled(params, seed):
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    moved = [
+        jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
 
 
 def abstract_params(module: Any) -> engine.Params:

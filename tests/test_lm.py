@@ -267,3 +267,16 @@ def test_loading_is_the_same_every_time():
     first, second = (load_lm(str(GOLDEN / "llama")) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
     assert first.tokenizer is None and first.revision is None
+
+
+def test_a_shuffled_lm_has_the_same_weights_in_another_order():
+    lm = load_lm(str(GOLDEN / "llama"))
+    control, again, other = lm.shuffled(0), lm.shuffled(0), lm.shuffled(1)
+    pairs = zip(jax.tree.leaves(lm.params), jax.tree.leaves(control.params), strict=True)
+    for was, now in pairs:
+        np.testing.assert_array_equal(np.sort(was, axis=None), np.sort(now, axis=None))
+    tokens = np.arange(12).reshape(2, 6)
+    assert np.abs(lm.logits(tokens) - control.logits(tokens)).max() > 0.1
+    np.testing.assert_array_equal(control.logits(tokens), again.logits(tokens))
+    assert len({lm.fingerprint, control.fingerprint, other.fingerprint}) == 3
+    assert control.name == f"{lm.name}-shuffled0"

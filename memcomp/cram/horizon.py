@@ -29,7 +29,7 @@ class Growth:
       first: tokens of the first target.
       factor: from an exact target to the next. 1: one token more, until the first failure
         (Progressive Cramming). Above 1: times this, and after the first failure bisection
-        between the longest exact and the shortest failed target.
+        between the longest exact prefix and the shortest failed target.
       most: longest target; None for the whole text.
 
     Raises:
@@ -54,7 +54,7 @@ class Trial:
 
     Attributes:
       text: whole.
-      exact: longest exact target so far; the horizon, once there is no next target.
+      exact: longest exact prefix so far; the horizon, once there is no next target.
       failed: shortest target that failed; None while none has.
       steps: gradient evaluations so far.
       token_steps: each times the length of its target.
@@ -72,22 +72,29 @@ class Trial:
     memory: np.ndarray | None = None
     opt_state: Any = dataclasses.field(default=None, repr=False)
 
-    def after(self, result: CramResult) -> "Trial":
-        """The trial with the result of one more target."""
+    def after(self, result: CramResult, objective: str) -> "Trial":
+        """The trial with the result of one more target.
+
+        A target that failed may have left a longer exact prefix than there was. With the
+        objective "frontier" the prefix one token longer is then what failed: all steps
+        were spent on it.
+        """
         tried = dataclasses.replace(
             self,
             steps=self.steps + result.steps,
             token_steps=self.token_steps + result.token_steps,
             num_targets=self.num_targets + 1,
         )
-        if not result.exact:
-            return dataclasses.replace(tried, failed=result.num_tokens)
-        return dataclasses.replace(
-            tried,
-            exact=result.num_tokens,
-            memory=result.memory,
-            opt_state=result.opt_state,
-        )
+        exact = result.num_tokens if result.exact else result.prefix
+        if exact > max(self.exact, result.num_given):
+            tried = dataclasses.replace(
+                tried, exact=exact, memory=result.memory, opt_state=result.opt_state
+            )
+        if result.exact:
+            return tried
+        frontier = max(tried.exact, result.num_given) + 1
+        failed = frontier if objective == "frontier" else result.num_tokens
+        return dataclasses.replace(tried, failed=failed)
 
 
 def next_target(trial: Trial, growth: Growth, num_given: int = 0) -> int | None:
@@ -162,7 +169,7 @@ def _up_to(
         moved = []
         for result in pool.advance():
             i = result.text_id
-            found[i] = trial = found[i].after(result)
+            found[i] = trial = found[i].after(result, cfg.resolved_recipe().objective)
             target[i] = following = next_target(trial, growth, cfg.num_given)
             moved.append(trial)
             if following and following <= pad:

@@ -12,7 +12,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.objective import mean_over, memory_scores, scored_positions
+from memcomp.cram.objective import (
+    OBJECTIVES,
+    exact_prefix,
+    mean_over,
+    memory_scores,
+    scored_positions,
+)
 from memcomp.cram.recipe import initial_memory, optimizer
 
 
@@ -24,11 +30,12 @@ class CramState(NamedTuple):
       opt_state: of the optimiser, for this text alone.
       best_memory: the vectors that scored `best_accuracy` and `best_loss`; measured
         before the update, never one update later.
+      best_prefix: leading tokens that were right by more than the recipe's margin.
       best_accuracy: share of the scored tokens that were right.
       best_loss: mean nats a scored token, of `best_memory`.
       best_margin: smallest margin in logits of a scored token, of `best_memory`.
       min_loss: smallest mean loss of any step, which the reference protocol reports.
-      stale: evaluations since the last new best accuracy.
+      stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
       done: nothing of this text changes any more.
     """
@@ -36,6 +43,7 @@ class CramState(NamedTuple):
     memory: Float[Array, "*B M D"]
     opt_state: optax.OptState
     best_memory: Float[Array, "*B M D"]
+    best_prefix: Int[Array, "*B"]
     best_accuracy: Float[Array, "*B"]
     best_loss: Float[Array, "*B"]
     best_margin: Float[Array, "*B"]
@@ -60,6 +68,7 @@ def init_state(
         memory=memory,
         opt_state=optimizer(recipe).init(memory),
         best_memory=memory,
+        best_prefix=jnp.full((), -1, jnp.int32),
         best_accuracy=jnp.full((), -1.0, memory.dtype),
         best_loss=jnp.full((), jnp.inf, memory.dtype),
         best_margin=jnp.full((), -jnp.inf, memory.dtype),
@@ -97,23 +106,28 @@ def cram_step(
       `right`, which of the T positions are right, padding included.
     """
     recipe = cfg.resolved_recipe()
+    objective = OBJECTIVES[recipe.objective]
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
 
-    def mean_loss(memory):
+    def loss_of(memory):
         scores = memory_scores(
             memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
         )
-        return mean_over(scores.loss, scored), scores.margin
+        prefix = exact_prefix(scores.margin, scored, recipe.margin)
+        chosen = objective.positions(scored, prefix)
+        return mean_over(scores.loss, chosen), (scores, prefix)
 
-    grad_of = jax.value_and_grad(mean_loss, has_aux=True)
-    (loss, margins), grad = grad_of(state.memory)
-    accuracy = mean_over(margins > 0, scored)
-    margin = jnp.min(jnp.where(scored, margins, jnp.inf))
+    (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
+    loss, right = mean_over(scores.loss, scored), scores.margin > 0
+    accuracy = mean_over(right, scored)
+    margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
     solved = margin > recipe.margin
 
     updates, opt_state = optimizer(recipe).update(grad, state.opt_state, state.memory)
-    higher = accuracy > state.best_accuracy
-    lower = (accuracy == state.best_accuracy) & (loss < state.best_loss)
+    progress = objective.progress(accuracy, prefix)
+    best_progress = objective.progress(state.best_accuracy, state.best_prefix)
+    higher = progress > best_progress
+    lower = (progress == best_progress) & (loss < state.best_loss)
     keep = solved | higher | lower
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
@@ -122,6 +136,7 @@ def cram_step(
         memory=memory,
         opt_state=opt_state,
         best_memory=jnp.where(keep, state.memory, state.best_memory),
+        best_prefix=jnp.where(keep, prefix, state.best_prefix),
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
         best_loss=jnp.where(keep, loss, state.best_loss),
         best_margin=jnp.where(keep, margin, state.best_margin),
@@ -131,7 +146,7 @@ def cram_step(
         done=solved | (stale >= recipe.patience) | (step >= recipe.max_steps),
     )
     new = jax.tree.map(lambda n, o: jnp.where(state.done, o, n), new, state)
-    return new, {"loss": loss, "accuracy": accuracy, "right": margins > 0}
+    return new, {"loss": loss, "accuracy": accuracy, "right": right}
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))

@@ -1,6 +1,7 @@
 """What a memory is scored by: how well the frozen LM predicts the text after it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -39,6 +40,42 @@ def scored_positions(
     """True for the tokens that count: not padding, and not given."""
     index = jnp.arange(num_tokens)
     return (index >= num_given) & (index < length)
+
+
+def exact_prefix(
+    margins: Float[Array, "T"], scored: Bool[Array, "T"], margin: float
+) -> Int[Array, ""]:
+    """How many leading tokens are right by more than `margin`; what is given is right."""
+    wrong = scored & (margins <= margin)
+    given = jnp.cumsum(scored) == 0
+    leading = (jnp.cumsum(wrong) == 0) & (scored | given)
+    return jnp.sum(leading, dtype=jnp.int32)
+
+
+class Objective(NamedTuple):
+    """What an optimiser is after.
+
+    Attributes:
+      positions: of the positions that are scored [T] and the number of leading tokens that
+        are right, those whose loss the gradient is of.
+      progress: of accuracy and that number, what the best memory has most of.
+    """
+
+    positions: Callable[[Bool[Array, "T"], Int[Array, ""]], Bool[Array, "T"]]
+    progress: Callable[[Float[Array, ""], Int[Array, ""]], Array]
+
+
+def _to_frontier(scored: Bool[Array, "T"], prefix: Int[Array, ""]) -> Bool[Array, "T"]:
+    return scored & (jnp.arange(scored.shape[0]) <= prefix)
+
+
+OBJECTIVES = {
+    # All tokens at once: Kuratov et al. 2025, arXiv:2502.13063, section 3.
+    "mean": Objective(lambda scored, prefix: scored, lambda accuracy, prefix: accuracy),
+    # The leading tokens that are right and the first that is not: the target grows within
+    # the loop, step by step, where Progressive Cramming, 2026, has a stage a token.
+    "frontier": Objective(_to_frontier, lambda accuracy, prefix: prefix),
+}
 
 
 def mean_over(

@@ -34,6 +34,7 @@ class CramResult:
       tokens: int32 [T]: the text.
       memory: float32 [M D]: the vectors that scored what is reported.
       accuracy: share of the scored tokens that are right, teacher-forced.
+      prefix: leading tokens that are right by more than the recipe's margin.
       loss_nats: mean cross-entropy of a scored token.
       min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
       margin: smallest margin in logits of a scored token.
@@ -55,6 +56,7 @@ class CramResult:
     tokens: np.ndarray
     memory: np.ndarray
     accuracy: float
+    prefix: int
     loss_nats: float
     min_loss_nats: float
     margin: float
@@ -311,6 +313,7 @@ class Pool:
             tokens=place.text.tokens,
             memory=states.best_memory[i].copy(),
             accuracy=float(states.best_accuracy[i]),
+            prefix=int(states.best_prefix[i]),
             loss_nats=float(states.best_loss[i]),
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),

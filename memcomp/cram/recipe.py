@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from memcomp.cram.objective import OBJECTIVES
 from memcomp.errors import InputError
 
 
@@ -19,7 +20,7 @@ class Recipe:
       learning_rate: peak step size of AdamW.
       max_steps: gradient evaluations that a text gets at the most.
       patience: a text is given up after this many evaluations without a new best
-        accuracy.
+        accuracy, or longest prefix (see `objective`).
       margin: a text is done when the logit of every scored token is above that of the
         best other token by more than this; 0 is plain exactness.
       warmup_steps: steps of linear rise to the learning rate.
@@ -31,6 +32,9 @@ class Recipe:
       weight_decay: AdamW's decoupled decay.
       init: how memory starts, a key of `INITS`.
       init_scale: see `INITS`.
+      objective: what the gradient is of, a key of `OBJECTIVES`. It also says which memory
+        is the best one: "mean" the one of the highest accuracy, "frontier" the one of the
+        longest exact prefix.
     """
 
     learning_rate: float
@@ -46,6 +50,7 @@ class Recipe:
     weight_decay: float = 0.01
     init: str = "normal"
     init_scale: float = 1.0
+    objective: str = "mean"
 
     def __post_init__(self):
         positive = ("learning_rate", "max_steps", "patience", "eps")
@@ -55,7 +60,8 @@ class Recipe:
         for name in ("margin", "warmup_steps", "weight_decay", "init_scale"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name, known in (("schedule", SCHEDULES), ("init", INITS)):
+        known_of = {"schedule": SCHEDULES, "init": INITS, "objective": OBJECTIVES}
+        for name, known in known_of.items():
             if getattr(self, name) not in known:
                 raise InputError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}"

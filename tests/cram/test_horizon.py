@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
 from memcomp.cram.objective import memory_scores
+from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
@@ -93,6 +94,56 @@ def test_a_growth_that_cannot_be_is_refused(changes):
         Growth(**changes)
 
 
+def a_result(num_tokens, prefix, exact, num_given=0):
+    """Of a target; the rest is of no interest here."""
+    return CramResult(
+        text_id=0,
+        source="test",
+        tokens=a_text(num_tokens).tokens,
+        memory=np.full((1, 2), prefix, np.float32),
+        accuracy=1.0 if exact else 0.5,
+        prefix=prefix,
+        loss_nats=1.0,
+        min_loss_nats=1.0,
+        margin=0.0,
+        steps=3,
+        protocol="reference" if num_given else "strict",
+        num_given=num_given,
+        lm_name="test",
+        lm_fingerprint="0",
+        seconds=0.0,
+        loss_curve=np.ones(3, np.float32),
+        accuracy_curve=np.ones(3, np.float32),
+        first_right_steps=np.zeros(num_tokens, np.int32),
+        opt_state=prefix,
+    )
+
+
+@pytest.mark.parametrize(
+    "result, objective, want",
+    [
+        (a_result(8, 8, True), "mean", (8, None, 8)),
+        (a_result(8, 7, True), "mean", (8, None, 7)),  # one token is right by very little
+        (a_result(8, 6, False), "mean", (6, 8, 6)),
+        (a_result(8, 3, False), "mean", (4, 8, 4)),
+        (a_result(8, 6, False), "frontier", (6, 7, 6)),
+        (a_result(8, 3, False), "frontier", (4, 5, 4)),
+    ],
+)
+def test_a_failed_target_leaves_its_exact_prefix(result, objective, want):
+    trial = Trial(a_text(9), exact=4, memory=np.full((1, 2), 4, np.float32), opt_state=4)
+    after = trial.after(result, objective)
+    assert (after.exact, after.failed, after.memory[0, 0]) == want
+    assert after.opt_state == want[2]
+    assert (after.steps, after.token_steps, after.num_targets) == (3, 24, 1)
+
+
+@pytest.mark.parametrize("objective, failed", [("mean", 4), ("frontier", 2)])
+def test_what_is_given_is_no_exact_prefix(objective, failed):
+    after = Trial(a_text(9)).after(a_result(4, 1, False, num_given=1), objective)
+    assert (after.exact, after.failed, after.memory) == (0, failed, None)
+
+
 def find(lm, texts, cfg=CFG, growth=Growth(2, 2.0), trials=None):  # noqa: B008
     found = dict(trials or {})
     for moved, _ in horizons(lm, texts, cfg, growth, trials):
@@ -114,13 +165,20 @@ def some_texts():
 
 
 @pytest.mark.parametrize(
-    "protocol, factor", [("strict", 2.0), ("reference", 2.0), ("reference", 1.0)]
+    "protocol, factor, objective",
+    [
+        ("strict", 2.0, "mean"),
+        ("strict", 2.0, "frontier"),
+        ("reference", 2.0, "frontier"),
+        ("reference", 1.0, "mean"),
+    ],
 )
 def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
-    tiny_lm_float64, protocol, factor
+    tiny_lm_float64, protocol, factor, objective
 ):
     lm = tiny_lm_float64
-    cfg = dataclasses.replace(CFG, protocol=protocol)
+    recipe = dataclasses.replace(RECIPE, objective=objective)
+    cfg = dataclasses.replace(CFG, protocol=protocol, recipe=recipe)
     texts = some_texts()
     found = find(lm, texts, cfg, Growth(2, factor))
     assert len({trial.exact for trial in found.values()}) > 2

@@ -18,6 +18,7 @@ def some_result(protocol="strict", **changes):
         "tokens": np.array([3, 1, 4, 1], np.int32),
         "memory": np.zeros((2, 16), np.float32),
         "accuracy": 0.75,
+        "prefix": 2,
         "loss_nats": 0.5,
         "min_loss_nats": 0.25,
         "margin": -0.1,
