@@ -42,9 +42,9 @@ def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/benchmark.py reads."""
     config = config_dict.ConfigDict()
     config.seed = 0
-    # "all", or names of rows with commas: builtin, pythia_160m, to_exact, refill,
-    # cross_entropy, mamba_130m, gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a
-    # GPU only.
+    # "all", or names of rows with commas: builtin, pythia_160m, to_exact, grid,
+    # horizons, refill, cross_entropy, mamba_130m, gpu_pythia_160m, gpu_llama_1b. "all"
+    # has the last two on a GPU only.
     config.rows = "all"
     config.rounds = 9  # of each comparison, the sides in turn
     config.pytorch = True  # measure it too
@@ -115,6 +115,34 @@ def get_config() -> config_dict.ConfigDict:
         steps_per_chunk=20,
         recipe="default",
         pytorch_texts=24,  # a random sample, from which the time of all is estimated
+    )
+    # A sweep: all texts at all lengths.
+    config.grid = config_dict.create(
+        lm="builtin",
+        texts="builtin",
+        num_texts=64,
+        num_tokens=24,
+        lengths=(2, 3, 4, 6, 8, 12, 16, 24),
+        batch_size=32,
+        steps_per_chunk=25,
+        recipe="default",
+        pytorch_texts=8,  # of each length
+    )
+    config.horizons = config_dict.create(
+        lm="builtin",
+        texts="builtin",
+        num_texts=64,
+        num_tokens=24,  # a horizon is looked for up to here
+        num_memory=1,
+        batch_size=32,
+        steps_per_chunk=10,
+        recipe="default",
+        base="step by step",  # Progressive Cramming's, which the others are set beside
+        ways={
+            "step by step": dict(first=1, factor=1.0),
+            "bisection": dict(first=4, factor=2.0),
+            "frontier": dict(first=4, factor=1.5, objective="frontier", patience=100),
+        },
     )
     # Refilled places beside fixed batches; the hard texts are random tokens.
     config.refill = config_dict.create(

@@ -11,7 +11,6 @@ measurement goes to results.jsonl.
 import dataclasses
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import platform
@@ -31,26 +30,16 @@ from flax import linen as nn
 from launch import launch
 from ml_collections import config_dict
 from step_memory import measure
-from timing import Side, matmul_side, over, rates, spread
+from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
+from whole_jobs import grid, horizons_by_growth, refill, to_exact
 
 import memcomp
 from memcomp.cram.loop import cram_chunk, init_states
-from memcomp.cram.recipe import RECIPES, Recipe
-from memcomp.cram.schedule import advance_all
-from memcomp.data.texts import Text, read_texts, tokenize
+from memcomp.cram.recipe import Recipe
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm
 from memcomp.results import Record, append_records, claim_workdir
 
-# What a median must reach on two CPU cores; "share" is of the machine's matmul rate.
-REQUIRED = {
-    "builtin: ours / PyTorch, one text at a time": 4.0,
-    "builtin: ours / PyTorch, batched": 1.1,
-    "pythia_160m: ours / PyTorch, one text at a time": 1.6,
-    "pythia_160m: share of the matmul rate": 0.65,
-    "to_exact: PyTorch with reference / ours": 10.0,
-    "mamba_130m: ours / PyTorch, gradient": 3.0,
-}
 # No text is ever done with it, so that every step is one of the work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
 
@@ -132,11 +121,6 @@ def speed(
     yield entry(f"{name}: share of the matmul rate", share, **common)
 
 
-def entry(what: str, figure: dict[str, float], **more: Any) -> Record:
-    """The record of one measurement."""
-    return {"what": what, "required": REQUIRED.get(what), **figure, **more}
-
-
 def our_side(
     lm: LanguageModel, tokens: np.ndarray, steps: int
 ) -> tuple[Side, dict[str, Any]]:
@@ -173,14 +157,6 @@ def held(program: Any) -> dict[str, int]:
         "temp_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
     }
-
-
-def has_pytorch() -> bool:
-    """Whether PyTorch is here and on the same kind of device as JAX."""
-    if importlib.util.find_spec("torch") is None:
-        return False
-    torch = importlib.import_module("torch")
-    return torch.cuda.is_available() == (jax.default_backend() == "gpu")
 
 
 def pytorch_sides(
@@ -230,116 +206,6 @@ def random_folder(section: config_dict.ConfigDict, folder: pathlib.Path) -> path
     dtype = DTYPES[section.dtype]
     export_lm(folder, module, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
     return folder
-
-
-def to_exact(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
-    """Wall-clock of all texts to exactness or the budget, ours and PyTorch's."""
-    section = config[name]
-    lm = memcomp.load_lm(section.lm)
-    texts = [text.tokens for text in section_texts(section, lm)]
-    cfg = cram_config(section, config.seed)
-
-    def ours() -> tuple[float, int]:
-        begin = time.perf_counter()
-        results = memcomp.cram(lm, texts, cfg)
-        return time.perf_counter() - begin, sum(result.exact for result in results)
-
-    jax.clear_caches()
-    cold, exact = ours()
-    more: Record = {"unit": "seconds for all texts", "num_texts": len(texts)}
-    if config.pytorch and has_pytorch():
-        rng = np.random.default_rng(config.seed)
-        chosen = rng.permutation(len(texts))[: section.pytorch_texts]
-        folder = str(memcomp.lm.BUILTIN) if section.lm == "builtin" else section.lm
-        loops = importlib.import_module("torch_cramming")
-        recipe = RECIPES["reference"]
-        more |= loops.time_sample(
-            folder, np.stack(texts), chosen, recipe.max_steps, recipe.patience
-        )
-    warm, _ = ours()
-    more |= {"ours_exact": exact, "ours_seconds": cold, "ours_compile_seconds": cold - warm}
-    if "pytorch_seconds" not in more:
-        yield entry("to_exact: seconds, ours", spread([cold]), **more)
-        return
-    # The interval is that of the sample: two standard errors of PyTorch's mean.
-    error = 2 * more["pytorch_seconds_standard_error"]
-    sums = [more["pytorch_seconds"] + shift for shift in (-error, 0.0, error)]
-    figure = spread([total / cold for total in sums])
-    yield entry("to_exact: PyTorch with reference / ours", figure, **more)
-
-
-def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Text]:
-    """`num_texts` texts of a section's length: pieces of its source, spread evenly."""
-    T = section.num_tokens
-    whole = tokenize(lm.tokenizer, read_texts(section.texts), num_tokens=None)
-    pieces = -(-section.num_texts // len(whole))  # of each text, rounded up
-    texts = []
-    for text in whole:
-        for k in range(pieces):
-            start = k * len(text.tokens) // pieces
-            texts.append(text.tokens[start : start + T])
-    texts = [tokens for tokens in texts if len(tokens) == T][: section.num_texts]
-    if len(texts) < section.num_texts:
-        raise InputError(f"{section.texts} is too short for {section.num_texts} texts")
-    return [Text(i, section.texts, tokens) for i, tokens in enumerate(texts)]
-
-
-def cram_config(section: config_dict.ConfigDict, seed: int) -> memcomp.CramConfig:
-    """What a section says of cramming."""
-    names = ("num_tokens", "recipe", "batch_size", "steps_per_chunk")
-    return memcomp.CramConfig(seed=seed, **{name: section[name] for name in names})
-
-
-def refill(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
-    """Texts of very different difficulty: places refilled, and batches run to their end.
-
-    The hard ones are tokens drawn uniformly, which no memory of the LM can hold; all have
-    the same length, so that both sides run one program, apart from the smaller ones that
-    the pool goes over to once most of its places are empty.
-    """
-    section = config[name]
-    lm = memcomp.load_lm(section.lm)
-    rng = np.random.default_rng(config.seed)
-    texts = section_texts(section, lm)
-    for i in rng.permutation(len(texts))[: section.num_hard]:
-        drawn = rng.integers(lm.config.vocab_size, size=section.num_tokens)
-        texts[i] = Text(texts[i].text_id, "random", drawn.astype(np.int32))
-    cfg = cram_config(section, config.seed)
-    steps: Record = {}
-
-    def refilled() -> float:
-        begin = time.perf_counter()
-        results = [r for finished, _ in advance_all(lm, texts, cfg) for r in finished]
-        seconds = time.perf_counter() - begin
-        steps["steps_of_texts"] = spread([float(r.steps) for r in results])
-        steps["exact"] = sum(r.exact for r in results)
-        return 1 / seconds
-
-    sides = {"refilled": refilled, "fixed": functools.partial(fixed, lm, texts, cfg)}
-    rates(sides, 1)
-    found = rates(sides, section.rounds)
-    ratio = over(found["refilled"], found["fixed"])
-    seconds = {side: spread([1 / r for r in values]) for side, values in found.items()}
-    yield entry("refill: fixed batches / refilled places", ratio, seconds=seconds, **steps)
-
-
-def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> float:
-    """Batch after batch, each until all of its texts are done; 1 / seconds."""
-    begin = time.perf_counter()
-    for first in range(0, len(texts), cfg.batch_size):
-        batch = texts[first : first + cfg.batch_size]
-        ids = np.array([text.text_id for text in batch], np.int32)
-        tokens = np.stack([text.tokens for text in batch])
-        lengths = np.full(len(batch), tokens.shape[1], np.int32)
-        static = {"module": lm.module, "cfg": cfg}
-        states = init_states(ids, lm.params, **static)
-        while not np.all(states.done):
-            states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
-    return 1 / (time.perf_counter() - begin)
 
 
 def cross_entropy(
@@ -409,6 +275,8 @@ ROWS = {
     "builtin": speed,
     "pythia_160m": speed,
     "to_exact": to_exact,
+    "grid": grid,
+    "horizons": horizons_by_growth,
     "refill": refill,
     "cross_entropy": cross_entropy,
     "mamba_130m": gradient,

@@ -1,5 +1,7 @@
 """How benchmark.py takes time: sides that take turns, and ratios of neighbours."""
 
+import importlib
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -7,6 +9,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from memcomp.results import Record
+
+# What a median must reach on two CPU cores; "share" is of the machine's matmul rate.
+REQUIRED = {
+    "builtin: ours / PyTorch, one text at a time": 4.0,
+    "builtin: ours / PyTorch, batched": 1.1,
+    "pythia_160m: ours / PyTorch, one text at a time": 1.6,
+    "pythia_160m: share of the matmul rate": 0.65,
+    "to_exact: PyTorch with reference / ours": 10.0,
+    "grid: PyTorch with reference / ours": 10.0,
+    "horizons: token-steps step by step / frontier": 3.0,
+    "mamba_130m: ours / PyTorch, gradient": 3.0,
+}
 
 Side = Callable[[], float]  # runs one share of the work; its rate, more is better
 
@@ -45,3 +61,16 @@ def matmul_side(shape: Sequence[int], dtype: Any, seconds: float = 0.5) -> Side:
         return done * 2 * rows * inner * columns / (time.perf_counter() - begin)
 
     return run
+
+
+def entry(what: str, figure: dict[str, float], **more: Any) -> Record:
+    """The record of one measurement."""
+    return {"what": what, "required": REQUIRED.get(what), **figure, **more}
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is here and on the same kind of device as JAX."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    torch = importlib.import_module("torch")
+    return torch.cuda.is_available() == (jax.default_backend() == "gpu")

@@ -42,7 +42,7 @@ def benchmark():
     yield importlib.import_module("benchmark")
     for name in set(flags.FLAGS) - known:  # of launch.py, which others load too
         delattr(flags.FLAGS, name)
-    for name in ("launch", "benchmark"):
+    for name in ("launch", "benchmark", "whole_jobs"):
         sys.modules.pop(name, None)
     patch.undo()
 
@@ -126,16 +126,40 @@ def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
     assert all(0 < r["min"] <= r["median"] and r["temp_bytes"] > 0 for r in records)
 
 
-def test_refilled_places_and_fixed_batches_end(benchmark, config):
+@pytest.fixture()
+def whole_jobs(benchmark, monkeypatch):
+    """The rows of whole jobs, with two steps a text."""
+    module = importlib.import_module("whole_jobs")
     if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
-    recipe = benchmark.RECIPES["default"]
-    with pytest.MonkeyPatch.context() as patch:
-        short = benchmark.dataclasses.replace(recipe, max_steps=2)
-        patch.setitem(benchmark.RECIPES, "default", short)
-        config.refill.update(num_texts=3, num_hard=1, batch_size=2, rounds=1)
-        (record,) = benchmark.refill("refill", config, None)
+    recipes = module.RECIPES
+    short = module.dataclasses.replace(recipes["default"], max_steps=2)
+    monkeypatch.setitem(recipes, "default", short)
+    return module
+
+
+def test_refilled_places_and_fixed_batches_end(whole_jobs, config):
+    config.refill.update(num_texts=3, num_hard=1, batch_size=2, rounds=1)
+    (record,) = whole_jobs.refill("refill", config, None)
     assert record["steps_of_texts"]["max"] == 2
+
+
+@pytest.mark.slow
+def test_ways_of_growing_are_compared_by_token_steps(whole_jobs, config):
+    section = config.horizons
+    section.update(num_texts=3, num_tokens=5, batch_size=3, steps_per_chunk=2)
+    first, second = whole_jobs.horizons_by_growth("horizons", config, None)
+    assert first["what"] == "horizons: token-steps step by step / bisection"
+    assert second["what"] == "horizons: token-steps step by step / frontier"
+    steps = {name: sum(way["token_steps"]) for name, way in second["ways"].items()}
+    assert second["median"] == steps["step by step"] / steps["frontier"]
+
+
+@pytest.mark.slow
+def test_a_grid_is_timed(whole_jobs, config):
+    config.grid.update(num_texts=2, num_tokens=4, lengths=(2, 4), batch_size=2)
+    (record,) = whole_jobs.grid("grid", config, None)
+    assert record["what"] == "grid: seconds, ours" and record["num_texts"] == 4
 
 
 def test_an_unknown_row_is_refused(benchmark):

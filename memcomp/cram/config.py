@@ -19,6 +19,7 @@ class CramConfig:
       max_steps: gradient evaluations a text at the most; None for the recipe's.
       patience: evaluations without a new best accuracy; None for the recipe's.
       margin: in logits, see `Recipe`; None for the recipe's.
+      objective: what the gradient is of, see `Recipe`; None for the recipe's.
       protocol: "strict": all T tokens are predicted from memory. "reference": the first
         token is given and not scored.
       seed: of the initial memories; text i uses `fold_in(seed, i)`.
@@ -36,6 +37,7 @@ class CramConfig:
     max_steps: int | None = None
     patience: int | None = None
     margin: float | None = None
+    objective: str | None = None
     protocol: str = "strict"
     seed: int = 0
     batch_size: int = 16
@@ -59,7 +61,7 @@ class CramConfig:
         recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
         given = {
             name: getattr(self, name)
-            for name in ("max_steps", "patience", "margin")
+            for name in ("max_steps", "patience", "margin", "objective")
             if getattr(self, name) is not None
         }
         return dataclasses.replace(recipe, **given)

@@ -1,0 +1,210 @@
+"""Rows of benchmark.py that run whole jobs: every text to its end, ours and PyTorch's."""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+from timing import entry, has_pytorch, over, rates, spread
+
+import memcomp
+from memcomp.cram.horizon import Growth, Trial, horizons
+from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.recipe import RECIPES
+from memcomp.cram.schedule import advance_all
+from memcomp.data.texts import Text, read_texts, tokenize
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+from memcomp.results import Record
+
+
+def to_exact(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Wall-clock of all texts to exactness or the budget, ours and PyTorch's."""
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    yield from jobs(name, config, lm, [section_texts(section, lm)])
+
+
+def grid(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """The same for all texts at all lengths of a sweep."""
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    texts = section_texts(section, lm)
+    at_lengths = [
+        [Text(1000 * i + text.text_id, text.source, text.tokens[:T]) for text in texts]
+        for i, T in enumerate(section.lengths)
+    ]
+    yield from jobs(name, config, lm, at_lengths)
+
+
+def jobs(
+    name: str,
+    config: config_dict.ConfigDict,
+    lm: LanguageModel,
+    at_lengths: Sequence[Sequence[Text]],
+) -> Iterator[Record]:
+    """Seconds of our loop, compilation included, beside PyTorch's from samples.
+
+    Args:
+      name: of the row.
+      config: of the benchmark.
+      lm: the language model.
+      at_lengths: the texts of each length.
+    """
+    section = config[name]
+    cfg = cram_config(section, config.seed)
+    texts = [text for group in at_lengths for text in group]
+
+    def ours() -> tuple[float, int]:
+        begin = time.perf_counter()
+        results = [r for finished, _ in advance_all(lm, texts, cfg) for r in finished]
+        return time.perf_counter() - begin, sum(result.exact for result in results)
+
+    jax.clear_caches()
+    cold, exact = ours()
+    more: Record = {"unit": "seconds for all texts", "num_texts": len(texts)}
+    more |= {"ours_exact": exact, "ours_seconds": cold}
+    if not config.pytorch or not has_pytorch():
+        yield entry(f"{name}: seconds, ours", spread([cold]), **more)
+        return
+    rng = np.random.default_rng(config.seed)
+    found = [pytorch_sample(section, group, rng) for group in at_lengths]
+    seconds = sum(f["pytorch_seconds"] for f in found)
+    error = sum(f["pytorch_seconds_standard_error"] ** 2 for f in found) ** 0.5
+    # The interval is that of the samples: two standard errors of PyTorch's sum.
+    sums = [seconds + shift for shift in (-2 * error, 0.0, 2 * error)]
+    figure = spread([total / cold for total in sums])
+    more |= {"pytorch_seconds": seconds, "pytorch_by_length": found}
+    yield entry(f"{name}: PyTorch with reference / ours", figure, **more)
+
+
+def pytorch_sample(
+    section: config_dict.ConfigDict, texts: Sequence[Text], rng: np.random.Generator
+) -> Record:
+    """PyTorch's seconds for texts of one length, one at a time, from a sample of them."""
+    loops = importlib.import_module("torch_cramming")
+    chosen = rng.permutation(len(texts))[: section.pytorch_texts]
+    folder = str(memcomp.lm.BUILTIN) if section.lm == "builtin" else section.lm
+    recipe = RECIPES["reference"]
+    tokens = np.stack([text.tokens for text in texts])
+    figures = loops.time_sample(folder, tokens, chosen, recipe.max_steps, recipe.patience)
+    return {"num_tokens": tokens.shape[1], **figures}
+
+
+def horizons_by_growth(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Token-steps to the horizons of all texts, one way of growing over another."""
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    texts = section_texts(section, lm)
+    cfg = cram_config(section, config.seed)
+    found: dict[str, Record] = {}
+    for way, options in section.ways.items():
+        of_recipe = {k: options[k] for k in ("objective", "patience") if k in options}
+        growth = Growth(first=options["first"], factor=options["factor"])
+        trials: dict[int, Trial] = {}
+        for moved, _ in horizons(lm, texts, dataclasses.replace(cfg, **of_recipe), growth):
+            trials |= {trial.text.text_id: trial for trial in moved}
+        found[way] = {
+            "horizons": [trials[text.text_id].exact for text in texts],
+            "token_steps": [trials[text.text_id].token_steps for text in texts],
+        }
+    base = section.base
+    for way in sorted(found.keys() - {base}):
+        ratio = np.sum(found[base]["token_steps"]) / np.sum(found[way]["token_steps"])
+        both = {w: _mean_and_error(found[w]["horizons"]) for w in (base, way)}
+        yield entry(
+            f"{name}: token-steps {base} / {way}",
+            spread([float(ratio)]),
+            num_memory=cfg.num_memory,
+            horizons=both,
+            ways={w: found[w] for w in (base, way)},
+        )
+
+
+def _mean_and_error(values: Sequence[int]) -> dict[str, float]:
+    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "standard_error": float(error)}
+
+
+def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Text]:
+    """`num_texts` texts of a section's length: pieces of its source, spread evenly."""
+    T = section.num_tokens
+    whole = tokenize(lm.tokenizer, read_texts(section.texts), num_tokens=None)
+    pieces = -(-section.num_texts // len(whole))  # of each text, rounded up
+    texts = []
+    for text in whole:
+        for k in range(pieces):
+            start = k * len(text.tokens) // pieces
+            texts.append(text.tokens[start : start + T])
+    texts = [tokens for tokens in texts if len(tokens) == T][: section.num_texts]
+    if len(texts) < section.num_texts:
+        raise InputError(f"{section.texts} is too short for {section.num_texts} texts")
+    return [Text(i, section.texts, tokens) for i, tokens in enumerate(texts)]
+
+
+def cram_config(section: config_dict.ConfigDict, seed: int) -> memcomp.CramConfig:
+    """What a section says of cramming."""
+    names = ("num_memory", "recipe", "batch_size", "steps_per_chunk")
+    chosen = {name: section[name] for name in names if name in section}
+    return memcomp.CramConfig(num_tokens=None, seed=seed, **chosen)
+
+
+def refill(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Texts of very different difficulty: places refilled, and batches run to their end.
+
+    The hard ones are tokens drawn uniformly, which no memory of the LM can hold; all have
+    the same length, so that both sides run one program, apart from the smaller ones that
+    the pool goes over to once most of its places are empty.
+    """
+    section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    rng = np.random.default_rng(config.seed)
+    texts = section_texts(section, lm)
+    for i in rng.permutation(len(texts))[: section.num_hard]:
+        drawn = rng.integers(lm.config.vocab_size, size=section.num_tokens)
+        texts[i] = Text(texts[i].text_id, "random", drawn.astype(np.int32))
+    cfg = cram_config(section, config.seed)
+    steps: Record = {}
+
+    def refilled() -> float:
+        begin = time.perf_counter()
+        results = [r for finished, _ in advance_all(lm, texts, cfg) for r in finished]
+        seconds = time.perf_counter() - begin
+        steps["steps_of_texts"] = spread([float(r.steps) for r in results])
+        steps["exact"] = sum(r.exact for r in results)
+        return 1 / seconds
+
+    sides = {"refilled": refilled, "fixed": functools.partial(fixed, lm, texts, cfg)}
+    rates(sides, 1)
+    found = rates(sides, section.rounds)
+    ratio = over(found["refilled"], found["fixed"])
+    seconds = {side: spread([1 / r for r in values]) for side, values in found.items()}
+    yield entry("refill: fixed batches / refilled places", ratio, seconds=seconds, **steps)
+
+
+def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> float:
+    """Batch after batch, each until all of its texts are done; 1 / seconds."""
+    begin = time.perf_counter()
+    for first in range(0, len(texts), cfg.batch_size):
+        batch = texts[first : first + cfg.batch_size]
+        ids = np.array([text.text_id for text in batch], np.int32)
+        tokens = np.stack([text.tokens for text in batch])
+        lengths = np.full(len(batch), tokens.shape[1], np.int32)
+        static = {"module": lm.module, "cfg": cfg}
+        states = init_states(ids, lm.params, **static)
+        while not np.all(states.done):
+            states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
+    return 1 / (time.perf_counter() - begin)
