@@ -6,7 +6,7 @@ r"""Recipes over texts: choose on the texts of "search", compare on those of "fi
 
 Stages: search, margins (what a margin is worth), vectors (two of them), final. All may
 share one workdir. An LM without texts is left out; nano is the built-in LM. Numbers:
-docs/results.md. Cost on one CPU core: 15 to 60 s for each recipe, LM and length.
+docs/recipes.md. Cost on one CPU core: 15 to 60 s for each recipe, LM and length.
 """
 
 from ml_collections import config_dict
