@@ -44,10 +44,15 @@ def get_config(kind: str = "grid") -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
+        objective=config_dict.placeholder(str),
         batch_size=32,
         steps_per_chunk=25,
         vocab_chunk=8192,
     )
     # Passed as Growth(**config.growth); factor 1 is one token more at a time.
-    config.growth = config_dict.create(first=2, factor=2.0)
+    config.growth = config_dict.create(first=4, factor=1.5)
+    if kind == "horizon":
+        config.cram.objective = "frontier"
+        config.cram.patience = 300
+        config.cram.steps_per_chunk = 10
     return config

@@ -47,6 +47,7 @@ def everything() -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),  # None: the recipe's
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
+        objective=config_dict.placeholder(str),
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,

@@ -114,7 +114,7 @@ def cram_step(
             memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
         )
         prefix = exact_prefix(scores.margin, scored, recipe.margin)
-        chosen = objective.positions(scored, prefix)
+        chosen = objective.positions(scored, jnp.maximum(prefix, state.best_prefix))
         return mean_over(scores.loss, chosen), (scores, prefix)
 
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)

@@ -57,7 +57,7 @@ class Objective(NamedTuple):
 
     Attributes:
       positions: of the positions that are scored [T] and the number of leading tokens that
-        are right, those whose loss the gradient is of.
+        are right or have been so far, those whose loss the gradient is of.
       progress: of accuracy and that number, what the best memory has most of.
     """
 
@@ -72,8 +72,8 @@ def _to_frontier(scored: Bool[Array, "T"], prefix: Int[Array, ""]) -> Bool[Array
 OBJECTIVES = {
     # All tokens at once: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     "mean": Objective(lambda scored, prefix: scored, lambda accuracy, prefix: accuracy),
-    # The leading tokens that are right and the first that is not: the target grows within
-    # the loop, step by step, where Progressive Cramming, 2026, has a stage a token.
+    # The leading tokens that have been right and the one after them: the target grows
+    # within the loop, step by step, where Progressive Cramming, 2026, has a stage a token.
     "frontier": Objective(_to_frontier, lambda accuracy, prefix: prefix),
 }
 
