@@ -234,7 +234,7 @@ def test_every_value_in_turn_is_absurd(name, folder, good):
             check(folder, **{**files, name: blob + rest})
 
 
-@cases(max_examples=700)
+@cases(max_examples=350)
 @given(data=st.data())
 def test_a_header_that_says_something_else(data, folder, good):
     header, rest = split(good[WEIGHTS])
@@ -252,7 +252,7 @@ def test_a_damaged_weights_file(data, folder, good):
     event(check(folder, weights=blob, config=good["config.json"]))
 
 
-@cases(max_examples=700)
+@cases(max_examples=350)
 @given(data=st.data())
 def test_a_config_that_says_something_else(data, folder, good):
     entries = data.draw(mutated(json.loads(good["config.json"]), NEW_ENTRIES))

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -168,9 +168,9 @@ def some_texts():
     "protocol, factor, objective",
     [
         ("strict", 2.0, "mean"),
-        ("strict", 2.0, "frontier"),
         ("reference", 2.0, "frontier"),
-        ("reference", 1.0, "mean"),
+        pytest.param("strict", 2.0, "frontier", marks=pytest.mark.slow),
+        pytest.param("reference", 1.0, "mean", marks=pytest.mark.slow),
     ],
 )
 def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
@@ -182,16 +182,16 @@ def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
     texts = some_texts()
     found = find(lm, texts, cfg, Growth(2, factor))
     assert len({trial.exact for trial in found.values()}) > 2
+    score = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
     for text in texts:
         trial = found[text.text_id]
         assert next_target(trial, Growth(2, factor), cfg.num_given) is None
         if trial.exact < len(text.tokens):
             assert trial.failed == max(trial.exact, cfg.num_given, 1) + 1
-        tokens = jnp.asarray(text.tokens[: trial.exact])
-        scores = memory_scores(
-            jnp.asarray(trial.memory), tokens, lm.params, module=lm.module, vocab_chunk=7
-        )
-        assert (scores.margin[cfg.num_given :] > 0).all()
+        # All texts at one length, one program: no score depends on later tokens.
+        tokens = np.resize(text.tokens, 14)
+        scores = score(trial.memory, tokens, lm.params, module=lm.module, vocab_chunk=7)
+        assert (scores.margin[cfg.num_given : trial.exact] > 0).all()
 
 
 def test_a_text_does_not_depend_on_its_batch(tiny_lm_float64):

@@ -56,15 +56,17 @@ def test_a_cell_is_a_run_folder_with_what_a_report_needs(folder):
     assert config["lm"]["d_model"] > 0 and config["lm"]["vocab_size"] > 0
 
 
-def test_a_sweep_grows_and_redoes_nothing(folder):
+@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1), marks=pytest.mark.slow)])
+def test_a_sweep_grows_and_redoes_nothing(folder, seeds):
     before = cell(folder)
-    more = ("--config.lengths=(2,3,4)", "--config.seeds=(0,1)")
+    more = ("--config.lengths=(2,3,4)", f"--config.seeds={seeds}")
     status, out, err = sweep(folder, *more)
     assert status == 0, err
     after = cell(folder)
     assert after[: len(before)] == before
     assert sorted(r["num_tokens"] for r in after) == [2, 2, 3, 3, 4, 4]
-    assert len(cell(folder, "builtin-builtin-k1-s1")) == 6
+    for seed in seeds:
+        assert len(cell(folder, f"builtin-builtin-k1-s{seed}")) == 6
 
 
 def test_other_settings_in_the_same_workdir_are_refused(folder):
