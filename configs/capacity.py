@@ -2,8 +2,10 @@ r"""A sweep of capacity, or of horizons.
 
   python experiments/capacity.py                    # the built-in LM and passages
   python experiments/capacity.py --config configs/capacity.py:horizon
-  python experiments/capacity.py --config configs/capacity.py:novels \
-      --config.sources.novels.source=FOLDER \
+  python experiments/capacity.py --config configs/capacity.py:horizon,novels \
+      --config.sources.novels.source=FOLDER --workdir DIR
+  python experiments/capacity.py --config configs/capacity.py:claim \
+      --config.sources.novels.source=FOLDER --config.sources.stories.source=FILE \
       --config.sources.random_words.vocabulary=FILE --workdir DIR
 
 Fields that may grow in the same workdir: lms, sources, num_memory, seeds, lengths,
@@ -12,11 +14,30 @@ num_texts.
 
 from ml_collections import config_dict
 
+# Short name -> fields of `read_texts`; empty ones are for the command line.
+SOURCES = {
+    "builtin": dict(builtin=dict(source="builtin")),
+    "novels": dict(novels=dict(source="", passages=16)),
+    # What sets the capacity: texts of one LM that differ in surprise.
+    "claim": dict(
+        novels=dict(source="", passages=16),
+        stories=dict(source="", passages=64),
+        random_words=dict(source="random_words", vocabulary=""),
+        uniform=dict(source="uniform_tokens"),
+    ),
+}
 
-def get_config(kind: str = "grid") -> config_dict.ConfigDict:
-    """Everything that experiments/capacity.py reads; kinds: grid, horizon, novels."""
+
+def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
+    """Everything that experiments/capacity.py reads.
+
+    Args:
+      kinds: with commas: "grid" or "horizon", and a key of `SOURCES`.
+    """
+    words = kinds.split(",")
+    (sources,) = [word for word in words if word in SOURCES] or ["builtin"]
     config = config_dict.ConfigDict()
-    config.mode = "horizon" if kind == "horizon" else "grid"
+    config.mode = "horizon" if "horizon" in words else "grid"
     config.lms = ("builtin",)
     config.dtype = "float32"
     config.shuffle_seed = config_dict.placeholder(int)  # control: weights in random order
@@ -26,17 +47,10 @@ def get_config(kind: str = "grid") -> config_dict.ConfigDict:
     config.lengths = (4, 6, 8)  # a horizon is looked for up to the longest
     config.num_texts = 16  # of each source; the first so many
     config.texts_seed = 0
-
-    # Short name -> fields of `read_texts`.
-    config.sources = config_dict.create(builtin=dict(source="builtin"))
-    if kind == "novels":
+    config.sources = config_dict.create(**SOURCES[sources])
+    if sources != "builtin":
         config.lengths = (2, 3, 4, 6, 8, 12, 16, 24)
         config.num_texts = 64
-        config.sources = config_dict.create(
-            novels=dict(source="", passages=16),
-            random_words=dict(source="random_words", vocabulary=""),
-            uniform=dict(source="uniform_tokens"),
-        )
 
     # Passed as CramConfig(**config.cram).
     config.cram = config_dict.create(
@@ -51,7 +65,7 @@ def get_config(kind: str = "grid") -> config_dict.ConfigDict:
     )
     # Passed as Growth(**config.growth); factor 1 is one token more at a time.
     config.growth = config_dict.create(first=4, factor=1.5)
-    if kind == "horizon":
+    if config.mode == "horizon":
         config.cram.objective = "frontier"
         config.cram.patience = 300
         config.cram.steps_per_chunk = 10

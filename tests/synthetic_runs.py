@@ -223,13 +223,13 @@ def make_compression(folder, num_texts=20):
     return write_run(folder, config(BUILTIN, "all", 1, "strict"), lines)
 
 
-def make_horizons(folder, source, lm=BUILTIN, num_texts=40):
+def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1):
     """A horizon run of one source."""
     rng = np.random.default_rng([6, len(source)])
     nats, _ = SOURCES[source]
     lines = []
     for text_id in range(num_texts):
-        bits = 180 * (1 + 0.1 * rng.normal())
+        bits = 180 * num_memory**0.9 * (1 + 0.1 * rng.normal())
         tokens = max(1, round(bits * math.log(2) / nats))
         line = {"text_id": text_id, "source": source, "horizon": tokens}
         line |= {
@@ -238,8 +238,9 @@ def make_horizons(folder, source, lm=BUILTIN, num_texts=40):
             "steps": 900,
             "token_steps": 900 * tokens,
         }
-        lines.append(line | {"protocol": "strict", "num_memory": 1})
-    return write_run(folder, config(lm, source, 1, "strict"), lines, "horizons.jsonl")
+        lines.append(line | {"protocol": "strict", "num_memory": num_memory})
+    about = config(lm, source, num_memory, "strict")
+    return write_run(folder, about, lines, "horizons.jsonl")
 
 
 def make_sweep(top, num_texts=24):
@@ -250,6 +251,7 @@ def make_sweep(top, num_texts=24):
         make_cell(top, BUILTIN, source, 1, "strict", lengths, num_texts)
         make_horizons(top / f"horizons-{source}", source)
     for num_memory in (2, 4, 8):
+        make_horizons(top / f"horizons-k{num_memory}", "novels", num_memory=num_memory)
         longer = [T * num_memory for T in lengths]
         make_cell(top, BUILTIN, "novels", num_memory, "strict", longer, 8)
     make_cell(top, BUILTIN, "novels", 1, "reference", lengths, num_texts)

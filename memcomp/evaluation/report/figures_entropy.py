@@ -1,6 +1,5 @@
-"""Figures 3 and 6, and horizons: capacity against the surprise of the text."""
+"""Figures 3 and 6: capacity against the surprise of the text."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from memcomp.evaluation.capacity import THRESHOLD, Estimate, offset
-from memcomp.evaluation.report.load import Key
 from memcomp.evaluation.report.measures import Measures
-from memcomp.evaluation.report.published import lm_name
 from memcomp.evaluation.report.section import Section, by_lm
-from memcomp.evaluation.report.style import Drawn, panels, source_colours
+from memcomp.evaluation.report.style import Drawn, panels
 
 MOST_POINTS = 2000  # of a group that are drawn; the CSV has all
 MARKERS = "osD^vP*"
@@ -128,47 +125,3 @@ def _offset(b: Estimate) -> str:
     if b.low is None or b.high is None:
         return f"{-b.mean:.4g}"
     return f"{-b.mean:.4g} [{-b.high:.4g}, {-b.low:.4g}]"
-
-
-def horizons(section: Section) -> Drawn | None:
-    """The longest exact prefix of each text: in tokens, and in bits of surprise."""
-    records = section.horizons
-    if not records:
-        return None
-    groups: dict[Key, list] = {}
-    for r in sorted(records, key=lambda r: r["key"]):
-        groups.setdefault(r["key"], []).append(r)
-    colours = source_colours(section.sources)
-    several = len({key._replace(source="") for key in groups}) > 1
-    figure, axes = panels(2, width=5.4, height=1.6 + 0.62 * len(groups))
-    rng = np.random.default_rng(0)
-    rows = []
-    fields = (("horizon", "tokens"), ("horizon_bits", "bits of surprise without memory"))
-    for axis, (field, unit) in zip(axes, fields, strict=True):
-        for y, (key, found) in enumerate(groups.items()):
-            values = np.array([r.get(field, math.nan) for r in found], np.float64)
-            jitter = y + rng.uniform(-0.16, 0.16, len(values))
-            axis.scatter(values, jitter, s=12, alpha=0.5, color=colours[key.source])
-            axis.plot([np.nanmean(values)] * 2, [y - 0.32, y + 0.32], color="black", lw=2)
-            axis.text(
-                float(np.nanmean(values)),
-                y + 0.34,
-                f"{np.nanmean(values):.4g}",
-                ha="center",
-                va="bottom",
-                fontsize=9,
-            )
-            rows += [(*key[1:], unit, float(v)) for v in values]
-        names = [
-            f"{key.source}\n{lm_name(key.lm)}, K = {key.num_memory}, {key.recipe}"
-            if several
-            else key.source
-            for key in groups
-        ]
-        axis.set_yticks(range(len(groups)), names)
-        axis.set(ylim=(-0.6, len(groups) - 0.3), xlabel=f"horizon ({unit})")
-        axis.set_xlim(left=0)
-    head = (*Key._fields[1:], "unit", "horizon")
-    title = "Horizons: the longest prefix of a text that comes back exactly"
-    caption = "A point a text; the black line is the mean."
-    return Drawn(title, caption, figure, head, rows)

@@ -15,6 +15,7 @@ from memcomp.evaluation.report.style import source_colours, spread
 GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
 USE = {"attention_by_layer", "knockout_by_layer", "use_of_memory", "contexts"}
 ANY = GEOMETRY | USE
+HORIZONS = {"horizons", "horizons_over_vectors"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def numbers(drawn):
     ("protocol", "name"),
     [
         *(("strict", name) for name in FIGURES if name not in ANY),
-        *(("reference", name) for name in FIGURES if name not in {*ANY, "horizons"}),
+        *(("reference", name) for name in FIGURES if name not in ANY | HORIZONS),
         *(("any", name) for name in sorted(ANY)),
     ],
 )
@@ -45,6 +46,21 @@ def test_a_section_without_runs_for_a_figure_has_none(sweep):
     assert {n for n in FIGURES if FIGURES[n](sweep["any"])} == ANY
     assert FIGURES["figure_7"](sweep["strict"]) is None
     assert FIGURES["horizons"](sweep["reference"]) is None
+
+
+def test_horizons_over_vectors_are_means_over_texts(sweep):
+    rows = numbers(FIGURES["horizons_over_vectors"](sweep["strict"]))
+    found = {(r["metric"], int(r["vectors"])): float(r["mean"]) for r in rows}
+    records = [r for r in sweep["strict"].horizons if r["key"].source == "novels"]
+    assert {k for _, k in found} == {1, 2, 4, 8}
+    for field, metric, a_vector in (
+        ("horizon", "mean horizon (tokens)", False),
+        ("horizon_bits", "surprise of it, bits a vector", True),
+    ):
+        for k in (1, 8):
+            values = [r[field] for r in records if r["key"].num_memory == k]
+            want = sum(values) / len(values) / (k if a_vector else 1)
+            assert found[metric, k] == pytest.approx(want, rel=1e-5)
 
 
 def test_published_numbers_are_beside_the_same_model_in_reference_only(sweep):
