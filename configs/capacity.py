@@ -67,6 +67,6 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     config.growth = config_dict.create(first=4, factor=1.5)
     if config.mode == "horizon":
         config.cram.objective = "frontier"
-        config.cram.patience = 300
+        config.cram.patience = 200
         config.cram.steps_per_chunk = 10
     return config

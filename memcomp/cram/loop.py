@@ -114,8 +114,15 @@ def cram_step(
             memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
         )
         prefix = exact_prefix(scores.margin, scored, recipe.margin)
-        chosen = objective.positions(scored, jnp.maximum(prefix, state.best_prefix))
-        return mean_over(scores.loss, chosen), (scores, prefix)
+        weights = jax.lax.stop_gradient(
+            objective.weights(
+                scores.margin - recipe.margin,
+                scored,
+                jnp.maximum(prefix, state.best_prefix),
+            )
+        )
+        mean = jnp.sum(weights * scores.loss) / jnp.sum(weights)
+        return mean, (scores, prefix)
 
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
     loss, right = mean_over(scores.loss, scored), scores.margin > 0

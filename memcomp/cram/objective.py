@@ -56,25 +56,40 @@ class Objective(NamedTuple):
     """What an optimiser is after.
 
     Attributes:
-      positions: of the positions that are scored [T] and the number of leading tokens that
-        are right or have been so far, those whose loss the gradient is of.
-      progress: of accuracy and that number, what the best memory has most of.
+      weights: of the loss of each position, given the margins less what the recipe asks
+        for [T], the positions that are scored [T], and how many leading tokens are right
+        or have been so far. No gradient goes through them.
+      progress: of accuracy and the number of leading tokens that are right, what the best
+        memory has most of.
     """
 
-    positions: Callable[[Bool[Array, "T"], Int[Array, ""]], Bool[Array, "T"]]
+    weights: Callable[
+        [Float[Array, "T"], Bool[Array, "T"], Int[Array, ""]], Float[Array, "T"]
+    ]
     progress: Callable[[Float[Array, ""], Int[Array, ""]], Array]
 
 
-def _to_frontier(scored: Bool[Array, "T"], prefix: Int[Array, ""]) -> Bool[Array, "T"]:
-    return scored & (jnp.arange(scored.shape[0]) <= prefix)
+def _alike(margins, scored, prefix):
+    return scored.astype(margins.dtype)
 
+
+def _frontier(margins, scored, prefix):
+    within = scored & (jnp.arange(scored.shape[0]) <= prefix)
+    return within * jnp.where(margins > SURE, SURE_WEIGHT, 1.0).astype(margins.dtype)
+
+
+# Of tokens whose margin is above what is asked for by `SURE` logits the loss counts little:
+# exactness asks for no more of them. On the built-in LM this takes the mean horizon from
+# 7.3 to 9.9 tokens of 32 texts (docs/recipes.md).
+SURE = 0.2
+SURE_WEIGHT = 0.02
 
 OBJECTIVES = {
-    # All tokens at once: Kuratov et al. 2025, arXiv:2502.13063, section 3.
-    "mean": Objective(lambda scored, prefix: scored, lambda accuracy, prefix: accuracy),
+    # All tokens alike: Kuratov et al. 2025, arXiv:2502.13063, section 3.
+    "mean": Objective(_alike, lambda accuracy, prefix: accuracy),
     # The leading tokens that have been right and the one after them: the target grows
     # within the loop, step by step, where Progressive Cramming, 2026, has a stage a token.
-    "frontier": Objective(_to_frontier, lambda accuracy, prefix: prefix),
+    "frontier": Objective(_frontier, lambda accuracy, prefix: prefix),
 }
 
 

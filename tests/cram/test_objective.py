@@ -12,6 +12,8 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_step, init_states
 from memcomp.cram.objective import (
     OBJECTIVES,
+    SURE,
+    SURE_WEIGHT,
     exact_prefix,
     memory_scores,
     scored_positions,
@@ -42,14 +44,15 @@ def test_leading_tokens_by_hand(margins, length, num_given, want):
     [
         ("mean", 1, [0, 1, 1, 1, 0]),
         ("frontier", 1, [0, 1, 0, 0, 0]),
-        ("frontier", 2, [0, 1, 1, 0, 0]),
-        ("frontier", 4, [0, 1, 1, 1, 0]),
+        ("frontier", 2, [0, 1, SURE_WEIGHT, 0, 0]),
+        ("frontier", 4, [0, 1, SURE_WEIGHT, 1, 0]),
     ],
 )
-def test_positions_of_an_objective_by_hand(objective, prefix, want):
+def test_weights_of_an_objective_by_hand(objective, prefix, want):
     scored = scored_positions(jnp.int32(4), 5, 1)
-    got = OBJECTIVES[objective].positions(scored, jnp.int32(prefix))
-    np.testing.assert_array_equal(got, np.array(want, bool))
+    margins = jnp.array([9, -1, SURE + 0.01, SURE - 0.01, 9], jnp.float32)
+    got = OBJECTIVES[objective].weights(margins, scored, jnp.int32(prefix))
+    np.testing.assert_array_equal(got, np.array(want, np.float32))
 
 
 @pytest.mark.parametrize("objective, num_read", [("mean", 5), ("frontier", 3)])
@@ -73,6 +76,9 @@ def test_a_step_follows_the_loss_of_the_chosen_positions(
 
     def loss(memory):
         return score(memory, tokens).loss[:num_read].mean()
+
+    sure = score(state.memory, tokens).margin[:num_read] > SURE
+    assert not sure.any()  # so that all weights are alike
 
     grad = jax.grad(loss)(state.memory)
     updates, _ = optimizer(recipe).update(grad, state.opt_state, state.memory)
