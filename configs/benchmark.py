@@ -140,7 +140,7 @@ def get_config() -> config_dict.ConfigDict:
         base="step by step",  # Progressive Cramming's, which the others are set beside
         ways={
             "step by step": dict(first=1, factor=1.0),
-            "frontier": dict(first=4, factor=1.5, objective="frontier", patience=200),
+            "frontier": dict(first=4, factor=1.25, objective="frontier", patience=150),
         },
     )
     # Refilled places beside fixed batches; the hard texts are random tokens.

@@ -64,9 +64,9 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
         vocab_chunk=8192,
     )
     # Passed as Growth(**config.growth); factor 1 is one token more at a time.
-    config.growth = config_dict.create(first=4, factor=1.5)
+    config.growth = config_dict.create(first=4, factor=1.25)
     if config.mode == "horizon":
         config.cram.objective = "frontier"
-        config.cram.patience = 200
+        config.cram.patience = 150
         config.cram.steps_per_chunk = 10
     return config
