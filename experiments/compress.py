@@ -10,11 +10,11 @@ import statistics
 import sys
 
 import tqdm
+from inputs import config_texts
 from launch import launch
 from ml_collections import config_dict
 
 import memcomp
-from memcomp.data.texts import read_texts
 from memcomp.errors import InputError
 from memcomp.evaluation.compressors import (
     first_words,
@@ -23,6 +23,7 @@ from memcomp.evaluation.compressors import (
 )
 from memcomp.evaluation.report.published import SOURCES, published_ratios
 from memcomp.evaluation.runs import describe
+from memcomp.lm import LanguageModel
 from memcomp.results import Record, claim_workdir
 
 DEFAULT_WORKDIR = "runs/compress"
@@ -31,7 +32,7 @@ DEFAULT_WORKDIR = "runs/compress"
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
-    texts = _texts(config)
+    texts = _texts(config, lm)
     codecs = make_codecs(config.methods, texts, lm)  # before anything is written
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
     total = len(codecs) * len(texts)
@@ -47,18 +48,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     print(f"run: {folder}")
 
 
-def _texts(config: config_dict.ConfigDict) -> list[tuple[str, str]]:
+def _texts(config: config_dict.ConfigDict, lm: LanguageModel) -> list[tuple[str, str]]:
     """Pairs of a source's name and a text."""
-    found = read_texts(
-        config.texts,
-        field=config.field,
-        num_texts=config.num_texts,
-        passages=config.passages,
-        seed=config.seed,
-        vocabulary=config.vocabulary or None,
-        num_words=config.num_words or 1568,
-        manual_dir=config.manual_dir or None,
-    )
+    found = config_texts(config, lm, num_words=config.num_words or 1568)
     if any(not isinstance(text, str) for _, text in found):
         raise InputError(f"{config.texts} has token ids; compressors want text")
     if config.num_words is not None:

@@ -10,12 +10,10 @@ import collections
 import statistics
 
 import tqdm
+from inputs import config_cramming
 from launch import launch
 from ml_collections import config_dict
 
-import memcomp
-from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import num_token_ids, read_texts, tokenize
 from memcomp.evaluation.geometry import CurveConfig
 from memcomp.evaluation.geometry_runs import GeometryConfig, run_geometry
 from memcomp.evaluation.runs import describe
@@ -26,27 +24,9 @@ DEFAULT_WORKDIR = "runs/geometry"
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
-    cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)
-    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
-    texts = tokenize(
-        lm.tokenizer,
-        read_texts(
-            config.texts,
-            field=config.field,
-            num_texts=config.num_texts,
-            passages=config.passages,
-            seed=config.seed,
-            vocabulary=config.vocabulary or None,
-            manual_dir=config.manual_dir or None,
-            vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
-        ),
-        num_tokens=cfg.num_tokens,
-        protocol=cfg.protocol,
-        vocab_size=lm.config.vocab_size,
-    )
-    check_fits(lm, texts, cfg)  # before anything is written
+    lm, texts, cfg = config_cramming(config)
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
     with tqdm.tqdm(mininterval=1) as bar:
 

@@ -12,12 +12,13 @@ import functools
 import sys
 
 import tqdm
+from inputs import config_texts
 from launch import launch
 from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.data.texts import Text, tokenize
 from memcomp.errors import InputError
 from memcomp.evaluation.attention import attention_study, check_attends, knockout_study
 from memcomp.evaluation.prefixes import read_crammed
@@ -99,18 +100,11 @@ def read_passages(
     lm: LanguageModel, config: config_dict.ConfigDict, num_tokens: int
 ) -> list[Text]:
     """Texts with what stands before and after them."""
-    found = read_texts(
-        config.texts,
-        field=config.field,
-        num_texts=config.num_texts,
-        passages=config.passages,
-        seed=config.seed,
-        vocabulary=config.vocabulary or None,
-        manual_dir=config.manual_dir or None,
-        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
-    )
     return tokenize(
-        lm.tokenizer, found, num_tokens=num_tokens, vocab_size=lm.config.vocab_size
+        lm.tokenizer,
+        config_texts(config, lm),
+        num_tokens=num_tokens,
+        vocab_size=lm.config.vocab_size,
     )
 
 

@@ -1,0 +1,61 @@
+"""What a config says to cram, read; for the scripts whose configs have those fields."""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+import memcomp
+from memcomp.cram.schedule import check_fits
+from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.lm import LanguageModel
+
+
+def config_texts(
+    config: config_dict.ConfigDict, lm: LanguageModel, **options: Any
+) -> list[tuple[str, str | np.ndarray]]:
+    """`read_texts` of the fields of configs/cram/base.py that say which.
+
+    Args:
+      config: with texts, field, num_texts, passages, seed, vocabulary and manual_dir.
+      lm: for "uniform_tokens".
+      options: more of `read_texts`.
+
+    Raises:
+      InputError: as from `read_texts`.
+    """
+    return read_texts(
+        config.texts,
+        field=config.field,
+        num_texts=config.num_texts,
+        passages=config.passages,
+        seed=config.seed,
+        vocabulary=config.vocabulary or None,
+        manual_dir=config.manual_dir or None,
+        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
+        **options,
+    )
+
+
+def config_cramming(
+    config: config_dict.ConfigDict,
+) -> tuple[LanguageModel, list[Text], memcomp.CramConfig]:
+    """The LM, the texts and how they are crammed; nothing is written yet.
+
+    Args:
+      config: with the fields of configs/cram/base.py.
+
+    Raises:
+      InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.
+    """
+    cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    texts = tokenize(
+        lm.tokenizer,
+        config_texts(config, lm),
+        num_tokens=cfg.num_tokens,
+        protocol=cfg.protocol,
+        vocab_size=lm.config.vocab_size,
+    )
+    check_fits(lm, texts, cfg)
+    return lm, texts, cfg
