@@ -31,7 +31,7 @@ from an array a gradient as long as the whole. With all layers, one run was stop
 36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
 The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts; it
-wants 10 and is short of it with the recipe `default` of that day. The rows of a GPU have
+wants 10. The rows of a GPU have
 not been run.
 """
 
@@ -139,8 +139,8 @@ def get_config() -> config_dict.ConfigDict:
         recipe="default",
         base="step by step",  # Progressive Cramming's, which the others are set beside
         ways={
-            "step by step": dict(first=1, factor=1.0),
-            "frontier": dict(first=4, factor=1.25, objective="frontier", patience=150),
+            "step by step": dict(first=1, factor=1.0, recipe="progressive"),
+            "frontier": dict(first=4, factor=1.25),
         },
     )
     # Refilled places beside fixed batches; the hard texts are random tokens.

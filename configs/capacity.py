@@ -55,10 +55,10 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     # Passed as CramConfig(**config.cram).
     config.cram = config_dict.create(
         recipe="default",
+        learning_rate=config_dict.placeholder(float),
         max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
-        objective=config_dict.placeholder(str),
         batch_size=32,
         steps_per_chunk=25,
         vocab_chunk=8192,
@@ -66,7 +66,5 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     # Passed as Growth(**config.growth); factor 1 is one token more at a time.
     config.growth = config_dict.create(first=4, factor=1.25)
     if config.mode == "horizon":
-        config.cram.objective = "frontier"
-        config.cram.patience = 150
         config.cram.steps_per_chunk = 10
     return config

@@ -4,7 +4,7 @@ r"""Recipes over texts: choose on the texts of "search", compare on those of "fi
       --config.lms.nano.texts=FOLDER --config.lms.stories.lm=FOLDER \
       --config.lms.stories.texts=FILE --workdir runs/recipe_search
 
-Stages: search, margins (what a margin is worth), vectors (two of them), final. All may
+Stages: search, margins (what a margin is worth), vectors (four of them), final. All may
 share one workdir. An LM without texts is left out; nano is the built-in LM. Numbers:
 docs/recipes.md. Cost on one CPU core: 15 to 60 s for each recipe, LM and length.
 """
@@ -64,20 +64,18 @@ SEARCH = (
 )
 FINAL = (
     dict(name="reference, 1000 steps", base="reference", max_steps=1000, patience=1000),
+    dict(name="full", base="full"),
     dict(name="default", base="default"),
 )
-MARGINS = (
-    dict(name="default, margin 0", base="default", margin=0.0),
-    dict(name="default, margin 0.05", base="default", margin=0.05),
-    dict(name="default, margin 0.1", base="default", margin=0.1),
-    dict(name="default, margin 0.2", base="default", margin=0.2),
-    dict(name="default, margin 0.5", base="default", margin=0.5),
+MARGINS = tuple(
+    dict(name=f"full, margin {margin}", base="full", margin=margin)
+    for margin in (0.0, 0.05, 0.1, 0.2, 0.5)
 )
 # stage -> recipes, vectors a text, first and number of texts, lengths of nano and stories
 STAGES = {
     "search": (SEARCH, 1, 0, 24, (8,), (16,)),
     "margins": (MARGINS, 1, 32, 48, (4,), (8,)),
-    "vectors": (FINAL[1:], 2, 32, 48, (12,), (24,)),
+    "vectors": (FINAL[1:], 4, 32, 24, (16, 20, 24), (32, 48, 64)),
     "final": (FINAL, 1, 32, 48, (4, 6, 8, 10), (8, 12, 16, 20, 24)),
 }
 

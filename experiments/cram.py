@@ -17,6 +17,7 @@ from ml_collections import config_dict
 
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
+from memcomp.evaluation.scores import BITS_PER_NAT
 from memcomp.results import claim_workdir
 
 DEFAULT_WORKDIR = "runs/cram"
@@ -78,7 +79,9 @@ def table(records: list[dict]) -> str:
     for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
         prefix = r["greedy_prefix_tokens"]
         exact = "yes" if r["exact_greedy"] else f"first {prefix}"
-        bits = f"{r['information_gain_bits']:.0f}", f"{r['memory_bits']}"
+        # What came back; a gain of cross-entropy is less, which ends at the margin.
+        nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
+        bits = f"{nats * BITS_PER_NAT:.0f}", f"{r['memory_bits']}"
         rows.append(
             (str(r["num_tokens"]), exact, str(r["steps"]), *bits, _short(r["text"]))
         )

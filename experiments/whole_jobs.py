@@ -110,8 +110,8 @@ def horizons_by_growth(
     cfg = cram_config(section, config.seed)
     found: dict[str, Record] = {}
     for way, options in section.ways.items():
-        of_recipe = {k: options[k] for k in ("objective", "patience") if k in options}
-        growth = Growth(first=options["first"], factor=options["factor"])
+        of_recipe = dict(options)
+        growth = Growth(first=of_recipe.pop("first"), factor=of_recipe.pop("factor"))
         trials: dict[int, Trial] = {}
         for moved, _ in horizons(lm, texts, dataclasses.replace(cfg, **of_recipe), growth):
             trials |= {trial.text.text_id: trial for trial in moved}

@@ -44,10 +44,10 @@ def everything() -> config_dict.ConfigDict:
         num_tokens=(32,),
         num_memory=1,
         recipe="default",
-        max_steps=config_dict.placeholder(int),  # None: the recipe's
+        learning_rate=config_dict.placeholder(float),  # None: the recipe's
+        max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
-        objective=config_dict.placeholder(str),
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,
@@ -74,19 +74,16 @@ def reference() -> config_dict.ConfigDict:
 
 
 def progressive() -> config_dict.ConfigDict:
-    """Near arXiv:2607.21231; a config says LM and length.
+    """As in arXiv:2607.21231; a config says LM and length.
 
-    As there: every token is scored, the first one too; bfloat16; at most 10,000 steps a
-    text, until it is exact. Not as there: the length is fixed from the start instead of
-    growing token by token, and the optimiser is that of the recipe "default" (peak
-    learning rate 1, warm-up 20, normal start) instead of the authors' (peak 0.1, or 0.5
-    for Pythia, warm-up 100, uniform start between 0 and 0.02).
+    Every token is scored, the first one too; bfloat16; one token more once all before it
+    are right, at most 1,000 steps for each and 10,000 a text. A text that does not get to
+    the end of `num_tokens` leaves its longest exact prefix, the paper's horizon. With
+    --config.cram.recipe=low_dim memory is z W + b (`memcomp.cram.recipe`).
     """
     config = everything()
     config.dtype = "bfloat16"
     config.num_texts = 50
-    config.cram.max_steps = 10_000
-    config.cram.patience = 10_000
-    config.cram.margin = 0.0
+    config.cram.recipe = "progressive"
     config.cram.steps_per_chunk = 100
     return config

@@ -1,11 +1,11 @@
-r"""Cram 335 tokens into one vector of SmolLM2-1.7B, near Progressive Cramming.
+r"""Cram 335 tokens into one vector of SmolLM2-1.7B, by Progressive Cramming.
 
   python experiments/cram.py --config configs/cram/progressive_smollm2_1_7b.py \
       --config.texts=FILE --workdir runs/progressive_smollm2_1_7b
 
 Published, arXiv:2607.21231: the mean exact horizon of 50 texts of PG-19 is 335 tokens;
-957 where memory is W z + b with W shared by the texts and 256 numbers z a text, for which
-there is no recipe here yet. What differs from the paper: `progressive` in base.py.
+957 where memory is W z + b with W shared by the texts and 256 numbers z a text, see
+`progressive` in base.py.
 Expected cost (computed, see base.py): 1.2e18 FLOPs, 0.81 hours.
 """
 

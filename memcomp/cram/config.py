@@ -6,6 +6,8 @@ from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
 
+OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
+
 
 @dataclasses.dataclass(frozen=True)
 class CramConfig:
@@ -16,10 +18,10 @@ class CramConfig:
         text; None for whole texts.
       num_memory: input vectors a text (M).
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
+      learning_rate: peak step size; None for the recipe's.
       max_steps: gradient evaluations a text at the most; None for the recipe's.
-      patience: evaluations without a new best accuracy; None for the recipe's.
+      patience: evaluations without progress; None for the recipe's.
       margin: in logits, see `Recipe`; None for the recipe's.
-      objective: what the gradient is of, see `Recipe`; None for the recipe's.
       protocol: "strict": all T tokens are predicted from memory. "reference": the first
         token is given and not scored.
       seed: of the initial memories; text i uses `fold_in(seed, i)`.
@@ -34,10 +36,10 @@ class CramConfig:
     num_tokens: int | tuple[int, ...] | None = 32
     num_memory: int = 1
     recipe: str | Recipe = "default"
+    learning_rate: float | None = None
     max_steps: int | None = None
     patience: int | None = None
     margin: float | None = None
-    objective: str | None = None
     protocol: str = "strict"
     seed: int = 0
     batch_size: int = 16
@@ -61,7 +63,7 @@ class CramConfig:
         recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
         given = {
             name: getattr(self, name)
-            for name in ("max_steps", "patience", "margin", "objective")
+            for name in OVERRIDES
             if getattr(self, name) is not None
         }
         return dataclasses.replace(recipe, **given)

@@ -1,7 +1,8 @@
 """Horizons: of each text the longest prefix that comes back exactly.
 
 A text's target grows from an exact prefix to a longer one, which starts from the memory
-and the optimiser state of the shorter. Texts at different targets share a batch.
+and the optimiser state of the shorter; the schedule and `max_steps` are of all targets
+together. Texts at different targets share a batch.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, init_states
@@ -72,11 +72,11 @@ class Trial:
     memory: np.ndarray | None = None
     opt_state: Any = dataclasses.field(default=None, repr=False)
 
-    def after(self, result: CramResult, objective: str) -> "Trial":
+    def after(self, result: CramResult, grows: bool) -> "Trial":
         """The trial with the result of one more target.
 
-        A target that failed may have left a longer exact prefix than there was. With the
-        objective "frontier" the prefix one token longer is then what failed: all steps
+        A target that failed may have left a longer exact prefix than there was. With a
+        recipe that `grows` the prefix one token longer is then what failed: all steps
         were spent on it.
         """
         tried = dataclasses.replace(
@@ -93,7 +93,7 @@ class Trial:
         if result.exact:
             return tried
         frontier = max(tried.exact, result.num_given) + 1
-        failed = frontier if objective == "frontier" else result.num_tokens
+        failed = frontier if grows else result.num_tokens
         return dataclasses.replace(tried, failed=failed)
 
 
@@ -165,11 +165,12 @@ def _up_to(
     starts = {i: _start(lm, cfg, found[i]) for i in ids if found[i].exact}
     first = [_prefix(found[i].text, target[i]) for i in ids]
     pool = Pool(lm, first, cfg, num_tokens=pad, starts=starts)
+    grows = cfg.resolved_recipe().grows
     while pool.num_flying:
         moved = []
         for result in pool.advance():
             i = result.text_id
-            found[i] = trial = found[i].after(result, cfg.resolved_recipe().objective)
+            found[i] = trial = found[i].after(result, grows)
             target[i] = following = next_target(trial, growth, cfg.num_given)
             moved.append(trial)
             if following and following <= pad:
@@ -191,14 +192,6 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     return fresh._replace(
         memory=trial.memory,
         best_memory=trial.memory,
-        opt_state=_schedule_anew(trial.opt_state),
+        opt_state=trial.opt_state,
+        step=np.int32(trial.steps),
     )
-
-
-def _schedule_anew(opt_state: Any) -> Any:
-    """The optimiser's moments, with the schedule of learning rates at its beginning."""
-
-    def of_schedule(path: Any, value: Any) -> bool:
-        return "ScaleByScheduleState" in str(path[-1])
-
-    return optax.tree_utils.tree_set(opt_state, of_schedule, count=np.int32(0))

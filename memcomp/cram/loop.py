@@ -13,13 +13,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
-    OBJECTIVES,
+    LOSSES,
     exact_prefix,
     mean_over,
     memory_scores,
     scored_positions,
+    token_weights,
 )
-from memcomp.cram.recipe import initial_memory, optimizer
+from memcomp.cram.recipe import initial_memory, learning_rate, optimizer
 
 
 class CramState(NamedTuple):
@@ -106,23 +107,27 @@ def cram_step(
       `right`, which of the T positions are right, padding included.
     """
     recipe = cfg.resolved_recipe()
-    objective = OBJECTIVES[recipe.objective]
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
 
     def loss_of(memory):
         scores = memory_scores(
             memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
         )
+        asked = scores.margin - recipe.margin
         prefix = exact_prefix(scores.margin, scored, recipe.margin)
-        weights = jax.lax.stop_gradient(
-            objective.weights(
-                scores.margin - recipe.margin,
-                scored,
-                jnp.maximum(prefix, state.best_prefix),
-            )
+        reached = jnp.maximum(prefix, state.best_prefix)
+        weights = token_weights(
+            asked,
+            scored,
+            reached,
+            state.stale,
+            grows=recipe.grows,
+            ahead=recipe.ahead,
+            sure_weight=recipe.sure_weight,
         )
-        mean = jnp.sum(weights * scores.loss) / jnp.sum(weights)
-        return mean, (scores, prefix)
+        weights = jax.lax.stop_gradient(weights)
+        losses = LOSSES[recipe.loss](scores.loss, asked)
+        return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
 
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
     loss, right = mean_over(scores.loss, scored), scores.margin > 0
@@ -130,14 +135,18 @@ def cram_step(
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
     solved = margin > recipe.margin
 
-    updates, opt_state = optimizer(recipe).update(grad, state.opt_state, state.memory)
-    progress = objective.progress(accuracy, prefix)
-    best_progress = objective.progress(state.best_accuracy, state.best_prefix)
-    higher = progress > best_progress
-    lower = (progress == best_progress) & (loss < state.best_loss)
+    now, best = (accuracy, prefix), (state.best_accuracy, state.best_prefix)
+    higher = now[recipe.grows] > best[recipe.grows]
+    lower = (now[recipe.grows] == best[recipe.grows]) & (loss < state.best_loss)
     keep = solved | higher | lower
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
+    updates, opt_state = optimizer(recipe).update(
+        grad,
+        state.opt_state,
+        state.memory,
+        learning_rate=learning_rate(recipe, state.step, stale),
+    )
     memory: Any = optax.apply_updates(state.memory, updates)
     new = CramState(
         memory=memory,

@@ -1,8 +1,9 @@
 """What a memory is scored by: how well the frozen LM predicts the text after it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -52,44 +53,56 @@ def exact_prefix(
     return jnp.sum(leading, dtype=jnp.int32)
 
 
-class Objective(NamedTuple):
-    """What an optimiser is after.
-
-    Attributes:
-      weights: of the loss of each position, given the margins less what the recipe asks
-        for [T], the positions that are scored [T], and how many leading tokens are right
-        or have been so far. No gradient goes through them.
-      progress: of accuracy and the number of leading tokens that are right, what the best
-        memory has most of.
-    """
-
-    weights: Callable[
-        [Float[Array, "T"], Bool[Array, "T"], Int[Array, ""]], Float[Array, "T"]
-    ]
-    progress: Callable[[Float[Array, ""], Int[Array, ""]], Array]
+# Asked margins are margins less what the recipe asks for: above 0 is good enough.
+SURE = 0.2  # an asked margin from which a token is surely right, in logits
+FRESH = 20  # steps after progress in which it is likely that there is more soon
 
 
-def _alike(margins, scored, prefix):
-    return scored.astype(margins.dtype)
+def _cross_entropy(loss, asked):
+    return loss
 
 
-def _frontier(margins, scored, prefix):
-    within = scored & (jnp.arange(scored.shape[0]) <= prefix)
-    return within * jnp.where(margins > SURE, SURE_WEIGHT, 1.0).astype(margins.dtype)
+def _margin(loss, asked):
+    return jax.nn.softplus(1 - asked)
 
 
-# Of tokens whose margin is above what is asked for by `SURE` logits the loss counts little:
-# exactness asks for no more of them. What it brings: docs/results.md, "Horizons".
-SURE = 0.2
-SURE_WEIGHT = 0.02
-
-OBJECTIVES = {
-    # All tokens alike: Kuratov et al. 2025, arXiv:2502.13063, section 3.
-    "mean": Objective(_alike, lambda accuracy, prefix: accuracy),
-    # The leading tokens that have been right and the one after them: the target grows
-    # within the loop, step by step, where Progressive Cramming, 2026, has a stage a token.
-    "frontier": Objective(_frontier, lambda accuracy, prefix: prefix),
+# Loss of each position, given cross-entropies and asked margins [T]. "cross_entropy":
+# Kuratov et al. 2025, arXiv:2502.13063, section 3. "margin": the logistic loss of the lead
+# over the best other token, which is all that greedy decoding looks at.
+LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, "T"]]] = {
+    "cross_entropy": _cross_entropy,
+    "margin": _margin,
 }
+
+
+def token_weights(
+    asked: Float[Array, "T"],
+    scored: Bool[Array, "T"],
+    prefix: Int[Array, ""],
+    stale: Int[Array, ""],
+    *,
+    grows: bool,
+    ahead: int,
+    sure_weight: float,
+) -> Float[Array, "T"]:
+    """Of the loss of each position; no gradient goes through them.
+
+    Args:
+      asked: margins.
+      scored: positions that count.
+      prefix: leading tokens that are right, or have been so far.
+      stale: steps since progress.
+      grows: whether only the tokens up to the first that has never been right weigh
+        anything. Progressive Cramming, 2026, arXiv:2607.21231, whose stages of one token
+        are steps here.
+      ahead: tokens more than that, in the `FRESH` steps after progress.
+      sure_weight: of tokens that are right by `SURE` more than asked for, of which
+        exactness wants nothing more.
+    """
+    if grows:
+        last = prefix + jnp.where(stale < FRESH, ahead, 0)
+        scored = scored & (jnp.arange(scored.shape[0]) <= last)
+    return scored * jnp.where(asked > SURE, sure_weight, 1.0).astype(asked.dtype)
 
 
 def mean_over(

@@ -101,8 +101,14 @@ class _Place:
     def of(cls, text: Text) -> "_Place":
         return cls(text, np.full(len(text.tokens), NEVER, np.int32))
 
-    def note(self, before: int, steps: int, loss, accuracy, first_right) -> None:
-        """What a chunk of `steps` steps of this text, after `before`, has shown."""
+    @property
+    def steps(self) -> int:
+        """In this place; the text may have had others at a shorter length."""
+        return sum(len(losses) for losses in self.losses)
+
+    def note(self, steps: int, loss, accuracy, first_right) -> None:
+        """What a chunk of `steps` steps of this text has shown."""
+        before = self.steps
         self.losses.append(loss[:steps])
         self.accuracies.append(accuracy[:steps])
         now = first_right[: len(self.first_right)]
@@ -188,8 +194,8 @@ class Pool:
                 continue
             place.seconds += share
             seen = loss[:, i], accuracy[:, i], first_right[i]
-            place.note(int(before[i]), int(steps[i]), *seen)
-            self._check_finite(place, int(before[i]))
+            place.note(int(steps[i]), *seen)
+            self._check_finite(place)
             self.last_steps += int(steps[i])
             self.last_token_steps += int(steps[i]) * len(place.text.tokens)
         finished = self._collect()
@@ -283,13 +289,14 @@ class Pool:
                 tokens[i, : lengths[i]] = place.text.tokens
         return tokens, lengths
 
-    def _check_finite(self, place: _Place, step_before: int) -> None:
-        bad = np.flatnonzero(~np.isfinite(place.losses[-1]))
+    def _check_finite(self, place: _Place) -> None:
+        last = place.losses[-1]
+        bad = np.flatnonzero(~np.isfinite(last))
         if len(bad):
             raise InputError(
                 f"the loss of text {place.text.text_id} ({place.text.source}) is not "
-                f"finite at step {step_before + bad[0]}; lower the learning rate or use "
-                "a dtype with more range"
+                f"finite at step {place.steps - len(last) + bad[0]}; lower the learning "
+                "rate or use a dtype with more range"
             )
 
     def _collect(self) -> list[CramResult]:
@@ -317,7 +324,7 @@ class Pool:
             loss_nats=float(states.best_loss[i]),
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),
-            steps=int(states.step[i]),
+            steps=place.steps,
             protocol=self._cfg.protocol,
             num_given=self._cfg.num_given,
             lm_name=self._lm.name,

@@ -6,10 +6,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from memcomp.cram.objective import OBJECTIVES
+from memcomp.cram.objective import LOSSES
+from memcomp.cram.parametrisation import PARAMETRISATIONS
 from memcomp.errors import InputError
+
+POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "rank", "sure_weight")
+NOT_NEGATIVE = ("margin", "warmup_steps", "weight_decay", "init_scale", "ahead")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,21 +24,26 @@ class Recipe:
       learning_rate: peak step size of AdamW.
       max_steps: gradient evaluations that a text gets at the most.
       patience: a text is given up after this many evaluations without a new best
-        accuracy, or longest prefix (see `objective`).
+        accuracy, or longest prefix (see `grows`).
       margin: a text is done when the logit of every scored token is above that of the
         best other token by more than this; 0 is plain exactness.
       warmup_steps: steps of linear rise to the learning rate.
-      schedule: "constant", or "cosine" down to `final_learning_rate` at `max_steps`.
-      final_learning_rate: where the cosine ends.
+      schedule: after that, a key of `SCHEDULES`.
+      final_learning_rate: where a cosine ends.
       b1: decay of AdamW's first moment.
       b2: decay of AdamW's second moment.
       eps: AdamW's epsilon.
       weight_decay: AdamW's decoupled decay.
       init: how memory starts, a key of `INITS`.
       init_scale: see `INITS`.
-      objective: what the gradient is of, a key of `OBJECTIVES`. It also says which memory
-        is the best one: "mean" the one of the highest accuracy, "frontier" the one of the
-        longest exact prefix.
+      loss: what the gradient is of, a key of `LOSSES`.
+      grows: whether the target is at first one token and one more whenever all of it has
+        been right. Then the best memory is that of the longest exact prefix, otherwise
+        that of the highest accuracy; and so is progress.
+      ahead: tokens that a target which has just grown is longer, see `token_weights`.
+      sure_weight: of the loss of tokens that are surely right, see there.
+      parametrisation: what AdamW steps on, a key of `PARAMETRISATIONS`.
+      rank: of "low_dim".
     """
 
     learning_rate: float
@@ -50,17 +59,26 @@ class Recipe:
     weight_decay: float = 0.01
     init: str = "normal"
     init_scale: float = 1.0
-    objective: str = "mean"
+    loss: str = "cross_entropy"
+    grows: bool = False
+    ahead: int = 0
+    sure_weight: float = 1.0
+    parametrisation: str = "direct"
+    rank: int = 256
 
     def __post_init__(self):
-        positive = ("learning_rate", "max_steps", "patience", "eps")
-        for name in positive:
+        for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("margin", "warmup_steps", "weight_decay", "init_scale"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        known_of = {"schedule": SCHEDULES, "init": INITS, "objective": OBJECTIVES}
+        known_of = {
+            "schedule": SCHEDULES,
+            "init": INITS,
+            "loss": LOSSES,
+            "parametrisation": PARAMETRISATIONS,
+        }
         for name, known in known_of.items():
             if getattr(self, name) not in known:
                 raise InputError(
@@ -68,39 +86,57 @@ class Recipe:
                 )
 
 
-def _constant(recipe: Recipe) -> optax.Schedule:
-    return optax.constant_schedule(recipe.learning_rate)
+def _constant(recipe: Recipe, step: Array, stale: Array) -> Array:
+    return jnp.zeros(())
 
 
-def _cosine(recipe: Recipe) -> optax.Schedule:
+def _cosine(recipe: Recipe, step: Array, stale: Array) -> Array:
     steps = max(recipe.max_steps - recipe.warmup_steps, 1)
-    floor = recipe.final_learning_rate / recipe.learning_rate
-    return optax.cosine_decay_schedule(recipe.learning_rate, steps, floor)
+    return (step - recipe.warmup_steps) / steps
 
 
-SCHEDULES: dict[str, Callable[[Recipe], optax.Schedule]] = {
+def _restarts(recipe: Recipe, step: Array, stale: Array) -> Array:
+    return stale / recipe.patience
+
+
+# How far the learning rate is down a half cosine, 0 to 1, given the steps before this one
+# and those since the last progress. "cosine" is down at `max_steps`; "restarts" after
+# `patience` steps without progress, and at the top again with each: warm restarts, as in
+# Loshchilov and Hutter 2017, arXiv:1608.03983, but when there is something new to learn.
+SCHEDULES: dict[str, Callable[[Recipe, Array, Array], Array]] = {
     "constant": _constant,
     "cosine": _cosine,
+    "restarts": _restarts,
 }
 
 
-def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW with the recipe's schedule, for the memory [M D] of one text."""
-    schedule = SCHEDULES[recipe.schedule](recipe)
-    if recipe.warmup_steps:
-        rise = optax.linear_schedule(
-            recipe.learning_rate / recipe.warmup_steps,
-            recipe.learning_rate,
-            recipe.warmup_steps,
-        )
-        schedule = optax.join_schedules([rise, schedule], [recipe.warmup_steps])
-    return optax.adamw(
-        schedule,
-        b1=recipe.b1,
-        b2=recipe.b2,
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
+def learning_rate(
+    recipe: Recipe, step: Int[Array, ""], stale: Int[Array, ""]
+) -> Float[Array, ""]:
+    """Of the step after `step` others, of which the last `stale` brought no progress."""
+    down = jnp.clip(SCHEDULES[recipe.schedule](recipe, step, stale), 0, 1)
+    peak, floor = recipe.learning_rate, recipe.final_learning_rate
+    rate = floor + (peak - floor) * (1 + jnp.cos(jnp.pi * down)) / 2
+    return rate * jnp.minimum((step + 1) / max(recipe.warmup_steps, 1), 1)
+
+
+def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
+    """AdamW for the memory [M D] of one text; `update` wants `learning_rate=` as well.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
+    """
+
+    def scaled(updates, state, params=None, **extra_args):
+        rate = extra_args["learning_rate"]
+        return jax.tree.map(lambda u: -rate * u, updates), state
+
+    none = optax.init_empty_state
+    adamw = optax.chain(
+        optax.scale_by_adam(recipe.b1, recipe.b2, recipe.eps),
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.GradientTransformationExtraArgs(none, scaled),
     )
+    return PARAMETRISATIONS[recipe.parametrisation](adamw, recipe.rank)
 
 
 def _normal(key, shape, embedding, scale):
@@ -125,11 +161,42 @@ def initial_memory(
     return INITS[recipe.init](key, shape, embedding, recipe.init_scale)
 
 
+_PROGRESSIVE = Recipe(
+    learning_rate=0.1,
+    max_steps=10_000,
+    patience=1000,
+    margin=0.0,
+    warmup_steps=100,
+    schedule="cosine",
+    final_learning_rate=1e-3,
+    init="uniform",
+    init_scale=0.02,
+    grows=True,
+)
+
 RECIPES = {
     # The first paper's, to the letter: Kuratov et al. 2025, arXiv:2502.13063, appendix A;
     # patience from its code (reference/cramming.md, part b).
     "reference": Recipe(learning_rate=1e-2, max_steps=5000, patience=2000, margin=0.0),
+    # The follow-up's: arXiv:2607.21231; 0.1 is its rate for all LMs but Pythia, 0.5.
+    "progressive": _PROGRESSIVE,
+    "low_dim": dataclasses.replace(_PROGRESSIVE, parametrisation="low_dim"),
+    # Ours, docs/recipes.md. For whole texts, exact:
     "default": Recipe(
+        learning_rate=1.0,
+        max_steps=10_000,
+        patience=200,
+        margin=0.1,
+        warmup_steps=20,
+        schedule="restarts",
+        final_learning_rate=1e-3,
+        loss="margin",
+        grows=True,
+        ahead=4,
+        sure_weight=0.02,
+    ),
+    # For the least cross-entropy of all of a text, exact or not.
+    "full": Recipe(
         learning_rate=1.0,
         max_steps=1000,
         patience=1000,
@@ -137,6 +204,5 @@ RECIPES = {
         warmup_steps=20,
         schedule="cosine",
         final_learning_rate=1e-3,
-        weight_decay=0.01,
     ),
 }

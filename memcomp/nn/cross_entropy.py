@@ -4,7 +4,7 @@ Letters: T tokens, D d_model, V vocabulary, C a chunk of the vocabulary.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ class TokenScores(NamedTuple):
     Attributes:
       loss: -log p(target), in nats.
       margin: logit of the target minus the best other logit; the token is right where
-        it is positive (a tie is wrong). No gradient flows through it.
+        it is positive (a tie is wrong).
     """
 
     loss: Float[Array, "T"]
@@ -31,11 +31,13 @@ class _Others(NamedTuple):
 
     Attributes:
       peak: largest logit so far.
+      runner_up: the token that has it.
       total: sum of exp(logit - peak).
       vector: sum of exp(logit - peak) times the unembedding row; [T 0] if not wanted.
     """
 
     peak: Float[Array, "T"]
+    runner_up: Int[Array, "T"]
     total: Float[Array, "T"]
     vector: Float[Array, "T _"]
 
@@ -45,7 +47,6 @@ def soft_capped(logits: Float[Array, "..."], cap: float | None) -> Float[Array, 
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def token_scores(
     hidden: Float[Array, "T D"],
     unembedding: Float[Array, "V D"],
@@ -58,26 +59,41 @@ def token_scores(
     With `softcap` c, the logits z are read as c tanh(z / c).
 
     The vocabulary is read in chunks of `chunk` rows, so that memory is O(T chunk). The
-    gradient to `hidden` is the expected unembedding row minus the target's; it falls out
-    of the same pass as an online softmax whose values are the rows themselves, so that
-    nothing is computed twice. With q the softmax over the wrong tokens alone, it is
+    gradient of the loss to `hidden` is the expected unembedding row minus the target's;
+    it falls out of the same pass as an online softmax whose values are the rows
+    themselves, so that nothing is computed twice. With q the softmax over the wrong
+    tokens alone, it is
 
         p(wrong) * (sum_v q_v w_v - w_target),
 
     a form that keeps its relative precision when p(wrong) is tiny, where
-    `softmax - onehot` has lost all digits. A soft cap scales each row by its slope.
+    `softmax - onehot` has lost all digits. A soft cap scales each row by its slope. The
+    gradient of the margin is the target's row minus that of the best other token.
 
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     """
+    scores: Any = _cross_entropy(hidden, unembedding, targets, chunk, softcap)
+    loss, margin, runner_up = scores
+    # The value from the pass over the vocabulary, the derivative from two of its rows:
+    # the sign of a margin is then that of the very logits of which one is the largest.
+    slow = _logit_of(hidden, unembedding, targets, softcap)
+    slow = slow - _logit_of(hidden, unembedding, runner_up, softcap)
+    margin = jax.lax.stop_gradient(margin) + (slow - jax.lax.stop_gradient(slow))
+    return TokenScores(loss, margin)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _cross_entropy(hidden, unembedding, targets, chunk, softcap):
+    """Loss, margin and runner-up of every target; a derivative of the loss alone."""
     scores, _, _ = _score(hidden, unembedding, targets, chunk, softcap, False)
     return scores
 
 
 def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
-    """Scores, the sums over the other tokens, and log p(other) - log p(target)."""
+    """The three scores, sums over the other tokens, log p(other) - log p(target)."""
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-    target_logit = _target_logit(hidden, unembedding, targets, softcap)
+    target_logit = _logit_of(hidden, unembedding, targets, softcap)
 
     def add(others: _Others, weights: Float[Array, "C D"], offset) -> _Others:
         logits = _other_logits(hidden, weights, targets - offset, softcap)
@@ -92,22 +108,27 @@ def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
                 weights,
                 preferred_element_type=accumulate,
             )
-        return _Others(peak, others.total * shrink + exps.sum(axis=-1), vector)
+        here = (offset + jnp.argmax(logits, axis=-1)).astype(others.runner_up.dtype)
+        runner_up = jnp.where(peak > others.peak, here, others.runner_up)
+        total = others.total * shrink + exps.sum(axis=-1)
+        return _Others(peak, runner_up, total, vector)
 
     T, D = hidden.shape
     start = _Others(
         jnp.full((T,), MASKED, accumulate),
+        jnp.zeros((T,), jnp.int32),
         jnp.zeros((T,), accumulate),
         jnp.zeros((T, D if want_vector else 0), accumulate),
     )
     others = _over_chunks(add, start, unembedding, chunk)
     log_odds = others.peak + jnp.log(others.total) - target_logit
-    scores = TokenScores(jax.nn.softplus(log_odds), target_logit - others.peak)
+    margin = target_logit - others.peak
+    scores = jax.nn.softplus(log_odds), margin, others.runner_up
     return scores, others, log_odds
 
 
-def _target_logit(hidden, unembedding, targets, softcap) -> Float[Array, "T"]:
-    rows = jnp.take(unembedding, targets, axis=0)
+def _logit_of(hidden, unembedding, tokens, softcap) -> Float[Array, "T"]:
+    rows = jnp.take(unembedding, tokens, axis=0)
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
     logit = jnp.einsum("td,td->t", hidden, rows, preferred_element_type=accumulate)
     return soft_capped(logit, softcap)
@@ -150,7 +171,7 @@ def _forward(hidden, unembedding, targets, chunk, softcap):
     scores, others, log_odds = _score(hidden, unembedding, targets, chunk, softcap, True)
     wrong = jax.nn.sigmoid(log_odds)
     rows = jnp.take(unembedding, targets, axis=0).astype(others.vector.dtype)
-    target_slope = _slope(_target_logit(hidden, unembedding, targets, softcap), softcap)
+    target_slope = _slope(_logit_of(hidden, unembedding, targets, softcap), softcap)
     rows = rows * jnp.broadcast_to(target_slope, targets.shape)[:, None]
     grad = wrong[:, None] * (others.vector / others.total[:, None] - rows)
     log_normaliser = others.peak + jnp.log(others.total)
@@ -167,7 +188,7 @@ def _forward(hidden, unembedding, targets, chunk, softcap):
 
 def _backward(chunk, softcap, residuals, cotangents):
     grad, hidden, unembedding, targets, wrong, log_normaliser, target_slope = residuals
-    scale = cotangents.loss
+    scale, _, _ = cotangents
     grad_hidden = (grad * scale[:, None]).astype(hidden.dtype)
     # The gradient to the rows: dead code, and removed, wherever the LM is frozen.
     push = scale * wrong
@@ -187,4 +208,4 @@ def _backward(chunk, softcap, residuals, cotangents):
     return grad_hidden, total.astype(unembedding.dtype), None
 
 
-token_scores.defvjp(_forward, _backward)
+_cross_entropy.defvjp(_forward, _backward)

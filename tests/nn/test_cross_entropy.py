@@ -146,17 +146,34 @@ def test_gradient_keeps_its_digits_where_the_model_is_nearly_certain():
     assert ours < 4e-5 and theirs > 1000 * ours
 
 
-def test_a_tie_has_no_margin_and_the_margin_no_gradient():
+def test_a_tie_has_no_margin():
     hidden, unembedding, targets = arrays(jnp.float32)
     tied = unembedding.at[targets[0] + 1].set(unembedding[targets[0]])
     strong = hidden.at[0].set(50 * unembedding[targets[0]])
     assert chunked(strong, tied, targets, 8)[1][0] == 0
 
-    def margin(hidden):
-        return token_scores(hidden, unembedding, targets, 8).margin.sum()
 
-    gradient = jax.jit(jax.grad(margin), compiler_options=FAST_COMPILE)(hidden)
-    assert not gradient.any()
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("chunk", [8, 100])
+def test_the_gradient_of_the_margin_is_that_of_all_logits(chunk, softcap):
+    hidden, unembedding, targets = arrays(jnp.float32)
+
+    def plain(hidden, unembedding):
+        logits = hidden @ unembedding.T
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        is_target = jax.nn.one_hot(targets, V, dtype=bool)
+        other = jnp.where(is_target, -jnp.inf, logits).max(axis=1)
+        return jnp.sum(weights(T) * (logits[jnp.arange(T), targets] - other))
+
+    def ours(hidden, unembedding):
+        margin = token_scores(hidden, unembedding, targets, chunk, softcap).margin
+        return jnp.sum(weights(T) * margin)
+
+    want = jax.grad(plain, argnums=(0, 1))(hidden, unembedding)
+    got = jax.grad(ours, argnums=(0, 1))(hidden, unembedding)
+    for g, w in zip(got, want, strict=True):
+        # Measured 2.4e-7, of gradients up to 4.6.
+        np.testing.assert_allclose(g, w, rtol=0, atol=3e-6)
 
 
 def test_positive_margin_means_that_the_target_is_the_argmax():

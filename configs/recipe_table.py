@@ -1,0 +1,83 @@
+r"""How much recipes hold, and at what cost, on texts that none was chosen on.
+
+  python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
+      --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE --workdir DIR
+  python experiments/recipe_table.py --config configs/recipe_table.py:ablation ...
+
+Both may share a workdir. Passages are cut twice as small as those of
+configs/recipe_search.py, and of them every second one is taken, which begins in the middle
+of one of those. Numbers: docs/recipes.md.
+Cost on two cores of a CPU: half an hour an LM.
+"""
+
+from ml_collections import config_dict
+
+RECIPES = {
+    "default": dict(base="default", growth=(4, 1.25)),
+    "progressive": dict(base="progressive", growth=(1, 1.0)),
+    "low_dim": dict(base="low_dim", growth=(1, 1.0)),
+}
+# With the learning rate, start and margin of default, and nothing else of it.
+PLAIN = dict(
+    base="default",
+    loss="cross_entropy",
+    ahead=0,
+    sure_weight=1.0,
+    schedule="cosine",
+    max_steps=1000,
+    growth=(4, 1.25),
+)
+PARTS = {
+    "margin": dict(loss="margin"),
+    "small weight": dict(sure_weight=0.02),
+    "ahead": dict(ahead=4),
+    "restarts": dict(schedule="restarts", max_steps=10_000),
+}
+ABLATION = {
+    "default": RECIPES["default"],
+    "none of the parts": PLAIN,
+    **{f"{name} alone": PLAIN | part for name, part in PARTS.items()},
+    **{
+        f"without {name}": RECIPES["default"] | {key: PLAIN[key] for key in part}
+        for name, part in PARTS.items()
+    },
+    "patience 100": RECIPES["default"] | dict(patience=100),
+    "patience 400": RECIPES["default"] | dict(patience=400),
+    "default, low_dim": RECIPES["default"]
+    | dict(parametrisation="low_dim", learning_rate=0.1),
+}
+
+
+def get_config(what: str = "table") -> config_dict.ConfigDict:
+    """Everything that experiments/recipe_table.py reads; `what`: "table" or "ablation"."""
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.num_memory = 1
+    config.texts_seed = 0  # of the order of the passages
+    config.num_texts = 64
+    config.batch_size = 16
+    config.steps_per_chunk = 10
+    # Name -> recipe of the table, fields set otherwise, and its first target and factor
+    # from one to the next (`Growth`).
+    config.recipes = config_dict.create(**(RECIPES if what == "table" else ABLATION))
+    # Recipes that are asked how much they hold at the lengths below.
+    config.at_lengths = ("default", "reference") if what == "table" else ()
+    # Recipes to whose horizons default is asked to come.
+    config.compared = ("progressive", "low_dim") if what == "table" else ()
+    config.lms = config_dict.create(
+        nano=dict(
+            lm="builtin",
+            texts=config_dict.placeholder(str),
+            passages=64,  # of each novel
+            most=40,  # tokens up to which a horizon is looked for
+            lengths=(2, 3, 4, 5, 6, 7, 8),
+        ),
+        stories=dict(
+            lm="stories260k",
+            texts=config_dict.placeholder(str),
+            passages=256,
+            most=64,
+            lengths=(4, 6, 8, 10, 12, 14),
+        ),
+    )
+    return config
