@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import tqdm
 from etils import epath
 from launch import launch
@@ -44,7 +45,13 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         lm = memcomp.load_lm(name, dtype=config.dtype)
         if config.shuffle_seed is not None:
             lm = lm.shuffled(config.shuffle_seed)
+        before = None
         for cell, cfg in cells(lm.name, config):
+            if cfg != before:
+                # Programs of another config are not needed again, and on a CPU some
+                # hundreds of them take all memory maps that a process may have.
+                jax.clear_caches()
+            before = cfg
             texts = cell_texts(lm, cell, cfg, config)
             check_fits(lm, texts, cfg)
             folder = claim_workdir(workdir, {"grid": "capacity"}, {})
@@ -57,8 +64,8 @@ def cells(
     lm: str, config: config_dict.ConfigDict
 ) -> Iterator[tuple[dict[str, Any], memcomp.CramConfig]]:
     """What makes a cell of this LM what it is, and how it is crammed."""
-    for source, K, seed in itertools.product(
-        sorted(config.sources), sorted(set(config.num_memory)), sorted(set(config.seeds))
+    for K, seed, source in itertools.product(
+        sorted(set(config.num_memory)), sorted(set(config.seeds)), sorted(config.sources)
     ):
         cfg = memcomp.CramConfig(
             num_tokens=None,

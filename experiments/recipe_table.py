@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from launch import launch
 from ml_collections import config_dict
@@ -108,6 +109,9 @@ def ask(path: Any, lm: str, asked: dict[tuple[str, str], Any], config: Any) -> N
     for (question, recipe), answer in asked.items():
         if (question, recipe) in known:
             continue
+        # Programs of another recipe are not needed again, and on a CPU their number is
+        # limited: some hundreds of them take all memory maps that a process may have.
+        jax.clear_caches()
         found = {r: known["horizon", r] for q, r in known if q == "horizon"}
         record = {
             "lm": lm,

@@ -135,9 +135,10 @@ def cram_step(
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
     solved = margin > recipe.margin
 
-    now, best = (accuracy, prefix), (state.best_accuracy, state.best_prefix)
-    higher = now[recipe.grows] > best[recipe.grows]
-    lower = (now[recipe.grows] == best[recipe.grows]) & (loss < state.best_loss)
+    progress = prefix if recipe.grows else accuracy
+    best = state.best_prefix if recipe.grows else state.best_accuracy
+    higher = progress > best
+    lower = (progress == best) & (loss < state.best_loss)
     keep = solved | higher | lower
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
