@@ -14,25 +14,22 @@ AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
   pythia_160m: ours / PyTorch, one text at a time     2.4   (1.7 to 3.2)
   pythia_160m: ours / PyTorch, batched                1.7   (1.2 to 2.3)
   pythia_160m: share of the matmul rate               0.88  (0.56 to 1.26)
-  to_exact: PyTorch with reference / ours             9.2   (4.2 to 14.1)
+  to_exact: PyTorch with reference / ours             12.9  (3.5 to 22.3)
   refill: fixed batches / refilled places             3.5   (3.0 to 3.6)
   cross_entropy: bytes plain / in chunks, alone      13.7
 
 mamba_130m on the same machine, busy with other work: PyTorch's gradient with one of the 24
-layers (`--config.mamba_130m.shape.num_hidden_layers=1`), three rounds; forward with all of
-them, five rounds:
+layers (`--config.mamba_130m.shape.num_hidden_layers=1`), three rounds; all of them, one round:
 
   mamba_130m, one layer: ours / PyTorch, gradient    72     (71 to 78)
-  mamba_130m: ours / PyTorch, forward                 7.2   (5.9 to 10)
   mamba_130m: ours / PyTorch, gradient, one round   194
 
 PyTorch's gradient is quadratic in length: autograd makes for each position that is sliced
 from an array a gradient as long as the whole. With all layers, one run was stopped after
 36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
-The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts; it
-wants 10. The rows of a GPU have
-not been run.
+The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts. The
+rows of a GPU have not been run.
 """
 
 from ml_collections import config_dict
