@@ -14,7 +14,7 @@ AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
   pythia_160m: ours / PyTorch, one text at a time     2.4   (1.7 to 3.2)
   pythia_160m: ours / PyTorch, batched                1.7   (1.2 to 2.3)
   pythia_160m: share of the matmul rate               0.88  (0.56 to 1.26)
-  to_exact: PyTorch with reference / ours             12.9  (3.5 to 22.3)
+  to_exact: PyTorch with reference / ours             23.5
   refill: fixed batches / refilled places             3.5   (3.0 to 3.6)
   cross_entropy: bytes plain / in chunks, alone      13.7
 
@@ -28,7 +28,7 @@ PyTorch's gradient is quadratic in length: autograd makes for each position that
 from an array a gradient as long as the whole. With all layers, one run was stopped after
 36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
-The interval of to_exact is two standard errors of PyTorch's time, from 24 of 64 texts. The
+to_exact is one run of all 64 texts on both sides (`--config.to_exact.pytorch_texts=64`). The
 rows of a GPU have not been run.
 """
 
