@@ -19,7 +19,7 @@ AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
   cross_entropy: bytes plain / in chunks, alone      13.7
 
 mamba_130m on the same machine, busy with other work: PyTorch's gradient with one of the 24
-layers (`--config.mamba_130m.shape.num_hidden_layers=1`), three rounds; all of them, one round:
+layers (`--config.mamba_130m.shape.num_hidden_layers=1`), three rounds; all of them, one:
 
   mamba_130m, one layer: ours / PyTorch, gradient    72     (71 to 78)
   mamba_130m: ours / PyTorch, gradient, one round   194
@@ -28,8 +28,8 @@ PyTorch's gradient is quadratic in length: autograd makes for each position that
 from an array a gradient as long as the whole. With all layers, one run was stopped after
 36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
-to_exact is one run of all 64 texts on both sides (`--config.to_exact.pytorch_texts=64`). The
-rows of a GPU have not been run.
+to_exact is one run, of all 64 texts on both sides (`--config.to_exact.pytorch_texts=64`).
+The rows of a GPU have not been run.
 """
 
 from ml_collections import config_dict
