@@ -77,10 +77,20 @@ def token_scores(
     loss, margin, runner_up = scores
     # The value from the pass over the vocabulary, the derivative from two of its rows:
     # the sign of a margin is then that of the very logits of which one is the largest.
-    slow = _logit_of(hidden, unembedding, targets, softcap)
-    slow = slow - _logit_of(hidden, unembedding, runner_up, softcap)
-    margin = jax.lax.stop_gradient(margin) + (slow - jax.lax.stop_gradient(slow))
-    return TokenScores(loss, margin)
+    rows = _logit_of(hidden, unembedding, targets, softcap)
+    rows = rows - _logit_of(hidden, unembedding, runner_up, softcap)
+    return TokenScores(loss, _with_derivative(margin, rows))
+
+
+@jax.custom_vjp
+def _with_derivative(value, source):
+    """`value` with the derivative of `source`, which is computed for that alone."""
+    return value
+
+
+_with_derivative.defvjp(
+    lambda value, source: (value, None), lambda _, push: (jnp.zeros_like(push), push)
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
