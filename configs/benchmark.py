@@ -9,8 +9,8 @@ on the machine hurts PyTorch more than JAX, so give this the machine to itself.
 Cost: ten minutes, and an hour or more for mamba_130m. On two cores of an AMD EPYC with
 AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
 
-  builtin: ours / PyTorch, one text at a time         4.8   (3.8 to 6.6)
-  builtin: ours / PyTorch, batched                    1.6   (1.5 to 1.9)
+  builtin: ours / PyTorch, one text at a time         4.2   (3.9 to 5.6)
+  builtin: ours / PyTorch, batched                    1.8   (1.8 to 1.9)
   pythia_160m: ours / PyTorch, one text at a time     2.4   (1.7 to 3.2)
   pythia_160m: ours / PyTorch, batched                1.7   (1.2 to 2.3)
   pythia_160m: share of the matmul rate               0.88  (0.56 to 1.26)
