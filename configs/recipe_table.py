@@ -3,10 +3,12 @@ r"""How much recipes hold, and at what cost, on texts that none was chosen on.
   python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
       --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE --workdir DIR
   python experiments/recipe_table.py --config configs/recipe_table.py:ablation ...
+  python experiments/recipe_table.py --config.lms.words.texts=random_words \
+      --config.lms.words.read.vocabulary=FILE ...
 
-Both may share a workdir. Passages are cut twice as small as those of
-configs/recipe_search.py, and of them every second one is taken, which begins in the middle
-of one of those. Numbers: docs/recipes.md.
+Both may share a workdir, whatever texts they are given. Passages are cut twice as small as
+those of configs/recipe_search.py, and of them every second one is taken, which begins in
+the middle of one of those. Numbers: docs/recipes.md.
 Cost on two cores of a CPU: half an hour an LM.
 """
 
@@ -68,16 +70,23 @@ def get_config(what: str = "table") -> config_dict.ConfigDict:
         nano=dict(
             lm="builtin",
             texts=config_dict.placeholder(str),
-            passages=64,  # of each novel
+            read=dict(passages=64),  # of each novel; passed to `read_texts`
             most=40,  # tokens up to which a horizon is looked for
             lengths=(2, 3, 4, 5, 6, 7, 8),
         ),
         stories=dict(
             lm="stories260k",
             texts=config_dict.placeholder(str),
-            passages=256,
+            read=dict(passages=256),
             most=64,
             lengths=(4, 6, 8, 10, 12, 14),
+        ),
+        words=dict(
+            lm="builtin",
+            texts=config_dict.placeholder(str),  # "random_words"
+            read=dict(vocabulary="", num_words=40, num_texts=256),
+            most=40,
+            lengths=(2, 3, 4, 5, 6, 7, 8),
         ),
     )
     return config

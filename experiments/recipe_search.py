@@ -104,9 +104,9 @@ def build_recipe(base: str, **overrides: Any) -> Recipe:
     return dataclasses.replace(RECIPES[base], **overrides)
 
 
-def identity(record: dict[str, Any]) -> str:
-    """The same for two records of the same run."""
-    return json.dumps([record[key] for key in IDENTITY], sort_keys=True)
+def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> str:
+    """The same for two records of the same run: those that agree in `keys`."""
+    return json.dumps([record[key] for key in keys], sort_keys=True)
 
 
 def hash_of(texts: list[np.ndarray]) -> str:

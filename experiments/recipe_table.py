@@ -3,26 +3,30 @@
   python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
       --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE [--workdir DIR]
 
-One record for each LM, recipe and question; those that are there already are not asked
-again, so that it can be stopped, and can grow in the same workdir.
+One record for each question, with all that its answer depends on; those that are there
+already are not asked again, so that it can be stopped, and can grow in the same workdir.
 """
 
 import dataclasses
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from launch import launch
 from ml_collections import config_dict
-from recipe_search import build_recipe
+from recipe_search import build_recipe, identity
 
 import memcomp
 from memcomp.cram.api import cram
+from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons
-from memcomp.data.texts import Text, read_texts, tokenize
+from memcomp.cram.pool import CramResult
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 from memcomp.evaluation.rounding import round_memory
@@ -33,6 +37,15 @@ from memcomp.results import RECORDS, Record, append_records, claim_workdir, read
 DEFAULT_WORKDIR = "runs/recipe_table"
 KINDS = ("float32", "bfloat16", "int8")  # as which the vectors are stored
 BASE = "default"
+# What an answer depends on: records that differ in one of these answer different questions.
+IDENTITY = ("lm_sha256", "texts_sha256", "num_memory", "seed", "question", "settings")
+
+
+class Question(NamedTuple):
+    """What a record begins with, and what gives the rest of it."""
+
+    about: Record
+    answer: Callable[[], Record]
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -43,30 +56,31 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
         texts = held_out(lm, one, config)
-        about = claim_workdir(
+        folder = claim_workdir(
             workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, describe(lm)
         )
-        ask(about / RECORDS, name, questions(lm, texts, one, config), config)
-    print(table(read_records(about / RECORDS)))
+        path = folder / RECORDS
+        ask(path, questions(lm, name, texts, one, config, path))
+    print(table(read_records(path)))
 
 
 def held_out(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
     """Every second passage, in an order by seed."""
-    found = read_texts(one.texts, passages=one.passages)[1::2]
+    found = read_texts(one.texts, **one.read)[1::2]
     order = np.random.default_rng(config.texts_seed).permutation(len(found))
     if len(order) < config.num_texts:
         raise InputError(
-            f"{one.texts} gives {len(order)} texts with passages = {one.passages}; "
-            f"wanted {config.num_texts}: ask for more passages"
+            f"{one.texts} gives {len(order)} texts with {dict(one.read)}; "
+            f"wanted {config.num_texts}: ask for more there"
         )
     chosen = [found[i] for i in order[: config.num_texts]]
     return tokenize(lm.tokenizer, chosen, num_tokens=one.most)
 
 
 def questions(
-    lm: LanguageModel, texts: list[Text], one: Any, config: Any
-) -> dict[tuple[str, str], Callable[[dict[str, Record]], Record]]:
-    """(Question, recipe) -> what answers it, given the horizons of other recipes."""
+    lm: LanguageModel, name: str, texts: list[Text], one: Any, config: Any, path: epath.Path
+) -> list[Question]:
+    """All questions of one LM, in the order in which one may need another's answer."""
     cfg = memcomp.CramConfig(
         num_tokens=None,
         num_memory=config.num_memory,
@@ -74,58 +88,63 @@ def questions(
         batch_size=config.batch_size,
         steps_per_chunk=config.steps_per_chunk,
     )
-    asked: dict[tuple[str, str], Any] = {}
-    for name, fields in config.recipes.items():
+    common = {
+        "lm": name,
+        "lm_sha256": lm.fingerprint[:12],
+        "texts_sha256": texts_fingerprint(texts)[:12],
+        "num_memory": config.num_memory,
+        "seed": config.seed,
+    }
+
+    def about(question: str, recipe_name: str, recipe: Recipe, **more: Any) -> Record:
+        settings = dataclasses.asdict(recipe) | more
+        asked = {"question": question, "recipe": recipe_name, "settings": settings}
+        return common | asked
+
+    asked, horizon_of = [], {}
+    for recipe_name, fields in config.recipes.items():
         overrides = dict(fields)
         first, factor = overrides.pop("growth")
         recipe = build_recipe(**overrides)
-        asked["horizon", name] = functools.partial(
-            horizon,
-            lm,
-            texts,
-            dataclasses.replace(cfg, recipe=recipe),
-            Growth(first=first, factor=factor),
-        )
-    for recipe in config.compared:
-        asked[f"to the horizon of {recipe}", BASE] = functools.partial(
-            to_horizons, lm, texts, dataclasses.replace(cfg, recipe=BASE), recipe
-        )
-    for recipe in config.at_lengths:
+        this = about("horizon", recipe_name, recipe, growth=[first, factor])
+        horizon_of[recipe_name] = this
+        of_recipe = dataclasses.replace(cfg, recipe=recipe)
+        growth = Growth(first=first, factor=factor)
+        answer = functools.partial(horizon, lm, texts, of_recipe, growth)
+        asked.append(Question(this, answer))
+    base = dataclasses.replace(cfg, recipe=BASE)
+    for other in config.compared:
+        theirs = horizon_of[other]
+        question = f"to the horizon of {other}"
+        this = about(question, BASE, RECIPES[BASE], theirs=theirs["settings"])
+        answer = functools.partial(to_horizons, lm, texts, base, path, theirs)
+        asked.append(Question(this, answer))
+    for recipe_name in config.at_lengths:
+        named = dataclasses.replace(cfg, recipe=recipe_name)
         for length in one.lengths:
-            named = dataclasses.replace(cfg, recipe=recipe)
-            asked[f"{length} tokens", recipe] = functools.partial(
-                at_length, lm, texts, named, length
-            )
+            this = about(f"{length} tokens", recipe_name, RECIPES[recipe_name])
+            answer = functools.partial(at_length, lm, texts, named, length)
+            asked.append(Question(this, answer))
     return asked
 
 
-def ask(path: Any, lm: str, asked: dict[tuple[str, str], Any], config: Any) -> None:
+def ask(path: epath.Path, asked: list[Question]) -> None:
     """Answers what has no record yet."""
-    known = {
-        (r["question"], r["recipe"]): r
-        for r in read_records(path)
-        if (r["lm"], r["num_memory"]) == (lm, config.num_memory)
-    }
-    for (question, recipe), answer in asked.items():
-        if (question, recipe) in known:
+    known = {identity(r, IDENTITY) for r in read_records(path)}
+    for about, answer in asked:
+        if identity(about, IDENTITY) in known:
             continue
         # Programs of another recipe are not needed again, and on a CPU their number is
         # limited: some hundreds of them take all memory maps that a process may have.
         jax.clear_caches()
-        found = {r: known["horizon", r] for q, r in known if q == "horizon"}
-        record = {
-            "lm": lm,
-            "num_memory": config.num_memory,
-            "question": question,
-            "recipe": recipe,
-            **answer(found),
-        }
+        record = about | answer()
         append_records(path, [record])
-        known[question, recipe] = record
         print(line(record), file=sys.stderr, flush=True)
 
 
-def horizon(lm, texts, cfg, grow, found) -> Record:
+def horizon(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
+) -> Record:
     """Of every text: its horizon, and token-steps until its memory was found, and in all.
 
     A horizon counts if the stored vector decodes to it greedily; "kept" says for how many
@@ -133,7 +152,7 @@ def horizon(lm, texts, cfg, grow, found) -> Record:
     """
     trials = {text.text_id: Trial(text) for text in texts}
     cost = dict.fromkeys(trials, 0)
-    for moved, _ in horizons(lm, texts, cfg, grow):
+    for moved, _ in horizons(lm, texts, cfg, growth):
         for trial in moved:
             if trial.exact > trials[trial.text.text_id].exact:
                 cost[trial.text.text_id] = trial.token_steps
@@ -159,20 +178,27 @@ def horizon(lm, texts, cfg, grow, found) -> Record:
     }
 
 
-def to_horizons(lm, texts, cfg, recipe, found) -> Record:
-    """Token-steps of every text at the length that another recipe's horizon is."""
-    lengths = found[recipe]["horizon"]
-    pairs = [(t, n) for t, n in zip(texts, lengths, strict=True) if n]
+def to_horizons(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, path: epath.Path, theirs: Record
+) -> Record:
+    """Token-steps of every text at the length that its horizon by `theirs` is.
+
+    Args:
+      path: the records; that which begins as `theirs` has been written.
+    """
+    wanted = identity(theirs, IDENTITY)
+    (found,) = (r for r in read_records(path) if identity(r, IDENTITY) == wanted)
+    pairs = [(t, n) for t, n in zip(texts, found["horizon"], strict=True) if n]
     results = cram(lm, [t.tokens[:n] for t, n in pairs], cfg)
-    return _costs(results) | {"their_token_steps": found[recipe]["token_steps"]}
+    return _costs(results) | {"their_token_steps": found["token_steps"]}
 
 
-def at_length(lm, texts, cfg, length, found) -> Record:
+def at_length(lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int) -> Record:
     """Share exact, accuracy and token-steps of every text at one length."""
     return _costs(cram(lm, [t.tokens[:length] for t in texts], cfg))
 
 
-def _costs(results) -> Record:
+def _costs(results: list[CramResult]) -> Record:
     return {
         "exact": [r.exact for r in results],
         "accuracy": [r.accuracy for r in results],

@@ -1,8 +1,9 @@
 """Horizons: of each text the longest prefix that comes back exactly.
 
 A text's target grows from an exact prefix to a longer one, which starts from the memory
-and the optimiser state of the shorter; the schedule and `max_steps` are of all targets
-together. Texts at different targets share a batch.
+and the optimiser state of the shorter. A recipe that grows has its schedule and `max_steps`
+once for all targets of a text, which to it are one; any other has them anew for each.
+Texts at different targets share a batch.
 """
 
 import dataclasses
@@ -193,5 +194,5 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
         memory=trial.memory,
         best_memory=trial.memory,
         opt_state=trial.opt_state,
-        step=np.int32(trial.steps),
+        step=np.int32(trial.steps if cfg.resolved_recipe().grows else 0),
     )

@@ -22,7 +22,8 @@ class Recipe:
 
     Attributes:
       learning_rate: peak step size of AdamW.
-      max_steps: gradient evaluations that a text gets at the most.
+      max_steps: gradient evaluations that a text gets at the most; in a horizon, what
+        each of its targets gets, or if the recipe `grows`, all of them together.
       patience: a text is given up after this many evaluations without a new best
         accuracy, or longest prefix (see `grows`).
       margin: a text is done when the logit of every scored token is above that of the

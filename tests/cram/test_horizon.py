@@ -216,14 +216,32 @@ def test_trials_that_are_given_are_gone_on_from(tiny_lm_float64):
     assert_same(find(lm, texts, trials=trials), want)
 
 
-def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(tiny_lm_float64):
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(
+    tiny_lm_float64, grows
+):
     from memcomp.cram.horizon import _start
 
     lm = tiny_lm_float64
-    trial = find(lm, [a_text(9)], growth=Growth(2, 2.0, most=2))[0]
+    cfg = dataclasses.replace(CFG, recipe=dataclasses.replace(RECIPE, grows=grows))
+    trial = find(lm, [a_text(9)], cfg, growth=Growth(2, 2.0, most=2))[0]
     assert trial.exact == 2
-    state = _start(lm, CFG, trial)
+    state = _start(lm, cfg, trial)
     np.testing.assert_array_equal(state.memory, trial.memory)
     adam, *_ = state.opt_state
-    assert int(adam.count) == int(state.step) == trial.steps > 0
+    assert int(adam.count) == trial.steps > 0
     assert np.abs(adam.mu).max() > 0 and not state.done
+    assert int(state.step) == (trial.steps if grows else 0)
+
+
+def test_each_target_of_a_recipe_that_does_not_grow_has_all_its_steps(tiny_lm_float64):
+    """Two exact targets of a text take more than `max_steps` of one together."""
+    steps = {}
+    for max_steps in (80, 50):
+        recipe = dataclasses.replace(RECIPE, max_steps=max_steps, schedule="constant")
+        cfg = dataclasses.replace(CFG, recipe=recipe)
+        growth = Growth(2, 1.5, most=4)
+        trial = find(tiny_lm_float64, [a_text(9)], cfg, growth)[0]
+        assert trial.exact == 4
+        steps[max_steps] = trial.steps
+    assert steps[50] == steps[80] > 50

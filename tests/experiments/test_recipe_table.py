@@ -1,6 +1,10 @@
 """The table of recipes: what is asked, and that it is asked once."""
 
+import pathlib
+import runpy
+
 import numpy as np
+import pytest
 import recipe_table
 from etils import epath
 from ml_collections import config_dict
@@ -8,8 +12,15 @@ from ml_collections import config_dict
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth
 from memcomp.data.texts import Text
+from memcomp.results import append_records
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 CFG = CramConfig(num_tokens=None, num_memory=4, batch_size=2, steps_per_chunk=20)
+
+
+def load_config(name, what):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](what)
 
 
 def some_texts():
@@ -18,9 +29,9 @@ def some_texts():
     return [Text(i, "test", row) for i, row in enumerate(tokens)]
 
 
-def test_horizons_and_the_cost_of_coming_to_them(tiny_lm):
+def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     lm, texts = tiny_lm, some_texts()
-    found = recipe_table.horizon(lm, texts, CFG, Growth(first=2, factor=2.0), {})
+    found = recipe_table.horizon(lm, texts, CFG, Growth(first=2, factor=2.0))
     assert found["held"] == len(texts) == found["kept"]["float32"]
     assert set(found["kept"]) == {"float32", "bfloat16", "int8"}
     for held, cost, whole in zip(
@@ -29,24 +40,53 @@ def test_horizons_and_the_cost_of_coming_to_them(tiny_lm):
         assert 0 < held <= 4 and 0 < cost <= whole
         # What is spent after the last exact target is no part of the cost.
         assert held < 4 or cost == whole
-    to = recipe_table.to_horizons(lm, texts, CFG, "default", {"default": found})
+    path = epath.Path(tmp_path / "records.jsonl")
+    append_records(path, [about("other"), about("horizon") | found])
+    to = recipe_table.to_horizons(lm, texts, CFG, path, about("horizon"))
     assert to["exact"] == [True, True]
     assert to["their_token_steps"] == found["token_steps"]
 
 
-def test_a_question_is_asked_once_for_each_lm_and_number_of_vectors(tmp_path):
+def about(question, **changes):
+    """The beginning of a record."""
+    record = dict(lm="nano", lm_sha256="0", texts_sha256="1", num_memory=1, seed=0)
+    record |= dict(question=question, recipe="a", settings=dict(growth=[1, 2.0], ahead=4))
+    return record | changes
+
+
+@pytest.mark.parametrize(
+    "changes, asked_again",
+    [
+        (dict(), False),
+        (dict(recipe="the same by another name"), False),
+        (dict(num_memory=2), True),
+        (dict(seed=1), True),
+        (dict(lm_sha256="2"), True),
+        (dict(texts_sha256="2"), True),
+        (dict(settings=dict(growth=[1, 2.0], ahead=5)), True),
+    ],
+)
+def test_a_question_is_asked_once(tmp_path, changes, asked_again):
     asked = []
 
-    def answer(found):
-        asked.append(sorted(found))
+    def answer():
+        asked.append(1)
         return {"token_steps": [1, 3], "horizon": [2, 4]}
 
-    questions = {("horizon", "a"): answer, ("to the horizon of a", "b"): answer}
     path = epath.Path(tmp_path / "records.jsonl")
-    for num_memory in (1, 1, 2):
-        config = config_dict.create(num_memory=num_memory)
-        recipe_table.ask(path, "nano", questions, config)
-    assert asked == [[], ["a"]] * 2
+    recipe_table.ask(path, [recipe_table.Question(about("horizon"), answer)])
+    recipe_table.ask(path, [recipe_table.Question(about("horizon", **changes), answer)])
+    assert len(asked) == 1 + asked_again
     rows = recipe_table.table(recipe_table.read_records(path)).splitlines()
-    assert len(rows) == 2 + 4
     assert rows[2].startswith("| nano | 1 | horizon | a | 2 | 3.00 ± 1.00 |")
+    assert len(rows) == 3 + asked_again
+
+
+def test_all_questions_of_the_table_and_of_the_ablation_differ(tiny_lm, tmp_path):
+    for what, number in (("table", 3 + 2 + 2 * 2), ("ablation", 1 + 1 + 4 + 4 + 3)):
+        config = load_config("recipe_table", what)
+        one = config_dict.create(lengths=(2, 3))
+        path = epath.Path(tmp_path / "records.jsonl")
+        asked = recipe_table.questions(tiny_lm, "nano", some_texts(), one, config, path)
+        known = {recipe_table.identity(q.about, recipe_table.IDENTITY) for q in asked}
+        assert len(known) == len(asked) == number
