@@ -40,8 +40,9 @@ def _low_dim(
 
     Source: Progressive Cramming, 2026, arXiv:2607.21231. There W is one for the texts of
       a batch, and here each text's own, so that no result hangs on the batch. How z and W
-      start is not published; here they are normal, W with the standard deviation
-      rank^-1/2, and what they make is taken off b.
+      start is not published; here they are normal from one fixed key, so that all texts
+      start with the same z and W, W with the standard deviation rank^-1/2, and what they
+      make is taken off b.
     """
 
     def init(params):

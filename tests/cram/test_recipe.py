@@ -92,6 +92,6 @@ def test_low_dim_steps_on_what_memory_is_made_of():
         grad = jax.grad(lambda free: loss(free.z @ free.W + free.b))(free)
         updates, plain = adamw.update(grad, plain, free)
         free = optax.apply_updates(free, updates)
-    # Measured 1.2e-7 of values up to 1.
+    # Measured 0 of values up to 1.5; a rounding of their difference is 1e-7.
     np.testing.assert_allclose(memory, free.memory(), rtol=0, atol=1e-6)
-    assert jnp.abs(memory - target).mean() < 3.4  # 3.0 in 5 steps, from 3.5
+    assert jnp.abs(memory - target).mean() < 3  # measured 2.76 after 5 steps, from 3.41

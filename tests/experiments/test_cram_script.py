@@ -1,7 +1,9 @@
 """experiments/cram.py as a user runs it: its files, and one sentence for bad input."""
 
 import csv
+import importlib
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -12,6 +14,8 @@ from scripts import run_script
 import memcomp
 from memcomp.lm import BUILTIN
 
+# Its name is that of a package of the library.
+cram_script = importlib.import_module("cram")
 SMALL = (
     "--config.num_texts=2",
     "--config.cram.num_tokens=(2,3)",
@@ -64,6 +68,19 @@ def test_the_stored_vectors_decode_to_the_texts(small_run):
         tokens = memcomp.decode(lm, stored.memory, stored.num_tokens)
         same = lm.tokenizer.decode(tokens.tolist()) == record["text"]
         assert same == record["exact_greedy"]
+
+
+def test_bits_of_text_are_the_surprise_of_what_comes_back():
+    """By hand: 2 + 3 bits of a prefix of two tokens, the third was not decoded."""
+    record = dict(num_tokens=3, text_id=0, exact_greedy=False, greedy_prefix_tokens=2)
+    record |= dict(surprise_nats=[2 * math.log(2), 3 * math.log(2), 9.0], steps=7)
+    given = record | dict(surprise_nats=[None, 3 * math.log(2), 9.0], text_id=1)
+    exact = record | dict(exact_greedy=True, greedy_prefix_tokens=3, text_id=2)
+    records = [r | dict(memory_bits=64, text="a b c") for r in (record, given, exact)]
+    cells = [line.split()[:6] for line in cram_script.table(records).splitlines()[1:4]]
+    assert cells[0] == ["3", "first", "2", "7", "5", "64"]
+    assert cells[1] == ["3", "first", "2", "7", "3", "64"]  # the given token says nothing
+    assert cells[2][:5] == ["3", "yes", "7", "18", "64"]  # 5 + 9 / ln 2 = 17.98
 
 
 def test_the_same_command_again_shows_the_same_table(small_run):
