@@ -11,9 +11,9 @@ AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
 
   builtin: ours / PyTorch, one text at a time         4.2   (3.9 to 5.6)
   builtin: ours / PyTorch, batched                    1.8   (1.8 to 1.9)
-  pythia_160m: ours / PyTorch, one text at a time     2.4   (1.7 to 3.2)
-  pythia_160m: ours / PyTorch, batched                1.7   (1.2 to 2.3)
-  pythia_160m: share of the matmul rate               0.88  (0.56 to 1.26)
+  pythia_160m: ours / PyTorch, one text at a time     2.4   (2.1 to 2.7)
+  pythia_160m: ours / PyTorch, batched                1.8   (1.6 to 2.1)
+  pythia_160m: share of the matmul rate               0.87  (0.79 to 0.97)
   to_exact: PyTorch with reference / ours             23.5
   refill: fixed batches / refilled places             3.5   (3.0 to 3.6)
   cross_entropy: bytes plain / in chunks, alone      13.7
