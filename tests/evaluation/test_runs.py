@@ -124,7 +124,7 @@ def test_a_kill_in_the_middle_of_a_line_loses_nothing(
     assert_same_run(tmp_path / "run", want)
 
 
-@pytest.mark.parametrize("most", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("most", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(unstopped, tmp_path, most):
     """SIGKILL to a process of its own, at moments spread over a whole run."""
     _, want = unstopped
