@@ -138,8 +138,8 @@ def get_config() -> config_dict.ConfigDict:
         ways={
             "step by step": dict(first=1, factor=1.0, recipe="progressive"),
             "frontier": dict(first=4, factor=1.25),
-            "frontier, patience 50": dict(first=4, factor=1.25, patience=50),
-            "frontier, patience 25": dict(first=4, factor=1.25, patience=25),
+            "frontier, patience 100": dict(first=4, factor=1.25, patience=100),
+            "frontier, patience 75": dict(first=4, factor=1.25, patience=75),
         },
     )
     # Refilled places beside fixed batches; the hard texts are random tokens.

@@ -102,27 +102,39 @@ def test_bad_input_is_refused_and_nothing_written(argument, words, tmp_path):
 
 
 @pytest.mark.slow
-def test_thirty_kills_of_a_sweep_change_nothing(folder, tmp_path):
-    """SIGKILL at random moments, again and again until the sweep has ended."""
-    rng, num_kills, num_runs = random.Random(0), 0, 0
-    want, duration = None, None
-    while num_kills < 30:
-        here = tmp_path / f"sweep{num_runs}"
+def test_thirty_kills_of_sweeps_change_nothing(tmp_path):
+    """SIGKILL at random moments: three sweeps, killed ten times each, and then ended."""
+    rng = random.Random(0)
+
+    def run(here, seconds=None):
+        """Whether the sweep was killed after so many seconds."""
         here.mkdir(exist_ok=True)
-        arguments = ("capacity.py", SMALL, here, None)
-        process = scripts.context.Process(target=scripts.main, args=arguments)
-        begin = time.monotonic()
+        arguments = (*SMALL, "--config.num_texts=6", "--config.lengths=(2,3,4)")
+        process = scripts.context.Process(
+            target=scripts.main, args=("capacity.py", arguments, here, None)
+        )
         process.start()
-        process.join(duration and rng.uniform(0.2, 1.1) * duration)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        process.join(seconds)
+        if not (alive := process.is_alive()):
+            assert process.exitcode == 0
+        process.kill()
+        process.join()
+        return alive
+
+    begin = time.monotonic()
+    run(tmp_path / "never killed")
+    duration = time.monotonic() - begin
+    want = without_time(cell(tmp_path / "never killed"))
+    midway = 0  # kills that left some of the results
+    for number in range(3):
+        here, num_kills = tmp_path / f"sweep{number}", 0
+        while num_kills < 10:
+            if not run(here, rng.uniform(0.3, 1.0) * duration):
+                assert without_time(cell(here)) == want
+                here = here.with_name(f"{here.name}, again")
+                continue
             num_kills += 1
-            continue
-        assert process.exitcode == 0
-        got = without_time(cell(here))
-        if want is None:  # the first is never killed
-            want, duration = got, time.monotonic() - begin
-        assert got == want
-        num_runs += 1
-    assert num_runs > 3
+            midway += any(here.glob("run/cells/*/results.jsonl"))
+        run(here)
+        assert without_time(cell(here)) == want
+    assert midway >= 3
