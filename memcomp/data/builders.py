@@ -106,16 +106,35 @@ def prepare(
         raise InputError("standard input is no data set; save it to a file first")
     if source.endless and num_texts is None:
         raise InputError(f'texts "{name}" have no end; say num_texts')
-    key = _key(source, options, num_texts)
+    chosen = {name: options[name] for name in source.options} | {"num_texts": num_texts}
+    key = content_key(source.files(options), chosen)
     config = TextsConfig(
         name=f"{name if name in SOURCES else 'files'}-{key}",
         source=source,
         arguments=options,
         num_texts=num_texts,
     )
+    return made(MemcompTexts, config, data_dir).as_data_source(SPLIT)
+
+
+def made(
+    builder_class: type[tfds.core.GeneratorBasedBuilder],
+    config: tfds.core.BuilderConfig,
+    data_dir: str | os.PathLike | None,
+) -> Any:
+    """The builder of a data set that is there, made now if it was not.
+
+    Args:
+      builder_class: of the data set.
+      config: its name has to tell data sets apart; see `content_key`.
+      data_dir: as for `prepare`.
+
+    Raises:
+      InputError: `data_dir` cannot be written, or what making it raises.
+    """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     builder: Any = functools.partial(  # Any: TFDS's decorators hide its types
-        MemcompTexts, config=config, data_dir=folder, file_format="array_record"
+        builder_class, config=config, data_dir=folder, file_format="array_record"
     )
     with _quiet():
         try:
@@ -127,7 +146,7 @@ def prepare(
                     f"{builder().data_dir} cannot be written ({error}); set "
                     "TFDS_DATA_DIR to a folder that can"
                 ) from error
-        return builder().as_data_source(SPLIT)
+        return builder()
 
 
 @contextlib.contextmanager
@@ -151,13 +170,17 @@ def read_stored(name: str, options: Options) -> Iterator[Found]:
         yield Found(*texts)
 
 
-def _key(source: Source, options: Options, num_texts: int | None) -> str:
-    """The hash of all that the texts depend on; see `prepare`."""
-    chosen = {name: options[name] for name in source.options} | {"num_texts": num_texts}
+def content_key(files: Files, chosen: Options) -> str:
+    """A hash of the names and contents of files, and of the options that were chosen.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
-    for name, path in _members(source.files(options)):
+    for name, path in _members(files):
         try:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         digest.update(f"\n{name}\0{content}".encode())

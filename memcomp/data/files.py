@@ -4,8 +4,8 @@ import csv
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,14 +35,17 @@ def lines(path: pathlib.Path, *, blank: bool = False) -> Iterator[tuple[int, str
       InputError: the file is not there, cannot be read, or is not UTF-8.
     """
     try:
-        # utf-8-sig: a byte order mark is no part of a text.
-        with path.open(encoding="utf-8-sig") as file:
+        # utf-8-sig: a byte order mark is no part of a text. surrogateescape: so that the
+        # line of a wrong byte is known, as decoding runs ahead of the lines.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
+                if not line.isascii():
+                    line.encode()
                 if blank or line.strip():
                     yield number, line
-    except UnicodeDecodeError as error:
+    except UnicodeEncodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 text; convert it, or leave it out"
+            f"line {number} of {path} is not UTF-8 text; convert the file, or leave it out"
         ) from error
     except FileNotFoundError as error:
         raise InputError(f"no file {path}; check the name") from error
@@ -90,17 +93,27 @@ def read_txt(files: Sequence[pathlib.Path]) -> Iterator[Found]:
 def read_jsonl(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
     """A text a line: `field` of an object."""
     (path,) = files
+    for place, row in json_rows(path):
+        yield Found(path.name, place, text_field(row, field, place))
+
+
+def json_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects in the lines of a file, each with its place for messages.
+
+    Raises:
+      InputError: a line is not one object in JSON, or the file cannot be read.
+    """
     for number, line in lines(path):
         place = f"line {number} of {path}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{place} is not JSON ({error}); wanted one object a line"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{place} is not a JSON object; wanted one object a line")
-        yield Found(path.name, place, _field(row, field, place))
+        yield place, row
 
 
 def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
@@ -113,14 +126,19 @@ def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
         for row in rows:
             place = f"line {rows.line_num} of {path}"
             there = {name: value for name, value in row.items() if value is not None}
-            yield Found(path.name, place, _field(there, field, place))
+            yield Found(path.name, place, text_field(there, field, place))
     except csv.Error as error:
         raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
     finally:
         csv.field_size_limit(limit)
 
 
-def _field(row: dict, field: str, place: str) -> str:
+def text_field(row: Mapping[str, Any], field: str, place: str) -> str:
+    """The text in `field` of a row that was read at `place`.
+
+    Raises:
+      InputError: there is none, or it is not text.
+    """
     if not isinstance(row.get(field), str):
         what = "has no field" if field not in row else "has no text in field"
         names = ", ".join(repr(name) for name in row if name is not None)
@@ -128,4 +146,5 @@ def _field(row: dict, field: str, place: str) -> str:
             f"{place} {what} {field!r}; its fields are {names or 'none'}: name one of "
             "them that is text"
         )
-    return row[field]
+    # JSON can spell one half of a surrogate pair, which is no character.
+    return row[field].encode("utf-8", "replace").decode()

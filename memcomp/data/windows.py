@@ -98,20 +98,31 @@ def windows(
             f"the texts have {len(tokens)} tokens, fewer than the {length + 1} of one "
             "window; give more text or a shorter window"
         )
+    part = process_part(batch_size, process_index, process_count)
+    starts = window_starts(len(tokens), length, seed)
+
+    def gather(batch: int) -> UInt16[np.ndarray, "B W"]:
+        rows = starts(batch * batch_size + part)
+        return tokens[rows[:, None] + np.arange(length + 1)]
+
+    return grain.MapDataset.range(num_batches).map(gather)
+
+
+def process_part(
+    batch_size: int, process_index: int, process_count: int
+) -> Int[np.ndarray, " P"]:
+    """The rows of each batch that are wanted in this process: one of equal runs of them.
+
+    Raises:
+      InputError: `batch_size` is no multiple of `process_count`.
+    """
     if batch_size % process_count:
         raise InputError(
             f"batch_size {batch_size} cannot be divided by {process_count} processes; "
             "give a multiple of it"
         )
     local = batch_size // process_count
-    starts = window_starts(len(tokens), length, seed)
-
-    def gather(batch: int) -> UInt16[np.ndarray, "B W"]:
-        first = batch * batch_size + process_index * local
-        rows = starts(np.arange(first, first + local))
-        return tokens[rows[:, None] + np.arange(length + 1)]
-
-    return grain.MapDataset.range(num_batches).map(gather)
+    return process_index * local + np.arange(local)
 
 
 def window_starts(
@@ -122,12 +133,26 @@ def window_starts(
     per_pass = max(1, (num_tokens - 1) // length - 1)
     offsets = min(length, num_tokens - per_pass * length)
 
-    @functools.lru_cache(maxsize=4)
     def order(number: int) -> Int[np.ndarray, " P"]:
         rng = np.random.default_rng([seed, number])
         return rng.integers(offsets) + length * rng.permutation(per_pass)
 
-    def starts(indices: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    return in_passes(order, per_pass)
+
+
+def in_passes(
+    order: Callable[[int], Int[np.ndarray, " P"]], per_pass: int
+) -> Callable[[Int[np.ndarray, " B"]], Int[np.ndarray, " B"]]:
+    """A function from places in order(0), order(1), ... put end to end to what is there.
+
+    Args:
+      order: number of a pass -> its `per_pass` members in their order.
+      per_pass: at least 1.
+    """
+    # A batch may lie in two passes, and threads that read ahead may be one pass apart.
+    order = functools.lru_cache(maxsize=4)(order)
+
+    def members(indices: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
         passes, places = np.divmod(indices, per_pass)
         result = np.empty_like(indices)
         for number in np.unique(passes):
@@ -135,4 +160,4 @@ def window_starts(
             result[chosen] = order(int(number))[places[chosen]]
         return result
 
-    return starts
+    return members

@@ -1,0 +1,188 @@
+"""What compressors are trained on, as data sets of TensorFlow Datasets.
+
+As `memcomp.data.builders`, this module is imported where a data set is asked for.
+"""
+
+import array
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
+from tqdm import tqdm
+
+from memcomp.data.builders import content_key, made
+from memcomp.data.documents import find_documents, read_documents
+from memcomp.data.pwc import PUBLISHED, Question, find_pwc, read_pwc
+from memcomp.errors import InputError
+
+SPLIT = "rows"
+
+
+class Corpus(NamedTuple):
+    """A data set that is there.
+
+    Attributes:
+      rows: a source of random access, as grain takes it; strings are bytes in UTF-8.
+      counts: of what was "read", what was "kept", and what was left out, by reason.
+    """
+
+    rows: Sequence[Mapping[str, bytes]]
+    counts: Mapping[str, int]
+
+    def texts(self, *fields: str) -> Iterator[tuple[str, ...]]:
+        """The rows in their order, as `memcomp.data.ragged.tokenized` takes them."""
+        for row in self.rows:
+            yield tuple(row[field].decode() for field in fields)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CorpusConfig(tfds.core.BuilderConfig):
+    """One corpus.
+
+    Attributes:
+      read: yields the rows, and counts into what it is given; see `Corpus`.
+    """
+
+    read: Callable[[collections.Counter[str]], Iterable[tuple[str, ...]]]
+
+
+class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Rows of texts, in the order in which they are read."""
+
+    VERSION = tfds.core.Version("1.0.0")  # of what is made of the same files and options
+    FIELDS: tuple[str, ...]
+    code_path = None  # as in memcomp.data.builders
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {name: tfds.features.Text() for name in self.FIELDS}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, str]]]:
+        assert isinstance(self.builder_config, CorpusConfig)
+        counts: collections.Counter[str] = collections.Counter()
+        for i, row in enumerate(self.builder_config.read(counts)):
+            yield i, dict(zip(self.FIELDS, row, strict=True))
+        info: Any = self.info
+        info.metadata.update(counts)
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list:
+        """Each row is written as it comes, to one file.
+
+        The writer of TFDS 4.9.10 keeps rows in memory to sort them, and from 1 GB on needs
+        TensorFlow for that.
+        """
+        features: Any = self.info.features
+        serializer = ExampleSerializer(features.get_serialized_info())
+        template = self._get_filename_template(split_name=SPLIT)
+        path = template.sharded_filepath(shard_index=0, num_shards=1)
+        sizes = array.array("q")
+
+        def records() -> Iterator[tuple[int, bytes]]:
+            for key, row in tqdm(self._generate_examples(), unit=" rows", disable=None):
+                record = serializer.serialize_example(features.encode_example(row))
+                sizes.append(len(record))
+                yield key, record
+
+        ArrayRecordFileAdapter.write_examples(path, records())
+        return [
+            tfds.core.SplitInfo(
+                name=SPLIT,
+                shard_lengths=[len(sizes)],
+                num_bytes=sum(sizes),
+                filename_template=template,
+            )
+        ]
+
+
+class MemcompDocuments(_Rows):
+    """One example a document: `text`."""
+
+    FIELDS = ("text",)
+
+
+class MemcompPwc(_Rows):
+    """One example a question: `context`, `prompt`, `answer`."""
+
+    FIELDS = Question._fields
+
+
+def prepare_documents(
+    source: str, *, field: str = "text", data_dir: str | os.PathLike | None = None
+) -> Corpus:
+    """The documents of JSON lines, without exact duplicates, made where not there yet.
+
+    Args:
+      source: a .jsonl file, or a folder of them.
+      field: of each object, that has the text.
+      data_dir: as for `memcomp.data.builders.prepare`, and so is how it is named.
+
+    Raises:
+      InputError: files are missing or wrong, have no documents, or `data_dir` cannot be
+        written.
+    """
+    files = find_documents(source)
+    return _prepare(
+        MemcompDocuments,
+        content_key(files, {"field": field}),
+        lambda counts: ((text,) for text in read_documents(files, field, counts)),
+        data_dir,
+        source,
+    )
+
+
+def prepare_pwc(
+    split: str,
+    *,
+    manual_dir: str | None,
+    filters: Sequence[str] | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Corpus:
+    """Rows of Prompt-with-Context, made where they are not there yet.
+
+    Args:
+      split: "train" or "test".
+      manual_dir: folder of PwC_train.jsonl and PwC_test.jsonl.
+      filters: of `memcomp.data.pwc.FILTERS`; None for those that were published, which
+        are "cjk" for the one, "cjk" and "general" for the other.
+      data_dir: as for `memcomp.data.builders.prepare`, and so is how it is named.
+
+    Raises:
+      InputError: files are missing or wrong, no such filter, or nothing passes them.
+    """
+    path = find_pwc(split, manual_dir)
+    chosen = list(PUBLISHED[split] if filters is None else filters)
+    return _prepare(
+        MemcompPwc,
+        f"{split}-{content_key([path], {'filters': chosen})}",
+        lambda counts: read_pwc(path, chosen, counts),
+        data_dir,
+        str(path),
+    )
+
+
+def _prepare(
+    builder_class: type[_Rows],
+    name: str,
+    read: Callable[[collections.Counter[str]], Iterable[tuple[str, ...]]],
+    data_dir: str | os.PathLike | None,
+    source: str,
+) -> Corpus:
+    builder = made(builder_class, CorpusConfig(name=name, read=read), data_dir)
+    counts = {reason: int(number) for reason, number in builder.info.metadata.items()}
+    if not counts.get("kept"):
+        left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
+        raise InputError(f"{source} has nothing to keep ({left_out or 'no rows'})")
+    return Corpus(builder.as_data_source(SPLIT), counts)

@@ -1,0 +1,57 @@
+"""Documents to train on: JSON lines, read one by one."""
+
+import collections
+import hashlib
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from memcomp.data.files import json_rows, text_field
+from memcomp.errors import InputError
+
+
+def find_documents(source: str) -> list[pathlib.Path]:
+    """The file, or the .jsonl files of a folder and below, sorted by path.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = pathlib.Path(source).expanduser()
+    found = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    if not all(file.is_file() for file in found) or not found:
+        raise InputError(
+            f"no documents at {source!r}; give a .jsonl file, or a folder that has some"
+        )
+    return found
+
+
+def read_documents(
+    files: Sequence[pathlib.Path], field: str, counts: collections.Counter[str]
+) -> Iterator[str]:
+    """The documents of all files; of those that are equal the first.
+
+    In memory are 16 bytes a document, a hash of its text, and what Python adds to them.
+    That two different documents have the same is expected once in 2^64 of them.
+
+    Args:
+      files: JSON lines.
+      field: of each object, that has the text.
+      counts: counted into it are the documents "read", those "kept", and those left out
+        because they are "empty" or a "duplicate".
+
+    Raises:
+      InputError: a line that is not JSON or lacks the field, by its number.
+    """
+    seen: set[bytes] = set()
+    for path in files:
+        for place, row in json_rows(path):
+            text = text_field(row, field, place)
+            counts["read"] += 1
+            key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            if not text.strip():
+                counts["empty"] += 1
+            elif key in seen:
+                counts["duplicate"] += 1
+            else:
+                seen.add(key)
+                counts["kept"] += 1
+                yield text

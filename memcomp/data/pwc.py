@@ -1,0 +1,98 @@
+"""Prompt-with-Context: texts with 15 prompts each, and what GPT-4 answered.
+
+The files are PwC_train.jsonl and PwC_test.jsonl of the data set sggetao/PwC on the
+Hugging Face Hub, to be fetched by hand.
+
+Source: Ge et al. 2024, arXiv:2307.06945, appendix C; the filters are those of Wang et al.
+2024, arXiv:2406.13618, data_utils.py.
+"""
+
+import collections
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from memcomp.data.files import json_rows, text_field
+from memcomp.errors import InputError
+
+SPLITS = ("train", "test")
+# The five prompts that every text has; the other ten are about what it says.
+GENERAL = frozenset(
+    (
+        "Write a paragraph (i.e., continuation) that follows the above text.",
+        "Rephrase the above text.",
+        "Summarize the above text.",
+        "Write a title for the above text.",
+        "Extract a few keywords for the above text.",
+    )
+)
+_CJK = re.compile("[\u4e00-\u9fff\u3040-\u30ff\uff00-\uffef]")
+
+
+class Question(NamedTuple):
+    """One row: a text, something to do with it, and how that was done."""
+
+    context: str
+    prompt: str
+    answer: str
+
+
+# Name -> whether a row is left out. Both are the authors': one full-width character
+# anywhere in the context is enough, and another spelling of a general prompt passes.
+FILTERS: dict[str, Callable[[Question], bool]] = {
+    "cjk": lambda row: _CJK.search(row.context) is not None,
+    "general": lambda row: row.prompt in GENERAL,
+}
+PUBLISHED = {"train": ("cjk",), "test": ("cjk", "general")}
+
+
+def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
+    """The file of a split.
+
+    Raises:
+      InputError: no such split, or the file is not there; says what to get, and from
+        where.
+    """
+    if split not in SPLITS:
+        raise InputError(f"PwC has no split {split!r}; give {' or '.join(SPLITS)}")
+    name = f"PwC_{split}.jsonl"
+    path = pathlib.Path(manual_dir or "").expanduser() / name
+    if manual_dir is None or not path.is_file():
+        where = f"{manual_dir} has no {name}" if manual_dir else "manual_dir is not set"
+        raise InputError(
+            f"{where}: get {name} of the data set sggetao/PwC from the Hugging Face Hub "
+            f"and put it at {manual_dir or 'MANUAL_DIR'}/{name}"
+        )
+    return path
+
+
+def read_pwc(
+    path: pathlib.Path, filters: Sequence[str], counts: collections.Counter[str]
+) -> Iterator[Question]:
+    """The rows that pass, in the order of the file.
+
+    Args:
+      path: JSON lines with the fields input, prompt and answer.
+      filters: of `FILTERS`.
+      counts: counted into it are the rows "read", those "kept", those with an "empty"
+        field, which are always left out, and by name those that each filter leaves out;
+        a row counts for the first of them that it does not pass.
+
+    Raises:
+      InputError: no such filter; a line that is not JSON or lacks a field, by its number.
+    """
+    if unknown := sorted(set(filters) - FILTERS.keys()):
+        raise InputError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")
+    for place, row in json_rows(path):
+        fields = (text_field(row, name, place) for name in ("input", "prompt", "answer"))
+        question = Question(*fields)
+        counts["read"] += 1
+        failed = (name for name in filters if FILTERS[name](question))
+        if not all(text.strip() for text in question):
+            counts["empty"] += 1
+        elif name := next(failed, None):
+            counts[name] += 1
+        else:
+            counts["kept"] += 1
+            yield question
