@@ -19,6 +19,7 @@ from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
 from memcomp.nn.cross_entropy import soft_capped
+from memcomp.sharding import placer
 
 # Checkpoints of the registry are also known without their owner: "gpt2".
 _SHORT_NAMES = {
@@ -142,6 +143,7 @@ def load_lm(
     dtype: str = "float32",
     remat: bool = False,
     place: Callable[[str, np.ndarray], jax.Array] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> LanguageModel:
     """A language model from disk or from the Hugging Face Hub.
 
@@ -153,6 +155,8 @@ def load_lm(
       place: puts one weight, given our path and the host array, on the devices; a
         weight that is stacked over layers comes layer by layer, as [1 ...], and its
         layers go to the same devices. The default device where None.
+      mesh: of `memcomp.sharding`, whose rules then say where weights are put, in the
+        place of `place`: each device gets its own part only.
 
     Raises:
       InputError: not there, no network for an id that is not in the cache, an unknown
@@ -169,12 +173,14 @@ def load_lm(
         check_values(config)
         config = dataclasses.replace(config, remat=remat)
         module = family.model(config)
-        expected = nn.unbox(abstract_params(module))
+        boxed = abstract_params(module)
+    if mesh is not None:
+        place = placer(boxed, mesh)
     params = engine.from_hf(
         engine.Renamed(checkpoint, family.renames),
         family.table,
         engine.sizes_of(config),
-        expected,
+        nn.unbox(boxed),
         dtype=DTYPES[dtype],
         ignored=family.ignored(config),
         place=place or (lambda path, array: jax.device_put(array)),

@@ -20,6 +20,18 @@ TINY = LlamaConfig(
     max_positions=64,
     rotary=Rotary(4),
 )
+# For counts and costs: no weight of it is ever made.
+LLAMA_2_7B = LlamaConfig(
+    vocab_size=32_000,
+    num_layers=32,
+    d_model=4096,
+    d_mlp=11_008,
+    num_heads=32,
+    num_kv_heads=32,
+    head_dim=128,
+    max_positions=4096,
+    rotary=Rotary(128),
+)
 
 
 def make_tiny_lm(dtype: str) -> LanguageModel:

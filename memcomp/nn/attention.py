@@ -82,7 +82,7 @@ def causal_mask(
 def attention_weights(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
-    mask: Bool[Array, "T S"],
+    mask: Bool[Array, "*#rows T S"],
     scale: float | Float[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B K groups T S"]:
@@ -91,7 +91,7 @@ def attention_weights(
     Args:
       q: queries; query head n reads kv head n // (N / K).
       k: keys.
-      mask: True where a query may see a key.
+      mask: True where a query may see a key; one for all texts, or one for each.
       scale: of the logits; None for H**-0.5.
       softcap: logits z become c tanh(z / c); None for none.
 
@@ -113,21 +113,25 @@ def attention_weights(
     )
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
-    return jax.nn.softmax(jnp.where(mask[None, None, None], logits, MASKED), axis=-1)
+    mask = mask.reshape(-1, 1, 1, *mask.shape[-2:])
+    return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1)
 
 
 def attend(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
-    mask: Bool[Array, "T S"],
+    mask: Bool[Array, "*#rows T S"],
     **options,
 ) -> Float[Array, "B T N H"]:
     """Softmax attention: values `v` summed with the `attention_weights` of the rest."""
-    return _mixed(attention_weights(q, k, mask, **options), v)
+    return weighted_values(attention_weights(q, k, mask, **options), v)
 
 
-def _mixed(weights, v):
+def weighted_values(
+    weights: Float[Array, "B K groups T S"], v: Float[Array, "B S K H"]
+) -> Float[Array, "B T N H"]:
+    """What every query head reads: the values of its kv head, summed with `weights`."""
     B, K, G, T, _ = weights.shape
     heads = jnp.einsum("bkgts,bskh->btkgh", weights.astype(v.dtype), v)
     return heads.reshape(B, T, K * G, v.shape[-1])
@@ -170,7 +174,7 @@ class Attend(nn.Module):
             cached = k, v
         weights = attention_weights(q, k, positions.mask, **options)
         self.sow("intermediates", "weights", weights)
-        return _mixed(weights, v), cached
+        return weighted_values(weights, v), cached
 
 
 class SelfAttention(nn.Module):

@@ -130,7 +130,7 @@ def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
         jnp.zeros((T,), accumulate),
         jnp.zeros((T, D if want_vector else 0), accumulate),
     )
-    others = _over_chunks(add, start, unembedding, chunk)
+    others = over_chunks(add, start, unembedding, chunk)
     log_odds = others.peak + jnp.log(others.total) - target_logit
     margin = target_logit - others.peak
     scores = jax.nn.softplus(log_odds), margin, others.runner_up
@@ -160,7 +160,7 @@ def _other_logits(hidden, weights, targets, softcap) -> Float[Array, "T C"]:
     return jnp.where(is_target, MASKED, logits)
 
 
-def _over_chunks(step, carry, unembedding, chunk):
+def over_chunks(step, carry, unembedding, chunk):
     """`step(carry, rows, offset)` over all chunks of rows, the last one may be shorter."""
     V = unembedding.shape[0]
     if V <= chunk:
@@ -212,7 +212,7 @@ def _backward(chunk, softcap, residuals, cotangents):
         return jax.lax.dynamic_update_slice_in_dim(total, rows, offset, 0)
 
     zeros = jnp.zeros(unembedding.shape, accumulate)
-    total = _over_chunks(step, zeros, unembedding, chunk)
+    total = over_chunks(step, zeros, unembedding, chunk)
     pull = jnp.broadcast_to(push * target_slope, targets.shape)[:, None]
     total = total.at[targets].add(-pull * hidden.astype(accumulate))
     return grad_hidden, total.astype(unembedding.dtype), None

@@ -35,6 +35,8 @@ class DecoderConfig:
         none.
       tied_embeddings: the unembedding is the embedding.
       remat: recompute each layer in the backward pass instead of keeping it.
+      unroll: the layers come one after the other in the program, and not as a loop: slow
+        to compile, but the compiler, which counts a loop's body once, counts them all.
 
     Raises:
       InputError: an activation that is not known, heads that do not divide, windows or
@@ -55,6 +57,7 @@ class DecoderConfig:
     hidden_keys: tuple[int, ...] = ()
     tied_embeddings: bool = False
     remat: bool = False
+    unroll: bool = False
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -229,9 +232,10 @@ class Decoder(nn.Module):
         body = nn.remat(read, prevent_cse=False) if cfg.remat else read
         scan = nn.scan(
             body,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=cfg.num_layers,
+            unroll=cfg.num_layers if cfg.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers))

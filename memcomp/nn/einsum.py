@@ -10,6 +10,9 @@ from memcomp.nn.parameters import with_axes
 class Einsum(nn.Module):
     """`einsum(equation, x, kernel)`, plus a bias over the last `bias_ndim` outputs.
 
+    Where the collection "adapters" has `down` [in R] and `up` [R out] for this map, it is
+    that of kernel + down up, whose sum is not made (Hu et al. 2021, arXiv:2106.09685).
+
     Attributes:
       equation: einsum equation of `x` and `kernel`.
       shape: shape of `kernel`.
@@ -30,6 +33,8 @@ class Einsum(nn.Module):
         normal = nn.initializers.normal(self.init_std)
         kernel = self.param("kernel", with_axes(normal, self.axes), self.shape)
         y = jnp.einsum(self.equation, x, kernel)
+        if self.has_variable("adapters", "down"):
+            y = y + self._adapted(x)
         if self.bias_ndim:
             operands, output = self.equation.split("->")
             letters = operands.split(",")[1]
@@ -38,3 +43,13 @@ class Einsum(nn.Module):
             bias = self.param("bias", zeros, tuple(self.shape[d] for d in dims))
             y = y + jnp.broadcast_to(bias, y.shape)
         return y
+
+    def _adapted(self, x):
+        operands, output = self.equation.split("->")
+        read, kernel = operands.split(",")
+        inner = "".join(c for c in kernel if c not in output)
+        outer = "".join(c for c in kernel if c in output)
+        kept = "".join(c for c in read if c not in inner)
+        down, up = (self.get_variable("adapters", name) for name in ("down", "up"))
+        low = jnp.einsum(f"{read},{inner}R->{kept}R", x, down)
+        return jnp.einsum(f"{kept}R,R{outer}->{output}", low, up)
