@@ -1,0 +1,1 @@
+"""What all context compressors share: chunks, rows, objectives, training, decoding."""

@@ -1,0 +1,57 @@
+"""`generate`: what a language model says from soft prompts, as text."""
+
+from typing import Any
+
+import numpy as np
+
+from memcomp.compressor import layout
+from memcomp.compressor.compress import SoftPrompts
+from memcomp.compressor.decoding import decode_rows
+from memcomp.compressor.layout import Row
+from memcomp.compressor.templates import make_template
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: SoftPrompts,
+    ask: str = "reproduce",
+    *,
+    num_tokens: int = 128,
+    template: str = "published",
+    **decoding: Any,
+) -> list[str]:
+    """What the LM says from the vectors of each context.
+
+    Args:
+      lm: the language model.
+      prompts: of `compress`.
+      ask: "reproduce", what a pretrained compressor has learnt; "continue"; or anything
+        else, which is a question about the contexts, for one that is fine-tuned.
+      num_tokens: the most tokens an answer.
+      template: of questions, a key of `memcomp.compressor.templates.TEMPLATES`.
+      **decoding: `temperature`, `top_p`, `key`, `stop` and `batch_size` of
+        `memcomp.compressor.decoding.decode_rows`; greedy without them.
+
+    Raises:
+      InputError: soft prompts of another LM, an LM without a tokenizer, settings without
+        sense, or no room for so many tokens.
+    """
+    if lm.tokenizer is None:
+        raise InputError(f"{lm.name} has no tokenizer; use decode_rows, which gives ids")
+    rows = [_asked(lm, ask, template, int(count)) for count in prompts.counts]
+    answers = decode_rows(lm, prompts, rows, num_tokens=num_tokens, **decoding)
+    return [lm.tokenizer.decode(answer.tolist()) for answer in answers]
+
+
+def _asked(lm: LanguageModel, ask: str, template: str, count: int) -> Row:
+    nothing = np.zeros(0, np.int32)
+    if ask == "reproduce":
+        return layout.autoencoding_row(nothing, count, None)
+    if ask == "continue":
+        return layout.continuation_row(nothing, count)
+    words = make_template(template, lm.tokenizer)
+    prompt = lm.tokenizer(words.written(ask), add_special_tokens=False)["input_ids"]
+    question = words.question(np.asarray(prompt, np.int32), nothing)
+    return layout.answer_row(question, count, None)
