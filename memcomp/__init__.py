@@ -1,19 +1,31 @@
 """How much text fits into the input vectors of a language model?"""
 
+from memcomp.compressor.api import generate
+from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, compress
+from memcomp.compressor.files import load_soft_prompts, save_soft_prompts
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import load_memory, save_memory
 from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 from memcomp.lm import LanguageModel, load_lm
+from memcomp.registry import load_compressor, save_compressor
 
 __all__ = [
     "CramConfig",
     "InputError",
     "LanguageModel",
+    "SoftPrompts",
+    "TrainedCompressor",
+    "compress",
     "cram",
     "decode",
+    "generate",
+    "load_compressor",
     "load_lm",
     "load_memory",
+    "load_soft_prompts",
+    "save_compressor",
     "save_memory",
+    "save_soft_prompts",
 ]

@@ -1,0 +1,1 @@
+"""ICAE: a context becomes memory slots by the LM itself, with adapters of low rank."""

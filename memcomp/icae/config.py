@@ -1,0 +1,43 @@
+"""`ICAEConfig`: the sizes of ICAE's trainable part, as a frozen dataclass."""
+
+import dataclasses
+
+from memcomp.errors import InputError
+
+SLOT_INITS = ("normal", "zeros")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ICAEConfig:
+    """Sizes; with the defaults, what was published.
+
+    The dropout of 0.05 that the authors train their adapters with is not there.
+
+    Attributes:
+      num_digests: memory slots a chunk (M).
+      rank: of the adapters (R).
+      alpha: the adapters' products are multiplied by alpha / rank.
+      slot_init: of the vectors that the LM reads in the slots: "normal" with a standard
+        deviation of 1, or "zeros", as in the replica that IC-Former was compared with.
+
+    Raises:
+      InputError: a value out of its range.
+
+    Source: Ge et al. 2024, arXiv:2307.06945, section 3.1 and table 8.
+    """
+
+    num_digests: int = 128
+    rank: int = 128
+    alpha: float = 32.0
+    slot_init: str = "normal"
+
+    def __post_init__(self):
+        for name in ("num_digests", "rank"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.alpha > 0:
+            raise InputError(f"alpha is {self.alpha}; give a number above 0")
+        if self.slot_init not in SLOT_INITS:
+            raise InputError(
+                f"slot_init {self.slot_init!r} is not one of {', '.join(SLOT_INITS)}"
+            )

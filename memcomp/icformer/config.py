@@ -1,0 +1,105 @@
+"""`ICFormerConfig`: the sizes and switches of IC-Former, as a frozen dataclass."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from memcomp.errors import InputError
+
+DIGEST_INITS = ("zeros", "normal")
+
+
+class Sizes(NamedTuple):
+    """Widths of an IC-Former for one LM, in the names of `DecoderConfig`."""
+
+    d_model: int
+    d_mlp: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ICFormerConfig:
+    """Sizes and switches; with the defaults, what was published.
+
+    Attributes:
+      num_digests: vectors a chunk (M).
+      num_layers: L.
+      num_heads: N; None for the LM's.
+      num_kv_heads: K, a divisor of N; None for the LM's, or N where that is given.
+      head_dim: H; None for the LM's.
+      d_mlp: F; None for the LM's.
+      rope_theta: base of the wavelengths of rotary positions.
+      norm_eps: of all norms.
+      digest_init: of the initial digests: "zeros", as published, or "normal" with the
+        standard deviation of all other weights.
+      spread_positions: digest i stands in the middle of the i-th of M equal stretches of
+        the context, not after it.
+      updated_keys: digests are read, by themselves and those after them, as the layers
+        before have left them, not as they were at first.
+      self_attention: in every layer, digests also read each other, causally, after they
+        have read the context.
+      rescale: soft prompts are of the size of the context's word vectors, not of the
+        final norm's.
+
+    Raises:
+      InputError: a value out of its range.
+
+    Source: Wang et al. 2024, arXiv:2406.13618, table 7. `spread_positions`: Zhao et al.
+      2024, arXiv:2409.14364; `self_attention`: Li et al. 2023, arXiv:2301.12597, section
+      3.1, there in both directions.
+    """
+
+    num_digests: int = 128
+    num_layers: int = 3
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    d_mlp: int | None = None
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    digest_init: str = "zeros"
+    spread_positions: bool = False
+    updated_keys: bool = False
+    self_attention: bool = False
+    rescale: bool = False
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is int and value < 1:
+                raise InputError(f"{field.name} is {value}; it must be 1 or more")
+        for name in ("rope_theta", "norm_eps"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if self.digest_init not in DIGEST_INITS:
+            raise InputError(
+                f"digest_init {self.digest_init!r} is not one of {', '.join(DIGEST_INITS)}"
+            )
+
+    def sizes(self, lm_config: Any) -> Sizes:
+        """All widths, with those of the LM for what is None.
+
+        Raises:
+          InputError: the LM has none of a name, as one without attention has no heads, or
+            heads that do not divide.
+        """
+        given = {name: getattr(self, name, None) for name in Sizes._fields}
+        if given["num_kv_heads"] is None:
+            given["num_kv_heads"] = given["num_heads"]
+        found: dict[str, Any] = {
+            name: getattr(lm_config, name, None) if value is None else value
+            for name, value in given.items()
+        }
+        if missing := [name for name, value in found.items() if value is None]:
+            raise InputError(
+                f"{type(lm_config).__name__} has no {', '.join(missing)} that IC-Former "
+                "could take over; give them in ICFormerConfig"
+            )
+        sizes = Sizes(**found)
+        if sizes.num_heads % sizes.num_kv_heads:
+            raise InputError(
+                f"{sizes.num_kv_heads} heads of keys and values; wanted a divisor of the "
+                f"{sizes.num_heads} heads"
+            )
+        return sizes

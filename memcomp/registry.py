@@ -1,0 +1,55 @@
+"""The context compressors by name, and their files."""
+
+import os
+from typing import Any
+
+from memcomp.compressor import files
+from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.protocol import Compressor
+from memcomp.errors import InputError
+from memcomp.icae.config import ICAEConfig
+from memcomp.icae.model import ICAE
+from memcomp.icformer.config import ICFormerConfig
+from memcomp.icformer.model import ICFormer
+from memcomp.lm import LanguageModel
+
+COMPRESSORS: dict[str, tuple[Any, Any]] = {
+    "icformer": (ICFormer, ICFormerConfig),
+    "icae": (ICAE, ICAEConfig),
+}
+
+
+def make_compressor(kind: str, lm_module: Any, entries: dict[str, Any]) -> Compressor:
+    """A compressor without weights.
+
+    Args:
+      kind: a key of `COMPRESSORS`.
+      lm_module: of the language model that it is for.
+      entries: of its config.
+
+    Raises:
+      InputError: no such kind, or an entry that its config does not have.
+    """
+    if kind not in COMPRESSORS:
+        raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
+    compressor, config = COMPRESSORS[kind]
+    try:
+        return compressor(lm_module, config(**entries))
+    except TypeError as error:
+        raise InputError(f"{config.__name__} cannot be made: {error}") from error
+
+
+def save_compressor(path: str | os.PathLike, trained: TrainedCompressor) -> None:
+    """Writes a safetensors file that says which LM it is for; see `load_compressor`."""
+    made: Any = trained.compressor
+    kind = next(name for name, (type_, _) in COMPRESSORS.items() if isinstance(made, type_))
+    files.save_compressor(path, trained, kind, made.config)
+
+
+def load_compressor(path: str | os.PathLike, lm: LanguageModel) -> TrainedCompressor:
+    """A trained compressor from a file that `save_compressor` wrote.
+
+    Raises:
+      InputError: not such a file, damaged, or trained with another LM than `lm`.
+    """
+    return files.load_compressor(path, lm, make_compressor)
