@@ -138,6 +138,7 @@ def whole_jobs(benchmark, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_refilled_places_and_fixed_batches_end(whole_jobs, config):
     config.refill.update(num_texts=3, num_hard=1, batch_size=2, rounds=1)
     (record,) = whole_jobs.refill("refill", config, None)

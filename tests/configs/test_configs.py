@@ -1,6 +1,7 @@
 """Every file under configs/ loads, and its fields build the library's own objects."""
 
 import dataclasses
+import importlib
 import importlib.util
 import json
 import os
@@ -12,7 +13,10 @@ import transformers
 from scripts import run_script
 
 import memcomp
+from memcomp.compressor.training import learning_rate
 from memcomp.cram.recipe import RECIPES
+from memcomp.icae.config import ICAEConfig
+from memcomp.icformer.config import ICFormerConfig
 from memcomp.lm import DTYPES, FAMILIES
 from memcomp.models.llama import LlamaConfig
 from memcomp.nn.rotary import Rotary
@@ -27,6 +31,8 @@ NAMES = sorted(
 CRAM = [name for name in NAMES if name.startswith("cram/")]
 PUBLISHED = [name for name in CRAM if name != "cram/builtin.py"]
 SIZES = json.loads((ROOT / "tests/models/full_size.json").read_text())
+# The scripts that experiments/icformer.py is made of; sections that it reads by name.
+SHARED, ENTRIES = ("compressor_parts", "compressor_training"), ("icformer", "icae")
 # FLOP/s of the accelerator that configs/cram/base.py assumes, times its utilisation.
 RATES = {"bfloat16": 0.4 * 989e12, "float32": 0.4 * 495e12}
 
@@ -76,6 +82,24 @@ def test_a_pretrain_config_builds(config, name):
     LlamaConfig(**shape, rotary=Rotary(shape["head_dim"], theta))
     TrainConfig(**config.train, dtype="float32")
     assert config.dtype in ("auto", *DTYPES)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("icformer/")])
+def test_a_config_of_compressors_builds(config, name, monkeypatch):
+    everything = load("icformer/base.py", monkeypatch).everything()
+    assert config.keys() == everything.keys()
+    for section in everything:
+        if hasattr(everything[section], "keys"):
+            assert config[section].keys() == everything[section].keys(), section
+    ICFormerConfig(**config.icformer)
+    ICAEConfig(**config.icae)
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    parts = importlib.import_module("compressor_parts")
+    config.dtype = "float32" if config.dtype == "auto" else config.dtype
+    assert learning_rate(parts.train_config(config))(1) > 0
+    sources = [ROOT / f"experiments/{n}.py" for n in ("icformer", *SHARED)]
+    text = "".join(path.read_text() for path in sources)
+    assert all(f"config.{field}" in text for field in config if field not in ENTRIES)
 
 
 @pytest.mark.parametrize("stage", ["search", "margins", "vectors", "final"])

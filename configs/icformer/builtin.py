@@ -1,0 +1,44 @@
+r"""IC-Former and ICAE for the built-in LM: 128 tokens of novels to 32 or 16 vectors.
+
+  python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
+      --config.texts=FOLDER --config.valid=FOLDER --workdir runs/icformer/first
+  python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
+      --config.texts=FOLDER --config.valid=FOLDER --config.start=runs/icformer/first \
+      --config.objective.continuation=64 --config.objective.continuation_ratio=1.0 \
+      --config.train.num_steps=300 --workdir runs/icformer/second
+
+Autoencoding first, then going on with the text. "icae" in the place of "icformer" is ICAE
+on the same batches; "options" is IC-Former with all that its paper does not have. Numbers:
+docs/icformer.md. What is published took a far larger LM, and a thousand times the tokens.
+"""
+
+from ml_collections import config_dict
+
+from configs.icformer import base
+
+
+def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
+    """Everything that experiments/icformer.py reads.
+
+    Args:
+      what: "icformer", "options" or "icae", and vectors a context.
+    """
+    name, num_digests = what.split(",")
+    config = base.everything()
+    config.compressor = "icae" if name == "icae" else "icformer"
+    # Zeros, as published, begin with a gradient that is nearly all of the digests'.
+    config.icformer.update(num_digests=int(num_digests), digest_init="normal")
+    if name == "options":
+        config.icformer.update(
+            spread_positions=True, updated_keys=True, self_attention=True, rescale=True
+        )
+    config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
+    config.context.update(length=128, by_tokens=True)
+    config.train.update(num_steps=1_500, batch_size=8)
+    config.train.schedule = "warmup_cosine_decay_schedule"
+    config.train.schedule_options = config_dict.create(
+        init_value=0.0, peak_value=2e-3, warmup_steps=50, decay_steps=1_500
+    )
+    config.update(log_every=20, save_every=100, evaluate_every=500, num_valid=64)
+    config.evaluate.update(lengths=(32, 64, 128), num_texts=64)
+    return config

@@ -1,0 +1,145 @@
+"""What IC-Former and ICAE cost: FLOPs by formula and compiler, time, and memory.
+
+  python experiments/compression_cost.py [--config.x.y=value] [--workdir DIR]
+
+Writes costs.csv and costs.md, figures/flops.png with its numbers, and clock.json. FLOPs
+are counted without a weight being made. The time is that of `digest` alone, compiled
+beforehand, until its result is there; the compressors take turns.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+import transformers
+from flax import linen as nn
+from launch import launch
+from ml_collections import config_dict
+from timing import over, rates, spread
+
+from memcomp.convert.families import FAMILIES
+from memcomp.evaluation.compression_cost import compiled_flops, compiled_memory
+from memcomp.evaluation.compression_table import (
+    NAMES,
+    cost_figure,
+    cost_records,
+    cost_table,
+)
+from memcomp.icae.config import ICAEConfig
+from memcomp.icae.model import ICAE
+from memcomp.icformer.config import ICFormerConfig
+from memcomp.icformer.model import ICFormer
+from memcomp.lm import DTYPES, abstract_params
+from memcomp.results import Record, claim_workdir, write_whole
+
+DEFAULT_WORKDIR = "runs/compression_cost"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
+    records = []
+    pair = compressors(config, config.shape)
+    ways = cost_records(pair, config.contexts, config.chunk)
+    for record in tqdm.tqdm(ways, unit="program", disable=not sys.stderr.isatty()):
+        records.append(record)
+    table, figure = cost_table(records), cost_figure(records)
+    write_whole(folder / "costs.md", table.markdown())
+    write_whole(folder / "costs.csv", table.csv())
+    (folder / "figures").mkdir(exist_ok=True)
+    write_whole(folder / "figures" / "flops.csv", figure.csv())
+    write_whole(folder / "figures" / "flops.png", figure.png())
+    print(table.markdown())
+    measured = clock(config)
+    write_whole(folder / "clock.json", json.dumps(measured, indent=2) + "\n")
+    print(said(measured), f"\nrun: {folder}", sep="\n")
+
+
+def compressors(config: config_dict.ConfigDict, shape: config_dict.ConfigDict) -> list[Any]:
+    """IC-Former and ICAE for the LM of `shape`, which is a config.json."""
+    entries = shape.to_dict()
+    family = FAMILIES[entries["model_type"]]
+    hf = transformers.AutoConfig.for_model(**entries)
+    module, M = family.model(family.config_from_hf(hf)), config.num_digests
+    return [
+        ICFormer(module, ICFormerConfig(num_digests=M)),
+        ICAE(module, ICAEConfig(num_digests=M, rank=config.rank)),
+    ]
+
+
+def clock(config: config_dict.ConfigDict) -> dict[str, Record]:
+    """Seconds, FLOPs and bytes of each compressor, and the ratios of ICAE to IC-Former."""
+    section = config.clock
+    B, C, dtype = section.num_chunks, section.num_tokens, DTYPES[section.dtype]
+    pair = compressors(config, section.shape)
+    lm_params = random_weights(abstract_params(pair[0].lm_module), dtype)
+    tokens = np.random.default_rng(0).integers(section.shape.vocab_size, size=(B, C))
+    tokens, lengths = jnp.asarray(tokens, jnp.int32), jnp.full(B, C, jnp.int32)
+    sides = {}
+    for compressor in pair:
+        params = random_weights(jax.eval_shape(compressor.init, jax.random.key(0)), dtype)
+        digest = jax.jit(compressor.digest)
+        jax.block_until_ready(digest(params, lm_params, tokens, lengths))
+
+        def run(digest=digest, params=params):
+            begin = time.perf_counter()
+            jax.block_until_ready(digest(params, lm_params, tokens, lengths))
+            return 1 / (time.perf_counter() - begin)
+
+        sides[NAMES[type(compressor)]] = run
+    found = rates(sides, section.rounds)
+    seconds = {name: [1 / rate for rate in found[name]] for name in found}
+    measured: dict[str, Record] = {}
+    for compressor in pair:
+        name, options = NAMES[type(compressor)], {"num_chunks": B, "dtype": dtype}
+        measured[name] = {
+            "seconds": spread(seconds[name]),
+            "flops": compiled_flops(compressor, C, num_chunks=B),
+            "bytes": compiled_memory(compressor, C, **options)._asdict(),
+        }
+    measured["ICAE / IC-Former"] = {
+        "seconds": over(seconds["ICAE"], seconds["IC-Former"]),
+        "flops": measured["ICAE"]["flops"] / measured["IC-Former"]["flops"],
+    }
+    return measured
+
+
+def random_weights(abstract: Any, dtype: Any) -> Any:
+    """Normal numbers in the shapes of a tree; weights of this size change no time."""
+    leaves, tree = jax.tree.flatten(nn.unbox(abstract))
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    draw = jax.jit(
+        lambda key, shape: 0.02 * jax.random.normal(key, shape, dtype), static_argnums=1
+    )
+    drawn = [draw(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, drawn)
+
+
+def said(measured: dict[str, Record]) -> str:
+    """A line a compressor, and their ratio."""
+    lines = []
+    for name in NAMES.values():
+        seconds, flops, held = (measured[name][k] for k in ("seconds", "flops", "bytes"))
+        lines.append(
+            f"{name}: {seconds['median']:.4g} s (min {seconds['min']:.4g}, max "
+            f"{seconds['max']:.4g}), {flops / seconds['median']:.3g} FLOP/s, weights "
+            f"{held['arguments'] / 1e9:.3g} GB, beside them "
+            f"{held['temporary'] / 1e9:.3g} GB"
+        )
+    ratio = measured["ICAE / IC-Former"]
+    lines.append(
+        f"ICAE / IC-Former: {ratio['seconds']['median']:.1f} in time (min "
+        f"{ratio['seconds']['min']:.1f}, max {ratio['seconds']['max']:.1f}), "
+        f"{ratio['flops']:.1f} in FLOPs"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    launch(main, "compression_cost.py")

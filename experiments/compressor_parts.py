@@ -1,0 +1,286 @@
+"""What the stages of experiments/icformer.py are made of: LM, compressor, data."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import grain
+import jax
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import config_dict
+from pretrain_lm import documents, say
+
+from memcomp.compressor.batches import (
+    Examples,
+    Finetuning,
+    Pretraining,
+    Shapes,
+    micro_batches,
+)
+from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.layout import check_room
+from memcomp.compressor.objectives import Task
+from memcomp.compressor.templates import Template, make_template
+from memcomp.compressor.training import TrainConfig
+from memcomp.data.contexts import (
+    QuestionTokens,
+    context_batches,
+    fitting,
+    question_batches,
+)
+from memcomp.data.pwc import find_pwc
+from memcomp.data.ragged import Ragged, cached_ragged, tokenized
+from memcomp.errors import InputError
+from memcomp.lm import LanguageModel, load_lm
+from memcomp.registry import COMPRESSORS, load_compressor, make_compressor
+from memcomp.sharding import make_mesh
+
+COMPRESSOR = "compressor.safetensors"
+
+
+class Parts(NamedTuple):
+    """What all stages have."""
+
+    mesh: Mesh
+    lm: LanguageModel
+    task: Task
+
+
+class Data(NamedTuple):
+    """What a run trains on and is watched by.
+
+    Attributes:
+      batches: of `Batch`, each array with an axis of micro-batches.
+      valid: examples that are not trained on, by the name of what they ask for.
+    """
+
+    batches: grain.MapDataset
+    valid: dict[str, Examples]
+
+
+def load_parts(config: config_dict.ConfigDict) -> Parts:
+    """The LM on its mesh, and what is trained for it."""
+    if config.compressor not in COMPRESSORS:  # before it is read as a section
+        raise InputError(
+            f"compressor {config.compressor!r} is not one of {', '.join(COMPRESSORS)}"
+        )
+    mesh = make_mesh(**config.mesh)
+    lm = load_lm(config.lm, dtype=config.dtype, remat=config.remat, mesh=mesh)
+    entries = config[config.compressor].to_dict()
+    compressor = make_compressor(config.compressor, lm.module, entries)
+    objective = config.objective
+    task = Task(lm.module, compressor, objective.average, objective.distillation)
+    return Parts(mesh, lm, task)
+
+
+def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompressor:
+    """The compressor that the config says to start with, which must be of its kind.
+
+    Raises:
+      InputError: there is none, or one of other sizes.
+    """
+    if not config.start:
+        raise InputError(
+            f"stage {config.stage} needs a trained compressor; give --config.start=FOLDER "
+            f"of a run, or a {COMPRESSOR}"
+        )
+    path = epath.Path(config.start)
+    path = path / COMPRESSOR if path.is_dir() else path
+    trained = load_compressor(path, parts.lm)
+    if trained.compressor != parts.task.compressor:
+        raise InputError(
+            f"{path} holds a compressor with {trained.compressor.config}, but the config "
+            f"says {parts.task.compressor.config}; give the same --config.compressor and "
+            "sizes"
+        )
+    return trained
+
+
+def train_config(config: config_dict.ConfigDict) -> TrainConfig:
+    """The section `train`, whose schedule_options are a section of their own."""
+    entries = config.train.to_dict()
+    options = tuple(sorted(entries.pop("schedule_options").items()))
+    return TrainConfig(**entries, schedule_options=options, dtype=config.dtype)
+
+
+def shapes(config: config_dict.ConfigDict, parts: Parts) -> Shapes:
+    """Sizes of contexts and rows."""
+    return Shapes(
+        num_digests=parts.task.compressor.num_digests,
+        context=config.context.length,
+        max_chunk=config.context.max_chunk,
+        teacher=config.objective.distillation > 0,
+        eos=getattr(parts.lm.tokenizer, "eos_token_id", None),
+    )
+
+
+def pretraining(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
+    """The objectives of stage pretrain, for which the LM has room."""
+    names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
+    options = {name: config.objective[name] for name in names}
+    made = Pretraining(shapes(config, parts), **options)
+    _check_positions(made, parts)
+    return made
+
+
+def finetuning(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
+    """The objective of stage finetune, for which the LM has room."""
+    ask = config.question
+    made = Finetuning(
+        shapes(config, parts), template(config, parts), ask.prompt, ask.answer
+    )
+    _check_positions(made, parts)
+    return made
+
+
+def template(config: config_dict.ConfigDict, parts: Parts) -> Template:
+    """What stands around contexts and prompts."""
+    if parts.lm.tokenizer is None:
+        raise InputError(f"{parts.lm.name} has no tokenizer, which questions need")
+    return make_template(config.question.template, parts.lm.tokenizer)
+
+
+def _check_positions(made: Pretraining | Finetuning, parts: Parts) -> None:
+    needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
+    check_room(needed, parts.lm.name, parts.lm.config.max_positions)
+
+
+def pretraining_of_texts(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
+    """`pretraining`, where there is text.
+
+    Raises:
+      InputError: there is none.
+    """
+    for source in filter(None, (config.texts, config.valid)):
+        if next(document_texts(source, config.field), None) is None:
+            raise InputError(f"{source} has no text; give --config.texts=FOLDER")
+    return pretraining(config, parts)
+
+
+def finetuning_of_questions(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
+    """`finetuning`, where there are questions."""
+    find_pwc("train", config.manual_dir or None)
+    return finetuning(config, parts)
+
+
+def pretraining_data(
+    config: config_dict.ConfigDict, parts: Parts, made: Pretraining, folder: epath.Path
+) -> Data:
+    """Windows of documents."""
+    cfg = train_config(config)
+    train = document_tokens(config, parts, config.texts, folder / "tokens" / "train")
+    here = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    sizes = dict(length=config.context.length, continuation=made.continuation)
+    windows = context_batches(
+        train,
+        **sizes,
+        batch_size=cfg.batch_size,
+        num_batches=cfg.num_steps,
+        seed=config.seed,
+        min_length=config.context.min_length,
+        by_tokens=config.context.by_tokens,
+        **here,
+    )
+    batches = made.batches(windows, seed=config.seed, batch_size=cfg.batch_size, **here)
+    valid = {}
+    if config.valid:
+        held = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
+        held = context_batches(
+            held, **sizes, batch_size=config.num_valid, num_batches=1, seed=0
+        )[0]
+        goes_on = held.context.lengths < 0  # none
+        if config.objective.continuation_ratio < 1:
+            valid["reconstruction"] = made.examples(held, goes_on)
+        if config.objective.continuation_ratio > 0:
+            valid["continuation"] = made.examples(held, ~goes_on)
+    return Data(micro_batches(batches, cfg.accumulation), valid)
+
+
+def document_tokens(
+    config: config_dict.ConfigDict, parts: Parts, source: str, folder: epath.Path
+) -> Ragged:
+    """Tokens of whole documents, made once for each workdir."""
+
+    def make() -> Iterator[tuple[Any, ...]]:
+        say(f"tokenizing {source}")
+        return tokenized(
+            parts.lm.tokenizer,
+            document_texts(source, config.field),
+            special_tokens=config.special_tokens,
+        )
+
+    (tokens,) = cached_ragged(folder, ("text",), make)
+    return tokens
+
+
+def document_texts(source: str, field: str) -> Iterator[tuple[str]]:
+    """Documents of .jsonl files, of which duplicates are left out; or any others."""
+    path = epath.Path(source)
+    if source.endswith(".jsonl") or (path.is_dir() and any(path.glob("*.jsonl"))):
+        yield from _documents(source, field).texts("text")
+    else:
+        yield from ((text,) for text in documents(source) if text.strip())
+
+
+@functools.cache  # so that its counts are printed once
+def _documents(source: str, field: str) -> Any:
+    from memcomp.data.corpora import prepare_documents  # late: TFDS takes seconds
+
+    corpus = prepare_documents(source, field=field)
+    say(f"{source}: {_counted(corpus.counts)}")
+    return corpus
+
+
+def finetuning_data(
+    config: config_dict.ConfigDict, parts: Parts, made: Finetuning, folder: epath.Path
+) -> Data:
+    """Questions of PwC; the last `num_valid` that fit are not trained on."""
+    cfg = train_config(config)
+    tokens = question_tokens(config, parts, "train", folder / "tokens" / "train")
+    sizes = dict(context=config.context.length, prompt=made.prompt, answer=made.answer)
+    rows = fitting(tokens, **sizes | {"context": None})
+    if len(rows) <= config.num_valid:
+        raise InputError(
+            f"{len(rows)} questions fit question.prompt and question.answer, and num_valid "
+            f"= {config.num_valid} are held out; raise the ones or lower the other"
+        )
+    batches = question_batches(
+        tokens,
+        **sizes,
+        batch_size=cfg.batch_size,
+        num_batches=cfg.num_steps,
+        seed=config.seed,
+        rows=rows[: len(rows) - config.num_valid],
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    held = rows[len(rows) - config.num_valid :]
+    valid = {}
+    if config.num_valid:
+        valid["answers"] = made.examples(tokens.batch(held, **sizes))
+    return Data(micro_batches(made.batches(batches), cfg.accumulation), valid)
+
+
+def question_tokens(
+    config: config_dict.ConfigDict, parts: Parts, split: str, folder: epath.Path
+) -> QuestionTokens:
+    """Tokens of the rows of PwC, made once for each workdir."""
+    words = template(config, parts)
+
+    def make() -> Iterator[tuple[Any, ...]]:
+        from memcomp.data.corpora import prepare_pwc  # late: TFDS takes seconds
+
+        corpus = prepare_pwc(
+            split, manual_dir=config.manual_dir or None, filters=config.filters
+        )
+        say(f"PwC {split}: {_counted(corpus.counts)}")
+        rows = corpus.texts("context", "prompt", "answer")
+        asked = ((text, words.written(prompt), answer) for text, prompt, answer in rows)
+        return tokenized(parts.lm.tokenizer, asked)
+
+    return QuestionTokens(*cached_ragged(folder, QuestionTokens._fields, make))
+
+
+def _counted(counts: Any) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items())

@@ -1,0 +1,247 @@
+"""The loop of experiments/icformer.py: steps, checkpoints, evaluation, log."""
+
+import dataclasses
+import json
+import sys
+import time
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+import tensorboardX
+from compressor_parts import (
+    COMPRESSOR,
+    Data,
+    Parts,
+    finetuning_data,
+    load_start,
+    pretraining_data,
+    train_config,
+)
+from etils import epath
+from ml_collections import config_dict
+from pretrain_lm import check_finite, crossed, say
+from tqdm import tqdm
+
+from memcomp.checkpoints import Checkpoints
+from memcomp.compressor import training
+from memcomp.compressor.batches import Examples
+from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.training import TrainConfig, TrainState
+from memcomp.errors import InputError
+from memcomp.evaluation import compressed
+from memcomp.registry import save_compressor
+from memcomp.results import SUMMARY, append_records, read_records, write_whole
+from memcomp.sharding import put_batch
+
+LOG = "log.jsonl"
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+DATA = {"pretrain": pretraining_data, "finetune": finetuning_data}
+
+
+class Run(NamedTuple):
+    """What the parts of a run share; nothing in it changes."""
+
+    folder: epath.Path
+    config: config_dict.ConfigDict
+    cfg: TrainConfig
+    parts: Parts
+    data: Data
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Raises `InputError` for settings with which a run cannot be gone on with."""
+    train_config(config)
+    for name in ("save_every", "evaluate_every"):
+        if config[name] % config.log_every:
+            raise InputError(
+                f"{name} is {config[name]}; give a multiple of log_every = "
+                f"{config.log_every}, so that a run that goes on logs the same lines"
+            )
+
+
+def train(
+    config: config_dict.ConfigDict, parts: Parts, objective: Any, folder: epath.Path
+) -> None:
+    """Trains, gone on with from the last checkpoint if any; writes the compressor."""
+    cfg = train_config(config)
+    data = DATA[config.stage](config, parts, objective, folder)
+    run = Run(folder, config, cfg, parts, data)
+    state = run_steps(run)
+    trained = as_trained(parts, state)
+    save_compressor(folder / COMPRESSOR, trained)
+    summary = {"num_steps": cfg.num_steps, "num_params": num_params(state)}
+    last = read_records(folder / LOG)[-1]  # which evaluated the last step
+    summary |= {name: last[name] for name in last if name.startswith("valid_")}
+    write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    said = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
+    say(f"wrote {folder / COMPRESSOR}: {said}")
+
+
+def run_steps(run: Run) -> TrainState:
+    """The state after the last step."""
+    config, cfg, parts = run.config, run.cfg, run.parts
+    task, mesh = parts.task, parts.mesh
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    iterator = iter(run.data.batches.to_iter_dataset(options))
+    step_once = training.jit_train_step(task, cfg, mesh)
+    with jax.set_mesh(mesh), Checkpoints(run.folder / "checkpoints") as checkpoints:
+        if checkpoints.latest() is not None:
+            like = training.abstract_state(task, cfg, mesh)
+            state = checkpoints.restore(like, iterator)
+            say(f"going on from step {int(state.step):,}")
+        else:
+            state = first_state(run)
+        with Log(run, state) as log:
+            waiting = []
+            for step, batch in enumerate(iterator, start=int(state.step) + 1):
+                batch = put_batch(batch, mesh, axis=1)
+                state, metrics = step_once(state, parts.lm.params, batch)
+                waiting.append(metrics)
+                if crossed(config.log_every, step - 1, step, cfg.num_steps):
+                    # A checkpoint of a run that has failed would only fail again.
+                    log.add(step, jax.device_get(waiting), state)
+                    waiting = []
+                if crossed(config.save_every, step - 1, step, cfg.num_steps):
+                    checkpoints.save(step, state, iterator)
+    return state
+
+
+def first_state(run: Run) -> TrainState:
+    """Fresh weights, or those of another run."""
+    parts = run.parts
+    state = training.init_state(run.config.seed, parts.task, run.cfg, parts.mesh)
+    if not run.config.start:
+        return state
+    return training.with_params(state, load_start(run.config, parts).params)
+
+
+def as_trained(parts: Parts, state: TrainState) -> TrainedCompressor:
+    """The weights to use, as they are kept."""
+    lm = parts.lm
+    return TrainedCompressor(parts.task.compressor, state.best, lm.name, lm.fingerprint)
+
+
+def num_params(state: TrainState) -> int:
+    """How many numbers are trained."""
+    return sum(x.size for x in jax.tree.leaves(state.params))
+
+
+def evaluate(run: Run, state: TrainState) -> dict[str, float]:
+    """Losses on what is held out, and how free-running answers compare with it."""
+    parts, found = run.parts, {}
+    for name, examples in run.data.valid.items():
+        records = compressed.teacher_forced(
+            state.best, parts.lm, examples.batch, parts.task
+        )
+        counts = [record["num_tokens"] for record in records]
+        scores = {
+            key: float(np.average([record[key] for record in records], weights=counts))
+            for key in ("nats_per_token", "accuracy")
+        }
+        if name != "continuation":  # which may go on in many ways
+            scores |= free_running(run, state, examples)
+        found |= {f"valid_{name}_{key}": value for key, value in scores.items()}
+    return found
+
+
+def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, float]:
+    """BLEU-4, ROUGE and the part that is exact, of the first `decode.num_texts`."""
+    config, parts = run.config, run.parts
+    first = dataclasses.replace(
+        examples,
+        contexts=examples.contexts[: config.decode.num_texts],
+        rows=examples.rows[: config.decode.num_texts],
+    )
+    if not first.rows:
+        return {}
+    spoken = compressed.from_soft_prompts(
+        parts.lm,
+        as_trained(parts, state),
+        first,
+        max_chunk=config.context.max_chunk,
+        num_tokens=max(int(row.scored.sum()) for row in examples.rows),
+        temperature=config.decode.temperature,
+        top_p=config.decode.top_p,
+        key=jax.random.fold_in(state.key, state.step),
+    )
+    records = compressed.overlap(parts.lm, spoken)
+    names = ("rouge_1_f1", "rouge_l_f1", "exact")
+    scores = {n: float(np.mean([r[n] for r in records])) for n in names if n in records[0]}
+    return {"bleu": compressed.bleu(parts.lm, spoken), **scores}
+
+
+class Log:
+    """log.jsonl, TensorBoard scalars and what the user sees of a run in training."""
+
+    def __init__(self, run: Run, state: TrainState):
+        self.run, step = run, int(state.step)
+        self.file = run.folder / LOG
+        # What came after the checkpoint will be made, and written, again.
+        kept = [r for r in read_records(self.file) if r["step"] <= step]
+        write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
+        # The clock of the first lines also counts the compilation.
+        self.clock = self.line = time.monotonic()
+        self.writer = tensorboardX.SummaryWriter(
+            str(run.folder / "metrics"), purge_step=step + 1
+        )
+        cfg, mesh = run.cfg, run.parts.mesh
+        self.bar = tqdm(
+            total=cfg.num_steps, initial=step, unit="step", disable=not sys.stderr.isatty()
+        )
+        say(
+            f"{num_params(state):,} trained parameters, {cfg.num_steps:,} steps of "
+            f"{cfg.batch_size} rows in {cfg.dtype} on {mesh.size} x "
+            f"{jax.devices()[0].device_kind}"
+        )
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.writer.close()
+        self.bar.close()
+
+    def add(self, step: int, metrics: list[dict[str, Any]], state: TrainState) -> None:
+        """Logs the steps up to `step`, and evaluates if due.
+
+        Raises:
+          InputError: a loss that is not finite.
+        """
+        before = step - len(metrics)
+        check_finite(before, np.asarray([one["loss"] for one in metrics]))
+        tokens = sum(float(one["num_tokens"]) for one in metrics)
+        names = ("loss", "nats_per_token", "accuracy", "grad_norm")
+        record: dict[str, Any] = {"step": step}
+        for name in names:
+            record[name] = float(np.mean([one[name] for one in metrics], dtype=np.float64))
+        record["learning_rate"] = float(metrics[-1]["learning_rate"])
+        record["tokens_per_second"] = tokens / (time.monotonic() - self.clock)
+        run = self.run
+        due = crossed(run.config.evaluate_every, before, step, run.cfg.num_steps)
+        if due:
+            record |= evaluate(run, state)
+        append_records(self.file, [record])
+        for name, value in record.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, step)
+        self.show(record, due)
+        self.clock = time.monotonic()
+
+    def show(self, record: dict[str, Any], now: bool) -> None:
+        """The bar on a terminal; else a line, `now` or when it is time for one."""
+        said = [f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}"]
+        said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
+        said += [
+            f"{name.removeprefix('valid_')} {value:.3f}"
+            for name, value in record.items()
+            if name.endswith(("_nats_per_token", "_bleu"))
+        ]
+        self.bar.set_postfix_str(", ".join(said))
+        self.bar.update(record["step"] - self.bar.n)
+        if not self.bar.disable:
+            return
+        if now or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
+            say(f"step {record['step']:,}/{self.run.cfg.num_steps:,}: {', '.join(said)}")
+            self.line = time.monotonic()

@@ -1,0 +1,257 @@
+r"""Trains a context compressor for a frozen LM, and says what the LM makes of its vectors.
+
+  python experiments/icformer.py [--config configs/icformer/tiny.py] \
+      [--config.stage=pretrain] [--config.x.y=value] [--workdir DIR]
+
+Stages:
+  pretrain   autoencoding of documents, going on with them, or both
+  finetune   answers to questions about texts (PwC), begun with --config.start
+  generate   compresses --config.texts and prints what the LM says from the vectors
+  evaluate   reconstruction by length and kind of text, or answers to PwC's test set
+
+--config.compressor is icformer or icae; --config.start is the folder of another run, or
+its compressor.safetensors. Without flags a small IC-Former for the built-in LM learns for
+some minutes from the documentation that comes with Python.
+
+A run that was killed goes on from its last checkpoint when the same command is given
+again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights
+are those of a run never stopped, bit for bit.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from compressor_parts import (
+    Parts,
+    document_texts,
+    finetuning,
+    finetuning_of_questions,
+    load_parts,
+    load_start,
+    pretraining,
+    pretraining_of_texts,
+    question_tokens,
+)
+from compressor_training import check, train
+from etils import epath
+from launch import launch
+from ml_collections import config_dict
+
+from memcomp.compressor import layout
+from memcomp.compressor.api import generate
+from memcomp.compressor.batches import Examples
+from memcomp.compressor.compress import TrainedCompressor, compress
+from memcomp.compressor.files import save_soft_prompts
+from memcomp.data.contexts import Contexts, fitting
+from memcomp.data.ragged import Ragged, tokenized
+from memcomp.data.texts import read_texts
+from memcomp.errors import InputError
+from memcomp.evaluation import compressed
+from memcomp.evaluation.runs import describe
+from memcomp.evaluation.text_kinds import ordinary_ids, text_of_kind
+from memcomp.results import (
+    RECORDS,
+    SUMMARY,
+    Record,
+    append_records,
+    claim_workdir,
+    read_records,
+    summarise,
+    write_whole,
+)
+
+DEFAULT_WORKDIR = "runs/icformer"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the files of a run."""
+    if config.stage not in STAGES:
+        raise InputError(f"stage {config.stage!r} is not one of {', '.join(STAGES)}")
+    if config.dtype == "auto":
+        config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    check(config)
+    parts = load_parts(config)
+    prepare, run = STAGES[config.stage]
+    prepared = prepare(config, parts)  # before a wrong name binds the workdir
+    about = describe(parts.lm)
+    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
+    run(config, parts, prepared, folder)
+
+
+def generate_answers(
+    config: config_dict.ConfigDict,
+    parts: Parts,
+    trained: TrainedCompressor,
+    folder: epath.Path,
+) -> None:
+    """Writes soft_prompts.safetensors and results.jsonl, and prints the answers."""
+    lm, decode = parts.lm, config.decode
+    found = read_texts(config.texts, field=config.field, num_texts=decode.num_texts)
+    prompts = compress(
+        lm, trained, [text for _, text in found], max_chunk=config.context.max_chunk
+    )
+    save_soft_prompts(folder / "soft_prompts.safetensors", prompts)
+    answers = generate(
+        lm,
+        prompts,
+        decode.ask,
+        num_tokens=decode.num_tokens,
+        template=config.question.template,
+        temperature=decode.temperature,
+        top_p=decode.top_p,
+        key=jax.random.key(config.seed),
+    )
+    records = []
+    for i, ((source, _), output) in enumerate(zip(found, answers, strict=True)):
+        print(f"{source}: {output}")
+        num_vectors = int(prompts.counts[i])
+        record = {"text_id": i, "source": source, "num_vectors": num_vectors}
+        records.append(record | {"ask": decode.ask, "output": output})
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    write_whole(folder / RECORDS, lines)
+
+
+def evaluate(
+    config: config_dict.ConfigDict,
+    parts: Parts,
+    trained: TrainedCompressor,
+    folder: epath.Path,
+) -> None:
+    """Writes results.jsonl, one line a text and row of the table, and summary.json."""
+    if config.evaluate.study not in STUDIES:
+        raise InputError(
+            f"evaluate.study {config.evaluate.study!r} is not one of {', '.join(STUDIES)}"
+        )
+    file = folder / RECORDS
+    done = {record["row"] for record in read_records(file)}
+    for name, make in STUDIES[config.evaluate.study](config, parts, trained, folder):
+        if name not in done:
+            append_records(file, [{"row": name, **record} for record in make()])
+    records = read_records(file)
+    names = list(dict.fromkeys(record["row"] for record in records))
+    table = {
+        name: summarise([record for record in records if record["row"] == name])
+        for name in names
+    }
+    write_whole(folder / SUMMARY, json.dumps(table, indent=2) + "\n")
+    for name, figures in table.items():
+        shown = ("nats_per_token", "bleu", "exact", "rouge_1_f1", "rouge_l_f1")
+        means = [f"{k} {figures[k]['mean']:.3f}" for k in shown if k in figures]
+        print(f"{name}: n {figures['n']}, {', '.join(means)}")
+
+
+# The rows of a table: a name, and what makes the records of its texts.
+Rows = Iterator[tuple[str, Callable[[], list[Record]]]]
+
+
+def reconstructions(
+    config: config_dict.ConfigDict,
+    parts: Parts,
+    trained: TrainedCompressor,
+    folder: epath.Path,
+) -> Rows:
+    """Texts of each length and kind, reproduced."""
+    lm, made = parts.lm, pretraining(config, parts)
+    ids = ordinary_ids(lm.tokenizer, lm.config.vocab_size)
+    longest = max(config.evaluate.lengths)
+    if longest > config.context.length:
+        raise InputError(
+            f"evaluate.lengths has {longest}, more than context.length = "
+            f"{config.context.length}; raise the one or lower the other"
+        )
+    texts = tokenized(lm.tokenizer, document_texts(config.valid, config.field))
+    tokens = [
+        np.asarray(row, np.int32)[:longest] for (row,) in texts if len(row) >= longest
+    ]
+    tokens = tokens[: config.evaluate.num_texts]
+    if not tokens:
+        raise InputError(
+            f"no text of {config.valid} has {longest} tokens; lower evaluate.lengths"
+        )
+    numbers = np.arange(len(tokens))
+    nothing = Ragged.of([[]] * len(tokens)).padded(numbers, 0)
+
+    def make(kind: str, length: int) -> list[Record]:
+        texts = [
+            text_of_kind(kind, row[:length], ids=ids, seed=config.seed, text_id=i)
+            for i, row in enumerate(tokens)
+        ]
+        held = Ragged.of(row.tolist() for row in texts).padded(numbers, length)
+        examples = made.examples(Contexts(held, nothing), np.zeros(len(tokens), bool))
+        return scored(config, parts, trained, examples, length)
+
+    for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
+        yield f"{kind} {length}", functools.partial(make, kind, length)
+
+
+def answers(
+    config: config_dict.ConfigDict,
+    parts: Parts,
+    trained: TrainedCompressor,
+    folder: epath.Path,
+) -> Rows:
+    """Questions of PwC's test set, from vectors, from the text, and from neither."""
+    made = finetuning(config, parts)
+    tokens = question_tokens(config, parts, "test", folder / "tokens" / "test")
+    sizes = dict(context=config.context.length, prompt=made.prompt, answer=made.answer)
+    rows = fitting(tokens, **sizes | {"context": None})[: config.evaluate.num_texts]
+    if not len(rows):
+        raise InputError(
+            "no question of the test set fits; raise question.prompt and question.answer"
+        )
+    batch = tokens.batch(rows, **sizes)
+    examples, lm = made.examples(batch), parts.lm
+    nothing = np.zeros(0, np.int32)
+    bare = [
+        layout.full_context_row(question, nothing, made.shapes.eos)
+        for question in made.questions(batch)
+    ]
+
+    def read(texts: list[layout.Row]) -> list[Record]:
+        spoken = compressed.from_texts(lm, texts, num_tokens=made.answer)
+        return compressed.overlap(lm, spoken)
+
+    vectors = functools.partial(scored, config, parts, trained, examples, made.answer)
+    yield config.compressor, vectors
+    yield "full context", lambda: read(examples.teachers)
+    yield "no context", lambda: read(bare)
+
+
+def scored(
+    config: config_dict.ConfigDict,
+    parts: Parts,
+    trained: TrainedCompressor,
+    examples: Examples,
+    num_tokens: int,
+) -> list[Record]:
+    """Of each text: nats and accuracy, teacher-forced; and its free-running answer."""
+    lm, task = parts.lm, parts.task
+    spoken = compressed.from_soft_prompts(
+        lm,
+        trained,
+        examples,
+        max_chunk=config.context.max_chunk,
+        # One more than is wanted: an answer that does not end there is not exact.
+        num_tokens=num_tokens + 1,
+    )
+    forced = compressed.teacher_forced(trained.params, lm, examples.batch, task)
+    answered = compressed.overlap(lm, spoken)
+    return [a | b for a, b in zip(forced, answered, strict=True)]
+
+
+# What is made of the config before the workdir is claimed, and what is done with it.
+STAGES = {
+    "pretrain": (pretraining_of_texts, train),
+    "finetune": (finetuning_of_questions, train),
+    "generate": (load_start, generate_answers),
+    "evaluate": (load_start, evaluate),
+}
+STUDIES = {"reconstruction": reconstructions, "answers": answers}
+
+
+if __name__ == "__main__":
+    launch(main, "icformer/tiny.py")

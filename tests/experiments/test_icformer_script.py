@@ -1,0 +1,251 @@
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from flax import linen as nn
+
+from memcomp import pretrain
+from memcomp.errors import InputError
+from memcomp.lm import abstract_params, export_lm, load_lm
+from memcomp.models.llama import Llama, LlamaConfig
+from memcomp.nn.rotary import Rotary
+
+ROOT = pathlib.Path(__file__).parents[2]
+SIZES = dict(vocab_size=280, num_layers=1, d_model=16, d_mlp=24, num_heads=2)
+SIZES |= dict(num_kv_heads=1, head_dim=8, max_positions=128)
+WORDS = "the cat saw a dog and the dog saw the cat but no rat was seen by them at all"
+
+
+@pytest.fixture(scope="module")
+def script():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        patch.syspath_prepend(str(ROOT))
+        yield importlib.import_module("icformer")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An LM with random weights, documents, and questions about them."""
+    folder = tmp_path_factory.mktemp("icformer")
+    module = Llama(LlamaConfig(**SIZES, rotary=Rotary(8), tied_embeddings=True))
+    leaves, tree = jax.tree.flatten(nn.unbox(abstract_params(module)))
+    rng = np.random.default_rng(0)
+    params = [0.3 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
+    export_lm(folder / "lm", module, jax.tree.unflatten(tree, params), eos_token_id=0)
+    tokenizer = pretrain.train_tokenizer([WORDS] * 3, 280)
+    pretrain.save_tokenizer(tokenizer, epath.Path(folder / "lm"), 128)
+    texts = [" ".join(rng.choice(WORDS.split(), n)) for n in (30, 9, 60, 44)]
+    write(folder / "train.jsonl", [{"text": text} for text in [*texts, texts[0]]])
+    write(folder / "valid.jsonl", [{"text": text} for text in texts[::-1]])
+    rows = [
+        {"input": text, "prompt": f"Who saw the {word}?", "answer": f"The {word}."}
+        for text in texts
+        for word in ("cat", "dog", "rat", "mouse", "cow")
+    ]
+    write(folder / "PwC_train.jsonl", rows)
+    write(folder / "PwC_test.jsonl", rows[:3])
+    return folder
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tiny(folder, **changes):
+    config = runpy.run_path(str(ROOT / "configs/icformer/tiny.py"))["get_config"]()
+    config.lm = str(folder / "lm")
+    config.texts, config.valid = (str(folder / f"{n}.jsonl") for n in ("train", "valid"))
+    config.manual_dir = str(folder)
+    config.icformer.update(num_digests=2, num_layers=1)
+    config.icae.update(num_digests=2, rank=2)
+    config.context.update(length=12, max_chunk=6)
+    config.objective.update(continuation=8, continuation_ratio=0.5, distillation=0.3)
+    config.question.update(template="plain", prompt=48, answer=12)
+    config.train.update(num_steps=6, batch_size=16, accumulation=2, ema_decay=0.9)
+    config.update(log_every=1, save_every=2, evaluate_every=3, num_valid=8)
+    config.decode.update(num_texts=2, num_tokens=3)
+    config.evaluate.update(lengths=(4, 12), num_texts=2, kinds=("normal", "random"))
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(script, folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        script.main(tiny(folder), str(folder / "whole"))
+        yield folder / "whole"
+
+
+def read_log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+class Killed(BaseException):
+    """Stands for the end of a process; no part of the code catches it."""
+
+
+def assert_same_runs(a, b):
+    name = "compressor.safetensors"
+    assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert (a / "summary.json").read_bytes() == (b / "summary.json").read_bytes()
+    logs = [read_log(run) for run in (a, b)]
+    for one, other in zip(*logs, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[k] == other[k] for k in one if k != "tokens_per_second")
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(
+    script, folder, whole, monkeypatch
+):
+    assert [r["step"] for r in read_log(whole)] == [1, 2, 3, 4, 5, 6]
+    evaluated = [r for r in read_log(whole) if "valid_reconstruction_bleu" in r]
+    assert [r["step"] for r in evaluated] == [3, 6]
+    assert all("valid_continuation_nats_per_token" in r for r in evaluated)
+
+    training, cut = importlib.import_module("compressor_training"), folder / "cut"
+
+    def stop(before, losses):
+        if before >= 4:
+            raise Killed
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(training, "check_finite", stop)
+        script.main(tiny(folder), str(cut))
+    assert not (cut / "compressor.safetensors").exists()
+    script.main(tiny(folder), str(cut))
+    assert_same_runs(cut, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["icformer", "icae"])
+def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
+    def run(stage, name, **changes):
+        config = tiny(folder, stage=stage, compressor=kind, **changes)
+        script.main(config, str(tmp_path / name))
+        return tmp_path / name
+
+    first = run("pretrain", "first")
+    tuned = run("finetune", "tuned", start=str(first))
+    assert read_log(tuned)[-1]["valid_answers_nats_per_token"] > 0
+    # The second run began where the first ended.
+    losses = [read_log(path)[0]["nats_per_token"] for path in (first, tuned)]
+    assert losses[0] != losses[1]
+
+    said = run("generate", "said", start=str(tuned / "compressor.safetensors"))
+    records = [json.loads(x) for x in (said / "results.jsonl").read_text().splitlines()]
+    assert [r["text_id"] for r in records] == [0, 1]
+    assert (said / "soft_prompts.safetensors").exists()
+    run("generate", "asked", start=str(tuned), decode=asking(folder, "Who?"))
+
+    run("evaluate", "table", start=str(first))
+    summary = json.loads((tmp_path / "table/summary.json").read_text())
+    assert list(summary) == ["normal 4", "normal 12", "random 4", "random 12"]
+    assert {"nats_per_token", "bleu", "exact"} <= summary["normal 4"].keys()
+    config = tiny(folder, stage="evaluate", compressor=kind, start=str(tuned))
+    config.evaluate.study = "answers"
+    script.main(config, str(tmp_path / "answers"))
+    summary = json.loads((tmp_path / "answers/summary.json").read_text())
+    assert list(summary) == [kind, "full context", "no context"]
+    assert "rouge_l_f1: " not in capsys.readouterr().out
+
+
+def asking(folder, question):
+    decode = tiny(folder).decode
+    decode.ask = question
+    return decode
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "train"}, "'train' is not one of pretrain, finetune"),
+        ({"compressor": "gist"}, "'gist' is not one of icformer, icae"),
+        ({"save_every": 3, "log_every": 2}, "save_every is 3; give a multiple"),
+        ({"texts": "nowhere.jsonl"}, "no documents at 'nowhere.jsonl'"),
+        ({"stage": "generate"}, "needs a trained compressor; give --config.start"),
+        ({"stage": "finetune", "manual_dir": ""}, "manual_dir is not set"),
+    ],
+)
+def test_configs_without_sense_are_refused_before_anything_is_written(
+    script, folder, tmp_path, changes, message
+):
+    with pytest.raises(InputError, match=message):
+        script.main(tiny(folder, **changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_another_config_are_refused(script, folder, whole):
+    with pytest.raises(InputError, match="seed: 0 there, 1 here"):
+        script.main(tiny(folder, seed=1), str(whole))
+    config = tiny(folder, stage="generate", start=str(whole))
+    config.icformer.num_layers = 2
+    with pytest.raises(InputError, match="num_layers=1.*, but the config says .*=2"):
+        script.main(config, str(folder / "other"))
+    config = tiny(folder, stage="generate", start=str(whole), lm="builtin")
+    with pytest.raises(InputError, match="was trained with .*lm .*, not with builtin"):
+        script.main(config, str(folder / "other"))
+
+
+def test_a_context_over_the_window_is_told_of_chunks(script, folder):
+    config = tiny(folder)
+    config.context.update(length=120)
+    with pytest.raises(InputError, match="needs 16. positions, .* has 128; .*max_chunk"):
+        script.main(config, str(folder / "long"))
+
+
+@pytest.mark.slow
+def test_processes_killed_at_20_moments_end_with_the_same_bits(folder, tmp_path):
+    flags = {"lm": folder / "lm", "texts": folder / "train.jsonl", "valid": ""}
+    flags |= {"train.num_steps": 400, "context.length": 12, "context.max_chunk": 6}
+    flags |= {"save_every": 10, "log_every": 1, "evaluate_every": 100}
+    flags |= {"icformer.num_digests": 2, "icformer.num_layers": 1}
+    env = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "XLA_FLAGS": ""}
+
+    def start(workdir):
+        command = [sys.executable, str(ROOT / "experiments" / "icformer.py")]
+        command += [f"--config.{name}={value}" for name, value in flags.items()]
+        command += [f"--workdir={workdir}"]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=env)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert start(whole).wait() == 0
+    rng = np.random.default_rng(0)
+    for step in np.sort(rng.integers(1, 400, 20)):
+        process = start(cut)
+        while last_step(cut) < step:
+            assert process.poll() is None
+            time.sleep(0.002)
+        # Also while a checkpoint is written, which happens in the background.
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert start(cut).wait() == 0
+    name = "compressor.safetensors"
+    assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    logs = [read_log(run) for run in (whole, cut)]
+    for one, other in zip(*logs, strict=True):
+        assert (one["step"], one["loss"]) == (other["step"], other["loss"])
+
+
+def last_step(run):
+    """The last step in the log, 0 where there is none."""
+    file = run / "log.jsonl"
+    whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
+    return json.loads(whole.splitlines()[-1])["step"] if whole else 0
+
+
+def test_the_lm_is_whole(folder):
+    assert load_lm(str(folder / "lm")).tokenizer.eos_token_id == 0
