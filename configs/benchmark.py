@@ -15,6 +15,7 @@ AVX-512 (jax 0.10.2, torch 2.13.0); median of the ratios, smallest and largest:
   pythia_160m: ours / PyTorch, batched                1.8   (1.6 to 2.1)
   pythia_160m: share of the matmul rate               0.87  (0.79 to 0.97)
   to_exact: PyTorch with reference / ours             23.5
+  grid: PyTorch with reference / ours, on one core   22.7   (20.7 to 24.7)
   refill: fixed batches / refilled places             3.5   (3.0 to 3.6)
   cross_entropy: bytes plain / in chunks, alone      13.7
 

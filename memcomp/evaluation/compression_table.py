@@ -87,7 +87,7 @@ def cost_figure(records: Sequence[Record]) -> Drawn:
         axis.set(xscale="log", yscale="log", xlabel="tokens of context", ylabel="FLOPs")
         axis.set_title("in one piece" if way == "whole" else "in chunks", loc="left")
         tick_lengths(axis, [r["context"] for r in records], most=5)
-    left.sharey(right)
+    right.sharey(left)
     left.legend(frameon=False)
     head = ("compressor", "context", "chunk", "flops", "adapters", "compiled")
     return Drawn(
