@@ -31,6 +31,7 @@ from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.training import TrainConfig, TrainState
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
+from memcomp.evaluation.digest_figures import learning_curves
 from memcomp.registry import save_compressor
 from memcomp.results import SUMMARY, append_records, read_records, write_whole
 from memcomp.sharding import put_batch
@@ -72,7 +73,12 @@ def train(
     trained = as_trained(parts, state)
     save_compressor(folder / COMPRESSOR, trained)
     summary = {"num_steps": cfg.num_steps, "num_params": num_params(state)}
-    last = read_records(folder / LOG)[-1]  # which evaluated the last step
+    lines = read_records(folder / LOG)
+    drawn = learning_curves({config.compressor: lines})
+    (folder / "figures").mkdir(exist_ok=True)
+    write_whole(folder / "figures" / "curves.csv", drawn.csv())
+    write_whole(folder / "figures" / "curves.png", drawn.png())
+    last = lines[-1]  # which evaluated the last step
     summary |= {name: last[name] for name in last if name.startswith("valid_")}
     write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     said = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())

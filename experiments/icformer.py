@@ -24,10 +24,11 @@ import json
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from compressor_parts import (
     Parts,
-    document_texts,
+    document_tokens,
     finetuning,
     finetuning_of_questions,
     load_parts,
@@ -46,13 +47,15 @@ from memcomp.compressor.api import generate
 from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor, compress
 from memcomp.compressor.files import save_soft_prompts
-from memcomp.data.contexts import Contexts, fitting
-from memcomp.data.ragged import Ragged, tokenized
+from memcomp.data.contexts import Contexts, context_batches, fitting
+from memcomp.data.ragged import Ragged
 from memcomp.data.texts import read_texts
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
+from memcomp.evaluation.digest_figures import attention_map
 from memcomp.evaluation.runs import describe
 from memcomp.evaluation.text_kinds import ordinary_ids, text_of_kind
+from memcomp.icformer.model import ICFormer
 from memcomp.results import (
     RECORDS,
     SUMMARY,
@@ -163,15 +166,7 @@ def reconstructions(
             f"evaluate.lengths has {longest}, more than context.length = "
             f"{config.context.length}; raise the one or lower the other"
         )
-    texts = tokenized(lm.tokenizer, document_texts(config.valid, config.field))
-    tokens = [
-        np.asarray(row, np.int32)[:longest] for (row,) in texts if len(row) >= longest
-    ]
-    tokens = tokens[: config.evaluate.num_texts]
-    if not tokens:
-        raise InputError(
-            f"no text of {config.valid} has {longest} tokens; lower evaluate.lengths"
-        )
+    tokens = held_out(config, parts, folder, longest)
     numbers = np.arange(len(tokens))
     nothing = Ragged.of([[]] * len(tokens)).padded(numbers, 0)
 
@@ -186,6 +181,45 @@ def reconstructions(
 
     for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
         yield f"{kind} {length}", functools.partial(make, kind, length)
+    if isinstance(trained.compressor, ICFormer):
+        draw_attention(parts, trained, tokens[0], folder)
+
+
+def held_out(
+    config: config_dict.ConfigDict, parts: Parts, folder: epath.Path, length: int
+) -> list[np.ndarray]:
+    """Windows of the documents that are not trained on, all of `length` tokens."""
+    documents = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
+    (windows,) = context_batches(
+        documents,
+        length=length,
+        batch_size=config.evaluate.num_texts,
+        num_batches=1,
+        seed=config.seed,
+        by_tokens=True,
+    )
+    held = windows.context
+    tokens = [row for row, n in zip(held.tokens, held.lengths, strict=True) if n == length]
+    if not tokens:
+        raise InputError(
+            f"no text of {config.valid} has {length} tokens; lower evaluate.lengths"
+        )
+    return tokens
+
+
+def draw_attention(
+    parts: Parts, trained: TrainedCompressor, tokens: np.ndarray, folder: epath.Path
+) -> None:
+    """Writes figures/attention.png and .csv: what each digest reads of one text."""
+    params = trained.params["compressor"]
+    one, lengths = jnp.asarray(tokens[None], jnp.int32), jnp.array([len(tokens)])
+    read = jax.jit(trained.compressor.attention)
+    weights = read(params, parts.lm.params, one, lengths)
+    words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
+    drawn = attention_map(np.asarray(weights[:, 0]), words)
+    (folder / "figures").mkdir(exist_ok=True)
+    write_whole(folder / "figures" / "attention.csv", drawn.csv())
+    write_whole(folder / "figures" / "attention.png", drawn.png())
 
 
 def answers(

@@ -154,6 +154,11 @@ def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
     summary = json.loads((tmp_path / "table/summary.json").read_text())
     assert list(summary) == ["normal 4", "normal 12", "random 4", "random 12"]
     assert {"nats_per_token", "bleu", "exact"} <= summary["normal 4"].keys()
+    assert (first / "figures/curves.png").exists()
+    drawn = tmp_path / "table/figures/attention.csv"
+    assert drawn.exists() == (kind == "icformer")
+    if drawn.exists():  # a layer, two digests, twelve words
+        assert len(drawn.read_text().splitlines()) == 1 + 2 * 12
     config = tiny(folder, stage="evaluate", compressor=kind, start=str(tuned))
     config.evaluate.study = "answers"
     script.main(config, str(tmp_path / "answers"))
