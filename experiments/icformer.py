@@ -54,8 +54,10 @@ from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import attention_map
 from memcomp.evaluation.runs import describe
+from memcomp.evaluation.scores import baselines
 from memcomp.evaluation.text_kinds import ordinary_ids, text_of_kind
 from memcomp.icformer.model import ICFormer
+from memcomp.lm import LanguageModel
 from memcomp.results import (
     RECORDS,
     SUMMARY,
@@ -181,8 +183,17 @@ def reconstructions(
 
     for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
         yield f"{kind} {length}", functools.partial(make, kind, length)
+    for length in config.evaluate.lengths:
+        yield f"no vectors {length}", functools.partial(unaided, lm, tokens, length)
     if isinstance(trained.compressor, ICFormer):
         draw_attention(parts, trained, tokens[0], folder)
+
+
+def unaided(lm: LanguageModel, tokens: list[np.ndarray], length: int) -> list[Record]:
+    """What the LM gives the first `length` tokens of each text without vectors."""
+    texts = [row[:length].astype(np.int32) for row in tokens]
+    found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
+    return [{"nats_per_token": b.loss_nats, "accuracy": b.accuracy} for b in found]
 
 
 def held_out(

@@ -1,13 +1,18 @@
 r"""IC-Former and ICAE for the built-in LM: 128 tokens of novels to 32 or 16 vectors.
 
-  python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
-      --config.texts=FOLDER --config.valid=FOLDER --workdir runs/icformer/first
-  python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
-      --config.texts=FOLDER --config.valid=FOLDER --config.start=runs/icformer/first \
-      --config.objective.continuation=64 --config.objective.continuation_ratio=1.0 \
-      --config.train.num_steps=300 --workdir runs/icformer/second
+  R="python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
+      --config.texts=FOLDER/train --config.valid=FOLDER/valid"
+  $R --config.context.length=32 --config.evaluate.lengths='(32,)' \
+      --config.train.batch_size=16 --config.train.num_steps=1500 \
+      --config.train.schedule_options.decay_steps=1500 --workdir runs/short
+  $R --config.start=runs/short --workdir runs/long
+  $R --config.start=runs/long --config.objective.continuation=64 \
+      --config.objective.continuation_ratio=1.0 --config.train.num_steps=150 \
+      --config.train.schedule_options.decay_steps=150 --workdir runs/on
+  $R --config.stage=evaluate --config.start=runs/long --workdir runs/table
 
-Autoencoding first, then going on with the text. "icae" in the place of "icformer" is ICAE
+Autoencoding of short contexts, then of long ones, then going on with the text. Without
+the short ones nothing is learnt in so few steps. "icae" in the place of "icformer" is ICAE
 on the same batches; "options" is IC-Former with all that its paper does not have. Numbers:
 docs/icformer.md. What is published took a far larger LM, and a thousand times the tokens.
 """
@@ -34,10 +39,10 @@ def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
         )
     config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
     config.context.update(length=128, by_tokens=True)
-    config.train.update(num_steps=1_500, batch_size=8)
+    config.train.update(num_steps=600, batch_size=8)
     config.train.schedule = "warmup_cosine_decay_schedule"
     config.train.schedule_options = config_dict.create(
-        init_value=0.0, peak_value=2e-3, warmup_steps=50, decay_steps=1_500
+        init_value=0.0, peak_value=1e-3, warmup_steps=50, decay_steps=600
     )
     config.update(log_every=20, save_every=100, evaluate_every=500, num_valid=64)
     config.evaluate.update(lengths=(32, 64, 128), num_texts=64)

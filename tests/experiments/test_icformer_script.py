@@ -152,7 +152,8 @@ def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
 
     run("evaluate", "table", start=str(first))
     summary = json.loads((tmp_path / "table/summary.json").read_text())
-    assert list(summary) == ["normal 4", "normal 12", "random 4", "random 12"]
+    kinds = [f"{kind} {n}" for kind in ("normal", "random", "no vectors") for n in (4, 12)]
+    assert list(summary) == kinds
     assert {"nats_per_token", "bleu", "exact"} <= summary["normal 4"].keys()
     assert (first / "figures/curves.png").exists()
     drawn = tmp_path / "table/figures/attention.csv"
