@@ -8,7 +8,7 @@ r"""FLOPs of IC-Former and ICAE at Llama-2-7B's shape, and the time of both at a
 
 The second is for an accelerator with 40 GB: it takes the time at the size of Llama-2-7B.
 
-COST
+Cost: 2 min 40 s on one core, most of it compiling ICAE's 32 layers at each length.
 """
 
 from ml_collections import config_dict
