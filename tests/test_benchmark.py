@@ -117,6 +117,7 @@ def test_loss_in_chunks_needs_less_memory(benchmark, config):
     assert all(record["median"] > 1 for record in records)
 
 
+@pytest.mark.slow
 def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
     config.rows = "mamba_130m"
     benchmark.main(config, str(tmp_path / "run"))

@@ -224,8 +224,8 @@ def test_every_value_in_turn_is_absurd(name, folder, good):
     else:
         header, rest = split(good[WEIGHTS])
         tree = header
-    for *way, key in list(paths(tree))[:30]:
-        for value in ABSURD:
+    for place, (*way, key) in enumerate(list(paths(tree))[:30]):
+        for value in ABSURD[place % 2 :: 2]:  # half of them each, for time
             changed = copy.deepcopy(tree)
             functools.reduce(lambda node, k: node[k], way, changed)[key] = value
             text = json.dumps(changed).encode()
