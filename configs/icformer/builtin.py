@@ -11,10 +11,10 @@ r"""IC-Former and ICAE for the built-in LM: 128 tokens of novels to 32 or 16 vec
       --config.train.schedule_options.decay_steps=150 --workdir runs/on
   $R --config.stage=evaluate --config.start=runs/long --workdir runs/table
 
-Autoencoding of short contexts, then of long ones, then going on with the text. Without
-the short ones nothing is learnt in so few steps. "icae" in the place of "icformer" is ICAE
-on the same batches; "options" is IC-Former with all that its paper does not have. Numbers:
-docs/icformer.md. What is published took a far larger LM, and a thousand times the tokens.
+Autoencoding of short contexts, then of long ones, then going on with the text. "icae" in
+the place of "icformer" is ICAE on the same batches; "options" is IC-Former with all that
+its paper does not have. Numbers: docs/icformer.md. What is published took a far larger LM,
+and a thousand times the tokens.
 """
 
 from ml_collections import config_dict
