@@ -87,7 +87,14 @@ def _chat(tokenizer: Any) -> Template:
             'the tokenizer has no chat template; give template="published" or "plain"'
         )
     turn = [{"role": "user", "content": INSTRUCTION + _MARK}]
-    said = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    try:
+        said = tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True
+        )
+    except ImportError as error:
+        raise InputError(
+            "the chat template of a tokenizer takes jinja2; install memcomp[compress]"
+        ) from error
     before, _, end = said.partition(_MARK)
     return Template(
         tuple(_tokens(tokenizer, before)),

@@ -20,7 +20,9 @@ def lm():
     return memcomp.load_lm("builtin")
 
 
-@pytest.fixture(scope="module", params=ENTRIES)
+@pytest.fixture(
+    scope="module", params=["icformer", pytest.param("icae", marks=pytest.mark.slow)]
+)
 def trained(request, lm):
     compressor = make_compressor(request.param, lm.module, ENTRIES[request.param])
     params = nn.unbox(init_params(jax.random.key(0), Task(lm.module, compressor)))

@@ -91,6 +91,7 @@ def plain_losses(lm, task, params, context, row, teacher):
     return loss, nats, student.argmax(axis=-1) == row.tokens[where]
 
 
+@pytest.mark.slow
 def test_a_padded_batch_has_the_losses_of_single_rows(tiny_lm, task, params):
     task = dataclasses.replace(task, distillation=0.25)
     contexts, rows, teachers = examples()

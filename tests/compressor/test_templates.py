@@ -54,3 +54,15 @@ def test_templates_that_are_not_there_are_refused(tokenizer):
         make_template("poem", tokenizer)
     with pytest.raises(InputError, match="no chat template"):
         make_template("chat", tokenizer)
+
+
+def test_a_chat_template_without_jinja2_is_one_sentence(tokenizer, monkeypatch):
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.chat_template = "{{ messages }}"
+
+    def missing(*arguments, **options):
+        raise ImportError("jinja2")
+
+    monkeypatch.setattr(type(tokenizer), "apply_chat_template", missing)
+    with pytest.raises(InputError, match=r"takes jinja2; install memcomp\[compress\]"):
+        make_template("chat", tokenizer)

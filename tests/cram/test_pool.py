@@ -113,6 +113,7 @@ def test_a_snapshot_does_not_change_when_the_pool_goes_on(tiny_lm):
         np.testing.assert_array_equal(snapshot[name], array)
 
 
+@pytest.mark.slow
 def test_a_pool_shrinks_when_most_places_are_empty(tiny_lm_float64):
     texts = some_texts(8, lengths=(2, 2, 2, 2, 2, 2, 2, 8))
     cfg = config(batch_size=8, margin=0.0, max_steps=200, patience=200)

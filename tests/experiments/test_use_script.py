@@ -20,6 +20,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_ends_the_same(tmp_path):
     status, out, err = run_script("use.py", *SMALL, folder=tmp_path)
     assert status == 0, err
