@@ -53,6 +53,7 @@ from memcomp.data.texts import read_texts
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import attention_map
+from memcomp.evaluation.overlap import bleu_signature, rouge
 from memcomp.evaluation.runs import describe
 from memcomp.evaluation.scores import baselines
 from memcomp.evaluation.text_kinds import ordinary_ids, text_of_kind
@@ -83,6 +84,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     prepare, run = STAGES[config.stage]
     prepared = prepare(config, parts)  # before a wrong name binds the workdir
     about = describe(parts.lm)
+    if config.stage != "generate":  # what it takes is there, before anything is trained
+        about |= {"bleu": bleu_signature()}
+        rouge(["a"], ["a"])
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
     run(config, parts, prepared, folder)
 

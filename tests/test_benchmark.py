@@ -66,6 +66,7 @@ def read(folder):
     return [json.loads(s) for s in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_speed_is_measured_and_recorded(benchmark, config, tmp_path, capsys):
     config.rows = "pythia_160m"
     benchmark.main(config, str(tmp_path / "run"))
@@ -108,6 +109,7 @@ def test_sides_take_turns(benchmark):
     assert calls == ["a", "b", "b", "a", "a", "b"]
 
 
+@pytest.mark.slow
 def test_loss_in_chunks_needs_less_memory(benchmark, config):
     section = config.cross_entropy
     section.shape = {**TINY, "vocab_size": 4096, "num_hidden_layers": 1}

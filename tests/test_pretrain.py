@@ -53,6 +53,7 @@ def load_config(name):
     return runpy.run_path(str(ROOT / "configs" / "pretrain" / name))["get_config"]()
 
 
+@pytest.mark.slow
 def test_muon_sees_matrices_of_each_layer_and_adam_the_rest_without_decay(state):
     params = state.params
     grads = jax.tree.map(

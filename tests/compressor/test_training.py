@@ -201,6 +201,7 @@ def test_weights_stay_in_float32_and_move_by_less_than_bfloat16_holds(task, tiny
     assert (np.abs(moved) > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_no_gradient_of_the_language_model_is_made(task, tiny_lm):
     def flops(f, *args):
         return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]

@@ -58,7 +58,9 @@ def one_by_one(lm, cfg, tokens, lengths):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-@pytest.mark.parametrize("protocol", ["strict", "reference"])
+@pytest.mark.parametrize(
+    "protocol", ["strict", pytest.param("reference", marks=pytest.mark.slow)]
+)
 def test_batch_equals_texts_one_by_one(tiny_lm_float64, protocol):
     lm = tiny_lm_float64
     cfg = CramConfig(

@@ -58,7 +58,9 @@ def test_refilling_equals_one_fixed_batch(tiny_lm_float64):
     assert_same(refilled, fixed, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("protocol", ["strict", "reference"])
+@pytest.mark.parametrize(
+    "protocol", ["reference", pytest.param("strict", marks=pytest.mark.slow)]
+)
 def test_first_right_steps_are_those_of_single_steps(tiny_lm_float64, protocol):
     lm, cfg = tiny_lm_float64, config(protocol=protocol)
     text = some_texts(lengths=(5,))[0]
