@@ -2,7 +2,7 @@
 
   python experiments/icformer.py [--config.compressor=icae]
 
-MINUTES
+40 seconds on two cores of a CPU. It learns little: held-out texts end at 5.06 nats a token.
 """
 
 from ml_collections import config_dict
