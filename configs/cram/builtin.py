@@ -14,5 +14,5 @@ def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/cram.py reads."""
     config = base.everything()
     config.texts = "builtin"
-    config.cram.num_tokens = (3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 8, 12, 16)
+    config.cram.num_tokens = (3, 4, 5, 5, 6, 6, 7, 7, 8, 8, 8, 9, 10, 12, 14, 16)
     return config
