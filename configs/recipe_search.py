@@ -90,10 +90,13 @@ SPEED = tuple(
         "warm-up 40": dict(warmup_steps=40),
         "b1 0.5": dict(b1=0.5),
         "b1 0.8": dict(b1=0.8),
+        "b1 0.9": dict(b1=0.9),
+        "b2 0.8": dict(b2=0.8),
         "b2 0.95": dict(b2=0.95),
         "b2 0.99": dict(b2=0.99),
-        "init 0.1": dict(init_scale=0.1),
-        "init 10": dict(init_scale=10.0),
+        "init 1": dict(init_scale=1.0),
+        "init 30": dict(init_scale=30.0),
+        "b1 0.9, init 1": dict(b1=0.9, init_scale=1.0),
         "low_dim, lr 0.1": dict(parametrisation="low_dim", learning_rate=0.1),
     }.items()
 )
