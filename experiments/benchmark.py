@@ -190,7 +190,7 @@ def token_flops(lm: LanguageModel, num_tokens: int) -> float:
     return 4 * (kernels + cfg.vocab_size * cfg.d_model) + 12 * attention
 
 
-def random_module(section: config_dict.ConfigDict, remat: bool = False) -> Any:
+def random_module(section: config_dict.ConfigDict, remat: str = "none") -> Any:
     """The Flax module of `section.shape`, which is a config.json."""
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
@@ -213,7 +213,7 @@ def cross_entropy(
 ) -> Iterator[Record]:
     """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
     section = config[name]
-    module = random_module(section, remat=True)
+    module = random_module(section, remat="full")
     sizes = section.num_texts, section.num_tokens, section.vocab_chunk
     found = list(measure(module, DTYPES[section.dtype], *sizes))
     for part in ("step", "alone"):
