@@ -30,18 +30,15 @@ from flax import linen as nn
 from launch import launch
 from ml_collections import config_dict
 from step_memory import measure
+from step_parts import ENDLESS, breakdown, long_text
 from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
 from whole_jobs import grid, horizons_by_growth, refill, to_exact
 
 import memcomp
 from memcomp.cram.loop import cram_chunk, init_states
-from memcomp.cram.recipe import Recipe
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm
 from memcomp.results import Record, append_records, claim_workdir
-
-# No text is ever done with it, so that every step is one of the work.
-ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -224,6 +221,13 @@ def cross_entropy(
             yield entry(what, spread([ratio]), bytes=both)
 
 
+def long_texts(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Bytes of a step on one long text, by how attention is computed and what is kept."""
+    yield from long_text(random_module(config[name]), config[name], name)
+
+
 def gradient(
     name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
 ) -> Iterator[Record]:
@@ -279,6 +283,8 @@ ROWS = {
     "horizons": horizons_by_growth,
     "refill": refill,
     "cross_entropy": cross_entropy,
+    "breakdown": breakdown,
+    "long_text": long_texts,
     "mamba_130m": gradient,
     "gpu_pythia_160m": speed,
     "gpu_llama_1b": speed,

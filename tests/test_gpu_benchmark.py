@@ -142,7 +142,7 @@ def test_shapes_are_the_published_ones(script):
 
 
 @pytest.mark.parity
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler
 def test_the_loop_of_pytorch_runs_as_it_is_and_compiled(script, config, tmp_path):
     config.rows = "torch,torch_one"
     script.measure("pytorch", config, epath.Path(tmp_path) / "results.jsonl")
