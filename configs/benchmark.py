@@ -165,7 +165,7 @@ def get_config() -> config_dict.ConfigDict:
     )
     # Seconds of a step by its parts.
     config.breakdown = config_dict.create(
-        lm="builtin", attention="plain", num_texts=64, num_tokens=32, steps=10
+        lm="builtin", attention="plain", num_texts=16, num_tokens=32, steps=10
     )
     # Memory of a step on one long text, from the compiler alone; the first way is what
     # the others are set beside.

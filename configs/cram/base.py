@@ -56,6 +56,7 @@ def everything() -> config_dict.ConfigDict:
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,
+        token_chunk=256,
     )
     return config
 
