@@ -41,8 +41,8 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.seed = 0
     # "all", or names of rows with commas: builtin, pythia_160m, to_exact, grid,
-    # horizons, refill, cross_entropy, mamba_130m, gpu_pythia_160m, gpu_llama_1b. "all"
-    # has the last two on a GPU only.
+    # horizons, refill, cross_entropy, breakdown, long_text, mamba_130m, gpu_pythia_160m,
+    # gpu_llama_1b. "all" has the last two on a GPU only.
     config.rows = "all"
     config.rounds = 9  # of each comparison, the sides in turn
     config.pytorch = True  # measure it too
@@ -162,6 +162,27 @@ def get_config() -> config_dict.ConfigDict:
         num_texts=8,
         num_tokens=1568,
         vocab_chunk=8192,
+    )
+    # Seconds of a step by its parts.
+    config.breakdown = config_dict.create(
+        lm="builtin", attention="plain", num_texts=16, num_tokens=32, steps=10
+    )
+    # Memory of a step on one long text, from the compiler alone; the first way is what
+    # the others are set beside.
+    config.long_text = config_dict.create(
+        shape=config.gpu_llama_1b.shape.to_dict(),
+        dtype="float32",  # as above
+        num_texts=1,
+        num_tokens=8192,
+        num_memory=16,
+        vocab_chunk=8192,
+        ways=(
+            ("plain", "none"),
+            ("plain", "full"),
+            ("blockwise", "none"),
+            ("blockwise", "dots"),
+            ("blockwise", "full"),
+        ),
     )
     # One gradient to a text's input vectors; PyTorch's scan takes a step a position.
     config.mamba_130m = config_dict.create(

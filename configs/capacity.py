@@ -40,6 +40,8 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     config.mode = "horizon" if "horizon" in words else "grid"
     config.lms = ("builtin",)
     config.dtype = "float32"
+    config.remat = "none"  # this and the next as in configs/cram/base.py
+    config.attention = "plain"
     config.shuffle_seed = config_dict.placeholder(int)  # control: weights in random order
     config.protocol = "strict"
     config.seeds = (0,)  # of the initial memories
@@ -62,6 +64,7 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
         batch_size=32,
         steps_per_chunk=25,
         vocab_chunk=8192,
+        token_chunk=256,
     )
     # Passed as Growth(**config.growth); factor 1 is one token more at a time.
     config.growth = config_dict.create(first=4, factor=1.25)

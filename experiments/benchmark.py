@@ -30,18 +30,15 @@ from flax import linen as nn
 from launch import launch
 from ml_collections import config_dict
 from step_memory import measure
+from step_parts import ENDLESS, breakdown, long_text
 from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
 from whole_jobs import grid, horizons_by_growth, refill, to_exact
 
 import memcomp
 from memcomp.cram.loop import cram_chunk, init_states
-from memcomp.cram.recipe import Recipe
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm
 from memcomp.results import Record, append_records, claim_workdir
-
-# No text is ever done with it, so that every step is one of the work.
-ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -190,7 +187,7 @@ def token_flops(lm: LanguageModel, num_tokens: int) -> float:
     return 4 * (kernels + cfg.vocab_size * cfg.d_model) + 12 * attention
 
 
-def random_module(section: config_dict.ConfigDict, remat: bool = False) -> Any:
+def random_module(section: config_dict.ConfigDict, remat: str = "none") -> Any:
     """The Flax module of `section.shape`, which is a config.json."""
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
@@ -213,7 +210,7 @@ def cross_entropy(
 ) -> Iterator[Record]:
     """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
     section = config[name]
-    module = random_module(section, remat=True)
+    module = random_module(section, remat="full")
     sizes = section.num_texts, section.num_tokens, section.vocab_chunk
     found = list(measure(module, DTYPES[section.dtype], *sizes))
     for part in ("step", "alone"):
@@ -222,6 +219,13 @@ def cross_entropy(
             what = f"cross_entropy: bytes {other['loss']} / in chunks, {part}"
             both = {"in chunks": found[0][part], other["loss"]: other[part]}
             yield entry(what, spread([ratio]), bytes=both)
+
+
+def long_texts(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Bytes of a step on one long text, by how attention is computed and what is kept."""
+    yield from long_text(random_module(config[name]), config[name], name)
 
 
 def gradient(
@@ -279,6 +283,8 @@ ROWS = {
     "horizons": horizons_by_growth,
     "refill": refill,
     "cross_entropy": cross_entropy,
+    "breakdown": breakdown,
+    "long_text": long_texts,
     "mamba_130m": gradient,
     "gpu_pythia_160m": speed,
     "gpu_llama_1b": speed,

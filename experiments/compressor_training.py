@@ -22,6 +22,7 @@ from compressor_parts import (
 from etils import epath
 from ml_collections import config_dict
 from pretrain_lm import check_finite, crossed, say
+from profiling import Profile
 from tqdm import tqdm
 
 from memcomp.checkpoints import Checkpoints
@@ -99,12 +100,13 @@ def run_steps(run: Run) -> TrainState:
             say(f"going on from step {int(state.step):,}")
         else:
             state = first_state(run)
-        with Log(run, state) as log:
+        with Log(run, state) as log, Profile(run.folder) as profile:
             waiting = []
             for step, batch in enumerate(iterator, start=int(state.step) + 1):
                 batch = put_batch(batch, mesh, axis=1)
                 state, metrics = step_once(state, parts.lm.params, batch)
                 waiting.append(metrics)
+                profile.step(metrics)
                 if crossed(config.log_every, step - 1, step, cfg.num_steps):
                     # A checkpoint of a run that has failed would only fail again.
                     log.add(step, jax.device_get(waiting), state)

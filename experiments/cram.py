@@ -1,7 +1,7 @@
 """Crams texts into memory, stores it, reads it back, decodes it and shows what came back.
 
   python experiments/cram.py [--config configs/cram/....py] [--config.x.y=value]
-      [--workdir DIR]
+      [--workdir DIR] [--profile]
 
 Stopped at any moment and started again with the same command, it goes on.
 """
@@ -14,6 +14,7 @@ import tqdm
 from inputs import config_cramming
 from launch import launch
 from ml_collections import config_dict
+from profiling import Profile
 
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
@@ -27,7 +28,12 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm, texts, cfg = config_cramming(config)
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
-    with _Reporter(folder / "metrics", len(texts)) as report:
+    with _Reporter(folder / "metrics", len(texts)) as show, Profile(folder) as profile:
+
+        def report(progress: Progress) -> None:
+            show(progress)
+            profile.step()
+
         records = run_cramming(lm, texts, cfg, folder, report)
     picture = cram_curves(records, folder / "figures")
     print(table(records))

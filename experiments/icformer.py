@@ -1,7 +1,7 @@
 r"""Trains a context compressor for a frozen LM, and says what the LM makes of its vectors.
 
   python experiments/icformer.py [--config configs/icformer/tiny.py] \
-      [--config.stage=pretrain] [--config.x.y=value] [--workdir DIR]
+      [--config.stage=pretrain] [--config.x.y=value] [--workdir DIR] [--profile]
 
 Stages:
   pretrain   autoencoding of documents, going on with them, or both

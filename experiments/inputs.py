@@ -49,7 +49,8 @@ def config_cramming(
       InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.
     """
     cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
-    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    options = {name: config[name] for name in ("dtype", "remat", "attention")}
+    lm = memcomp.load_lm(config.lm, **options)
     texts = tokenize(
         lm.tokenizer,
         config_texts(config, lm),

@@ -11,6 +11,7 @@ Source: Kuratov et al. 2025, arXiv:2502.13063, section 3 and appendix A.
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,43 @@ def load(folder: str, dtype: str, attention: str) -> Any:
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device)
+
+
+def random_model(
+    entries: dict[str, Any], dtype: str, attention: str, compiled: bool
+) -> Any:
+    """A frozen model of a config.json with random weights, as `load` has it."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    config = transformers.AutoConfig.for_model(**entries)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation=attention
+        )
+    model = model.eval().requires_grad_(False)
+    return torch.compile(model) if compiled else model
+
+
+def peak() -> dict[str, Any]:
+    """The GPU and most bytes that it has held since the last call; empty without one."""
+    if not torch.cuda.is_available():
+        return {}
+    found = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return {"peak_bytes_in_use": found, "gpu": torch.cuda.get_device_name()}
+
+
+def matmul_rate(shape: Sequence[int], dtype: str, times: int = 20) -> float:
+    """Floating-point operations per second of one large product."""
+    rows, inner, columns = shape
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.ones(rows, inner, dtype=getattr(torch, dtype), device=device)
+    b = torch.ones(inner, columns, dtype=a.dtype, device=device)
+    _wait(a @ b)
+    begin = time.perf_counter()
+    for _ in range(times):
+        product = a @ b
+    _wait(product)
+    return times * 2 * rows * inner * columns / (time.perf_counter() - begin)
 
 
 def fastest(folder: str, dtype: str, tokens: np.ndarray, steps: int) -> tuple[Any, str]:
@@ -131,6 +169,6 @@ class _Loop:
         return accuracy
 
 
-def _wait(model: Any) -> None:
-    if model.device.type == "cuda":
+def _wait(there: Any) -> None:
+    if there.device.type == "cuda":
         torch.cuda.synchronize()

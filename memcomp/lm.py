@@ -19,6 +19,8 @@ from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.errors import InputError
 from memcomp.nn.cross_entropy import soft_capped
+from memcomp.nn.flash import resolve_attention
+from memcomp.nn.remat import check_remat
 from memcomp.sharding import placer
 
 # Checkpoints of the registry are also known without their owner: "gpt2".
@@ -141,7 +143,8 @@ def load_lm(
     lm: str,
     *,
     dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
+    attention: str = "plain",
     place: Callable[[str, np.ndarray], jax.Array] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> LanguageModel:
@@ -151,7 +154,10 @@ def load_lm(
       lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin". The
         owner of a checkpoint in the registry may be left out, as in "gpt2".
       dtype: "float32", "bfloat16" or "float16", of weights and activations.
-      remat: recompute layers in the backward pass: less memory, one more forward pass.
+      remat: what the backward pass keeps of a layer, a key of `memcomp.nn.remat.REMAT`:
+        "none" keeps all, "dots" the results of matrix products, "full" nothing.
+      attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`, or "auto"
+        for the best on these devices; an LM without attention does not look at it.
       place: puts one weight, given our path and the host array, on the devices; a
         weight that is stacked over layers comes layer by layer, as [1 ...], and its
         layers go to the same devices. The default device where None.
@@ -160,10 +166,14 @@ def load_lm(
 
     Raises:
       InputError: not there, no network for an id that is not in the cache, an unknown
-        architecture, or weights that are damaged or do not fit the config.
+        architecture, weights that are damaged or do not fit the config, or an attention
+        that does not run on these devices.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    check_remat(remat)
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    attention = resolve_attention(attention, device.platform, DTYPES[dtype])
     folder, revision = _find(lm)
     path = folder / "config.json"
     checkpoint = Checkpoint(folder)
@@ -172,6 +182,8 @@ def load_lm(
         config = family.config_from_hf(hf)
         check_values(config)
         config = dataclasses.replace(config, remat=remat)
+        if hasattr(config, "attention"):
+            config = dataclasses.replace(config, attention=attention)
         module = family.model(config)
         boxed = abstract_params(module)
     if mesh is not None:

@@ -136,7 +136,7 @@ def test_the_rate_rises_stays_and_falls_to_almost_nothing():
 
 def test_the_loss_and_its_gradient_are_those_of_the_logits(state):
     tokens = jax.random.randint(jax.random.key(1), (3, 9), 0, 280)
-    remat = Llama(dataclasses.replace(MODULE.config, remat=True))
+    remat = Llama(dataclasses.replace(MODULE.config, remat="full"))
 
     def plain(params):
         apply = {"params": params}

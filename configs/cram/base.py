@@ -29,6 +29,11 @@ def everything() -> config_dict.ConfigDict:
     config.protocol = "strict"  # "strict" or "reference"
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "float32"  # "bfloat16" and "float16" too
+    # What the backward pass keeps of the LM's layers: "none" keeps all, "dots" the results
+    # of matrix products, "full" nothing.
+    config.remat = "none"
+    # "plain", "blockwise", "cudnn" (GPU), "splash" (TPU), or "auto" by the devices.
+    config.attention = "plain"
 
     # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",
     # "uniform_tokens", "pg19", "fanfics", "pg19_csv", "fanfics_csv".
@@ -51,6 +56,7 @@ def everything() -> config_dict.ConfigDict:
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,
+        token_chunk=256,
     )
     return config
 

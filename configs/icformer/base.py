@@ -10,7 +10,11 @@ def everything() -> config_dict.ConfigDict:
     config.seed = 0
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "auto"  # float32 on a CPU, else bfloat16
-    config.remat = False  # recompute the LM's layers in the backward pass
+    # What the backward pass keeps of the LM's layers: "none" keeps all, "dots" the results
+    # of matrix products, "full" nothing.
+    config.remat = "none"
+    # "plain", "blockwise", "cudnn" (GPU), "splash" (TPU), or "auto" by the devices.
+    config.attention = "plain"
     # A run's folder or a compressor.safetensors; fine-tuning begins with it, the last two
     # stages use it.
     config.start = ""

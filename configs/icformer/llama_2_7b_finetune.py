@@ -30,7 +30,7 @@ def get_config() -> config_dict.ConfigDict:
     config.stage = "finetune"
     config.lm = "meta-llama/Llama-2-7b-chat-hf"
     config.dtype = "bfloat16"
-    config.remat = True
+    config.remat = "full"
     config.context.update(length=1024, max_chunk=512)
     config.objective.average = "sequence"
     config.question.update(prompt=128, answer=256)

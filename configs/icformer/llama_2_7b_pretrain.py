@@ -27,7 +27,7 @@ def get_config() -> config_dict.ConfigDict:
     config = base.everything()
     config.lm = "meta-llama/Llama-2-7b-chat-hf"
     config.dtype = "bfloat16"
-    config.remat = True
+    config.remat = "full"
     config.texts = config.valid = ""
     config.special_tokens = True
     config.train.accumulation = 2  # the authors: 16, of one row each

@@ -26,7 +26,7 @@ def get_config() -> config_dict.ConfigDict:
         head_dim=64,
         max_positions=512,
         rope_theta=10_000.0,
-        remat=False,
+        remat="none",
     )
     config.train = config_dict.create(
         num_tokens=1_050_000_000,

@@ -28,6 +28,7 @@ class CramConfig:
       batch_size: texts in flight at a time.
       steps_per_chunk: steps between two looks of the host, in one jitted call.
       vocab_chunk: rows of the vocabulary whose logits exist at a time.
+      token_chunk: tokens of a text for which they do.
 
     Raises:
       InputError: a value out of its range.
@@ -45,9 +46,11 @@ class CramConfig:
     batch_size: int = 16
     steps_per_chunk: int = 50
     vocab_chunk: int = 8192
+    token_chunk: int = 256
 
     def __post_init__(self):
-        for name in ("num_memory", "batch_size", "steps_per_chunk", "vocab_chunk"):
+        sizes = ("batch_size", "steps_per_chunk", "vocab_chunk", "token_chunk")
+        for name in ("num_memory", *sizes):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.protocol not in PROTOCOLS:

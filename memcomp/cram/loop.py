@@ -109,10 +109,10 @@ def cram_step(
     recipe = cfg.resolved_recipe()
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
 
+    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+
     def loss_of(memory):
-        scores = memory_scores(
-            memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
-        )
+        scores = memory_scores(memory, tokens, params, module=module, **chunks)
         asked = scores.margin - recipe.margin
         prefix = exact_prefix(scores.margin, scored, recipe.margin)
         reached = jnp.maximum(prefix, state.best_prefix)

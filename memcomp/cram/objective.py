@@ -17,6 +17,7 @@ def memory_scores(
     *,
     module: Any,
     vocab_chunk: int,
+    token_chunk: int | None = None,
 ) -> TokenScores:
     """Loss and margin of each token, predicted from memory and the true tokens before it.
 
@@ -30,9 +31,8 @@ def memory_scores(
     x = jnp.concatenate([memory.astype(read.dtype), read])
     hidden, _ = module.apply(variables, x[None])
     rows = module.apply(variables, method="unembedding")
-    return token_scores(
-        hidden[0, memory.shape[0] - 1 :], rows, tokens, vocab_chunk, module.softcap
-    )
+    hidden = hidden[0, memory.shape[0] - 1 :]
+    return token_scores(hidden, rows, tokens, vocab_chunk, module.softcap, token_chunk)
 
 
 def scored_positions(

@@ -95,9 +95,8 @@ def _score_group(
 
 
 def _score_one(memory, tokens, length, params, *, module, cfg):
-    scores = memory_scores(
-        memory, tokens, params, module=module, vocab_chunk=cfg.vocab_chunk
-    )
+    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+    scores = memory_scores(memory, tokens, params, module=module, **chunks)
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
     return mean_over(scores.margin > 0, scored), mean_over(scores.loss, scored)
 

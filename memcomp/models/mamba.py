@@ -22,6 +22,7 @@ from memcomp.nn.einsum import Einsum
 from memcomp.nn.mlp import ACTIVATIONS
 from memcomp.nn.norms import RMSNorm
 from memcomp.nn.parameters import with_axes
+from memcomp.nn.remat import check_remat, rematerialised
 from memcomp.nn.selective_scan import selective_scan
 
 
@@ -40,10 +41,10 @@ class MambaConfig:
       use_conv_bias: whether the convolution has one.
       residual_in_fp32: sums over layers in float32 whatever the activations' dtype.
       tied_embeddings: the unembedding is the embedding.
-      remat: recompute each layer in the backward pass instead of keeping it.
+      remat: what the backward pass keeps of a layer, a key of `REMAT`.
 
     Raises:
-      InputError: an activation that is not known.
+      InputError: an activation or remat that is not known.
     """
 
     vocab_size: int
@@ -59,7 +60,7 @@ class MambaConfig:
     use_conv_bias: bool = True
     residual_in_fp32: bool = True
     tied_embeddings: bool = True
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -67,6 +68,7 @@ class MambaConfig:
                 f"activation {self.activation!r} is not known; known are "
                 f"{', '.join(ACTIVATIONS)}"
             )
+        check_remat(self.remat)
 
     @property
     def max_positions(self) -> int:
@@ -199,7 +201,7 @@ class Mamba(Decoder):
             return layer(x, cached, dtype)
 
         scan = nn.scan(
-            nn.remat(read, prevent_cse=False) if cfg.remat else read,
+            rematerialised(cfg.remat, read),
             variable_axes={"params": 0, "intermediates": 0},  # the latter for tests
             split_rngs={"params": True},
             length=cfg.num_layers,

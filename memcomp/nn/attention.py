@@ -1,7 +1,7 @@
 """Causal attention over grouped heads, and the cache that decoding keeps."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,12 +36,16 @@ class Positions(NamedTuple):
       table: cosines and sines of the queries' angles; None without rotary positions.
       start: position of the first query, and where its key goes in a cache.
       layer: number of the layer, from 0.
+      kernel: called as `kernel(q, k, v, softcap)` with scaled queries, gives the heads of
+        this layer where nothing is cached, without its weights (`memcomp.nn.flash`); None
+        to go by the weights.
     """
 
     mask: Bool[Array, "T S"]
     table: tuple[Float[Array, "T half"], Float[Array, "T half"]] | None
     start: Int[Array, ""]
     layer: Int[Array, ""]
+    kernel: Callable[..., Any] | None = None
 
 
 Cached = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None
@@ -70,11 +74,22 @@ def causal_mask(
       hidden_keys: so many leading keys are hidden from the queries after them; these
         keys' own queries see them as ever.
     """
-    keys, queries = jnp.arange(num_keys)[None, :], query_positions[:, None]
+    return visible(
+        query_positions[:, None], jnp.arange(num_keys)[None, :], window, hidden_keys
+    )
+
+
+def visible(
+    queries: Int[Array, "*#T"],
+    keys: Int[Array, "*#S"],
+    window: int | Int[Array, ""] | None,
+    hidden_keys: int | Int[Array, ""],
+) -> Bool[Array, "..."]:
+    """`causal_mask` of any positions, broadcast against each other."""
     mask = keys <= queries
     if window is not None:
         mask &= keys > queries - window
-    if hidden_keys:
+    if not isinstance(hidden_keys, int) or hidden_keys:
         mask &= (keys >= hidden_keys) | (queries < hidden_keys)
     return mask
 
@@ -107,7 +122,7 @@ def attention_weights(
     # Logits and softmax in float32: bfloat16 sums over long S lose the small weights.
     logits = jnp.einsum(
         "btkgh,bskh->bkgts",
-        q * jnp.asarray(H**-0.5 if scale is None else scale, q.dtype),
+        scaled(q, scale),
         k,
         preferred_element_type=jnp.promote_types(q.dtype, jnp.float32),
     )
@@ -115,6 +130,13 @@ def attention_weights(
         logits = softcap * jnp.tanh(logits / softcap)
     mask = mask.reshape(-1, 1, 1, *mask.shape[-2:])
     return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1)
+
+
+def scaled(
+    q: Float[Array, "*B H"], scale: float | Float[Array, ""] | None
+) -> Float[Array, "*B H"]:
+    """Queries whose products with keys are logits; see `attention_weights`."""
+    return q * jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, q.dtype)
 
 
 def attend(
@@ -141,7 +163,8 @@ class Attend(nn.Module):
     """`attend` over what a layer has cached, with what is new added to it.
 
     All families attend here. It is a module, without parameters, for its weights alone:
-    they are kept where the collection "intermediates" is mutable, and else not made.
+    they are kept where the collection "intermediates" is mutable, and else not made. Where
+    neither they nor a cache are wanted, the kernel of `positions` may do without them.
     """
 
     @nn.compact
@@ -152,7 +175,8 @@ class Attend(nn.Module):
         v: Float[Array, "B T K H"],
         cached: Cached,
         positions: Positions,
-        **options,
+        scale: float | Float[Array, ""] | None = None,
+        softcap: float | None = None,
     ) -> tuple[Float[Array, "B T N H"], Cached]:
         """The heads' outputs, and the layer's new keys and values.
 
@@ -162,8 +186,12 @@ class Attend(nn.Module):
           v: values of the same.
           cached: the layer's keys and values; None where `k` and `v` are all there is.
           positions: of the queries.
-          **options: of `attention_weights`.
+          scale: see `attention_weights`.
+          softcap: see `attention_weights`.
         """
+        kept = self.is_mutable_collection("intermediates")
+        if positions.kernel is not None and cached is None and not kept:
+            return positions.kernel(scaled(q, scale), k, v, softcap), None
         if cached is not None:
             k, v = (
                 jax.lax.dynamic_update_slice_in_dim(
@@ -172,7 +200,7 @@ class Attend(nn.Module):
                 for old, new in zip(cached, (k, v), strict=True)
             )
             cached = k, v
-        weights = attention_weights(q, k, positions.mask, **options)
+        weights = attention_weights(q, k, positions.mask, scale, softcap)
         self.sow("intermediates", "weights", weights)
         return weighted_values(weights, v), cached
 

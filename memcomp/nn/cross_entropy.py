@@ -53,12 +53,15 @@ def token_scores(
     targets: Int[Array, "T"],
     chunk: int = 8192,
     softcap: float | None = None,
+    token_chunk: int | None = None,
 ) -> TokenScores:
     """Loss and margin of every target under `softmax(hidden @ unembedding.T)`.
 
     With `softcap` c, the logits z are read as c tanh(z / c).
 
-    The vocabulary is read in chunks of `chunk` rows, so that memory is O(T chunk). The
+    The vocabulary is read in chunks of `chunk` rows, by all tokens or by `token_chunk` of
+    them at a time, so that memory is O(token_chunk chunk) beside what has the size of
+    `hidden`; the gradient to the rows, where it is wanted, reads all tokens at once. The
     gradient of the loss to `hidden` is the expected unembedding row minus the target's;
     it falls out of the same pass as an online softmax whose values are the rows
     themselves, so that nothing is computed twice. With q the softmax over the wrong
@@ -73,7 +76,8 @@ def token_scores(
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     """
-    scores: Any = _cross_entropy(hidden, unembedding, targets, chunk, softcap)
+    options = (chunk, softcap, token_chunk)
+    scores: Any = _cross_entropy(hidden, unembedding, targets, *options)
     loss, margin, runner_up = scores
     # The value from the pass over the vocabulary, the derivative from two of its rows:
     # the sign of a margin is then that of the very logits of which one is the largest.
@@ -93,11 +97,29 @@ _with_derivative.defvjp(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _cross_entropy(hidden, unembedding, targets, chunk, softcap):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _cross_entropy(hidden, unembedding, targets, chunk, softcap, token_chunk):
     """Loss, margin and runner-up of every target; a derivative of the loss alone."""
-    scores, _, _ = _score(hidden, unembedding, targets, chunk, softcap, False)
-    return scores
+
+    def score(hidden, targets):
+        return _score(hidden, unembedding, targets, chunk, softcap, False)[0]
+
+    return _over_tokens(score, token_chunk, hidden, targets)
+
+
+def _over_tokens(function, token_chunk, *arrays):
+    """`function(*arrays)` of arrays [T ...], by `token_chunk` of the T at a time."""
+    T = arrays[0].shape[0]
+    if token_chunk is None or T <= token_chunk:
+        return function(*arrays)
+    blocks = -(-T // token_chunk)
+
+    def cut(x):
+        padded = jnp.pad(x, [(0, blocks * token_chunk - T)] + [(0, 0)] * (x.ndim - 1))
+        return padded.reshape(blocks, token_chunk, *x.shape[1:])
+
+    found = jax.lax.map(lambda block: function(*block), tuple(map(cut, arrays)))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:T], found)
 
 
 def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
@@ -177,27 +199,25 @@ def over_chunks(step, carry, unembedding, chunk):
     return carry
 
 
-def _forward(hidden, unembedding, targets, chunk, softcap):
-    scores, others, log_odds = _score(hidden, unembedding, targets, chunk, softcap, True)
-    wrong = jax.nn.sigmoid(log_odds)
-    rows = jnp.take(unembedding, targets, axis=0).astype(others.vector.dtype)
-    target_slope = _slope(_logit_of(hidden, unembedding, targets, softcap), softcap)
-    rows = rows * jnp.broadcast_to(target_slope, targets.shape)[:, None]
-    grad = wrong[:, None] * (others.vector / others.total[:, None] - rows)
-    log_normaliser = others.peak + jnp.log(others.total)
-    return scores, (
-        grad,
-        hidden,
-        unembedding,
-        targets,
-        wrong,
-        log_normaliser,
-        target_slope,
-    )
+def _forward(hidden, unembedding, targets, chunk, softcap, token_chunk):
+    def forward(hidden, targets):
+        scores, others, log_odds = _score(
+            hidden, unembedding, targets, chunk, softcap, True
+        )
+        wrong = jax.nn.sigmoid(log_odds)
+        rows = jnp.take(unembedding, targets, axis=0).astype(others.vector.dtype)
+        slope = _slope(_logit_of(hidden, unembedding, targets, softcap), softcap)
+        slope = jnp.broadcast_to(jnp.asarray(slope, wrong.dtype), targets.shape)
+        pull = others.vector / others.total[:, None] - rows * slope[:, None]
+        log_normaliser = others.peak + jnp.log(others.total)
+        return scores, (wrong[:, None] * pull, wrong, log_normaliser, slope)
+
+    scores, kept = _over_tokens(forward, token_chunk, hidden, targets)
+    return scores, (*kept, hidden, unembedding, targets)
 
 
-def _backward(chunk, softcap, residuals, cotangents):
-    grad, hidden, unembedding, targets, wrong, log_normaliser, target_slope = residuals
+def _backward(chunk, softcap, token_chunk, residuals, cotangents):
+    grad, wrong, log_normaliser, slope, hidden, unembedding, targets = residuals
     scale, _, _ = cotangents
     grad_hidden = (grad * scale[:, None]).astype(hidden.dtype)
     # The gradient to the rows: dead code, and removed, wherever the LM is frozen.
@@ -213,7 +233,7 @@ def _backward(chunk, softcap, residuals, cotangents):
 
     zeros = jnp.zeros(unembedding.shape, accumulate)
     total = over_chunks(step, zeros, unembedding, chunk)
-    pull = jnp.broadcast_to(push * target_slope, targets.shape)[:, None]
+    pull = (push * slope)[:, None]
     total = total.at[targets].add(-pull * hidden.astype(accumulate))
     return grad_hidden, total.astype(unembedding.dtype), None
 

@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
+from memcomp.nn.flash import Reach, check_attention, kernel_of
 from memcomp.nn.mlp import ACTIVATIONS, GatedMLP
 from memcomp.nn.norms import RMSNorm
 from memcomp.nn.parameters import with_axes
+from memcomp.nn.remat import check_remat, rematerialised
 from memcomp.nn.rotary import Rotary, rotary_table
 
 
@@ -34,13 +36,14 @@ class DecoderConfig:
         memory is knocked out of some layers (`memcomp.evaluation.attention`); empty for
         none.
       tied_embeddings: the unembedding is the embedding.
-      remat: recompute each layer in the backward pass instead of keeping it.
+      remat: what the backward pass keeps of a layer, a key of `REMAT`.
+      attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`.
       unroll: the layers come one after the other in the program, and not as a loop: slow
         to compile, but the compiler, which counts a loop's body once, counts them all.
 
     Raises:
-      InputError: an activation that is not known, heads that do not divide, windows or
-        hidden keys of another number of layers.
+      InputError: an activation, remat or attention that is not known, heads that do not
+        divide, windows or hidden keys of another number of layers.
     """
 
     vocab_size: int
@@ -56,7 +59,8 @@ class DecoderConfig:
     windows: tuple[int | None, ...] = ()
     hidden_keys: tuple[int, ...] = ()
     tied_embeddings: bool = False
-    remat: bool = False
+    remat: str = "none"
+    attention: str = "plain"
     unroll: bool = False
 
     def __post_init__(self):
@@ -65,6 +69,8 @@ class DecoderConfig:
                 f"activation {self.activation!r} is not known; known are "
                 f"{', '.join(ACTIVATIONS)}"
             )
+        check_remat(self.remat)
+        check_attention(self.attention)
         if self.num_heads % self.num_kv_heads:
             raise InputError(
                 f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
@@ -222,16 +228,17 @@ class Decoder(nn.Module):
         number = jnp.array([kinds.index(kind) for kind in of_layers])
         views = [self._view(kind, positions, num_keys) for kind in kinds]
         views = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
+        reaches = tuple(Reach(kind.window, kind.hidden_keys) for kind in kinds)
 
         def read(layer, x, cached, kind, index):
             # With one kind for all layers the choice is made at compile time.
             chosen = kind if len(kinds) > 1 else 0
             mask, table = jax.tree.map(lambda array: array[chosen], views)
-            return layer(x, cached, Positions(mask, table, positions[0], index))
+            kernel = kernel_of(cfg.attention, reaches, chosen, x.shape[1])
+            return layer(x, cached, Positions(mask, table, positions[0], index, kernel))
 
-        body = nn.remat(read, prevent_cse=False) if cfg.remat else read
         scan = nn.scan(
-            body,
+            rematerialised(cfg.remat, read),
             variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=cfg.num_layers,

@@ -1,6 +1,7 @@
 """experiments/cram.py as a user runs it: its files, and one sentence for bad input."""
 
 import csv
+import gzip
 import importlib
 import json
 import math
@@ -31,6 +32,18 @@ def small_run(tmp_path_factory):
     status, out, err = run_script("cram.py", *SMALL, "--workdir=run", folder=folder)
     assert status == 0, err
     return folder, out, folder / "run"
+
+
+def test_a_trace_of_a_few_chunks_is_written_where_it_is_asked_for(tmp_path, small_run):
+    options = (*SMALL, "--config.cram.steps_per_chunk=10", "--workdir=run")
+    status, _, err = run_script("cram.py", *options, "--profile", folder=tmp_path)
+    assert status == 0, err
+    (written,) = (line for line in err.splitlines() if "trace" in line)
+    assert written == "wrote a trace of 3 steps or chunks to run/profile"
+    (trace,) = (tmp_path / "run/profile").rglob("perfetto_trace.json.gz")
+    events = gzip.decompress(trace.read_bytes())
+    assert events.count(b"jit_cram_chunk") >= 3 or events.count(b"cram_chunk") >= 3
+    assert not (small_run[2] / "profile").exists()
 
 
 def test_the_table_and_the_files_of_a_run(small_run):

@@ -1,14 +1,18 @@
 """What every decoder must satisfy, whatever its weights: no other implementation needed."""
 
+import dataclasses
 import functools
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import memcomp.lm
+from memcomp.errors import InputError
+from memcomp.nn.remat import REMAT
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
@@ -89,20 +93,49 @@ def test_padding_on_the_right_changes_nothing(case):
     np.testing.assert_allclose(forward(case)(lm.params, x)[:, :7], short, atol=1.2e-5)
 
 
+@functools.cache
+def gradient(case, **options):
+    lm = load(case, **options)
+
+    def loss(x, params):
+        return jnp.sum(jnp.sin(lm.module.apply({"params": params}, x)[0]))
+
+    return jit(jax.grad(loss))(vectors(lm), lm.params)
+
+
+@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
 @pytest.mark.parametrize("case", CASES)
-def test_remat_gives_the_same_gradient(case):
-    x = vectors(load(case))
-    gradients = []
-    for lm in load(case), load(case, remat=True):
-        assert lm.config.remat == (lm is not load(case))
-
-        def loss(x, params, lm=lm):
-            return jnp.sum(jnp.sin(lm.module.apply({"params": params}, x)[0]))
-
-        gradients.append(jit(jax.grad(loss))(x, lm.params))
-    scale = jnp.abs(gradients[0]).max()
+def test_remat_gives_the_same_gradient(case, remat):
+    assert load(case, remat=remat).config.remat == remat
+    got, want = gradient(case, remat=remat), gradient(case)
+    scale = jnp.abs(want).max()
     # Measured 1.1e-6 relative to the largest.
-    np.testing.assert_allclose(gradients[0] / scale, gradients[1] / scale, atol=5e-6)
+    np.testing.assert_allclose(got / scale, want / scale, atol=5e-6)
+
+
+def test_what_is_kept_of_a_layer_is_what_remat_says():
+    """Bytes of the gradient of a stack whose layers are most of the work."""
+    config = dataclasses.replace(load("gpt_neox").config, num_layers=24)
+
+    def temporaries(remat):
+        module = type(load("gpt_neox").module)(dataclasses.replace(config, remat=remat))
+        params = nn.unbox(memcomp.lm.abstract_params(module))
+        x = jax.ShapeDtypeStruct((8, 64, config.d_model), jnp.float32)
+        loss = lambda x, params: module.apply({"params": params}, x)[0].sum()  # noqa: E731
+        program = jit(jax.grad(loss)).lower(x, params).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    kept = {name: temporaries(name) for name in REMAT}
+    # Measured 0.30 and 0.17.
+    assert kept["dots"] < 0.5 * kept["none"] and kept["full"] < 0.7 * kept["dots"]
+
+
+def test_a_remat_that_is_not_known_is_refused():
+    with pytest.raises(InputError, match="^remat 'all' is not one of none, full, dots"):
+        load("llama", remat="all")
+    for case in "llama", "mamba":
+        with pytest.raises(InputError, match="^remat 'all' is not one of none, full"):
+            dataclasses.replace(load(case).config, remat="all")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,62 @@
+"""`--profile`: a trace of a few steps of a run, under its workdir (docs/profiling.md)."""
+
+import sys
+from typing import Any
+
+import jax
+from absl import flags
+from etils import epath
+
+PROFILE = flags.DEFINE_bool("profile", False, "Write a JAX trace of a few steps.")
+AFTER = 1  # what is compiled, or read from disk, at first is left out
+UNITS = 3  # steps of training, or chunks of cramming
+
+
+class Profile:
+    """A trace in `folder`/profile, where `--profile` asks for one.
+
+    It begins after `AFTER` calls of `step` and ends `UNITS` calls later, or with the run.
+    """
+
+    def __init__(self, folder: epath.Path):
+        self._folder = folder / "profile"
+        self._seen, self._running, self._last = 0, False, None
+        # Those who call a script's `main` themselves have no flags.
+        self._wanted = flags.FLAGS.is_parsed() and PROFILE.value
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def step(self, result: Any = None) -> None:
+        """Says that a unit of work was handed to the devices, whose result is `result`."""
+        self._seen += 1
+        if not self._wanted:
+            return
+        self._last = result
+        if self._seen == AFTER:
+            # Python's own calls would fill the trace, and slow down what it shows.
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(
+                str(self._folder), create_perfetto_trace=True, profiler_options=options
+            )
+            self._running = True
+        elif self._seen == AFTER + UNITS:
+            self._stop()
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+        if self._wanted and self._seen <= AFTER:
+            say(f"the run had {self._seen} of the {AFTER + 1} steps or chunks of a trace")
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            jax.block_until_ready(self._last)
+            jax.profiler.stop_trace()
+            say(f"wrote a trace of {self._seen - AFTER} steps or chunks to {self._folder}")
+
+
+def say(message: str) -> None:
+    """A line for the user, who may be reading results from the standard output."""
+    print(message, file=sys.stderr, flush=True)

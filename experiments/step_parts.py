@@ -1,0 +1,190 @@
+"""Rows of benchmark.py: where a step's time goes, and its memory on a long text."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import config_dict
+from timing import Side, entry, rates, spread
+
+import memcomp
+from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.objective import memory_scores
+from memcomp.cram.pool import Pool
+from memcomp.cram.recipe import Recipe
+from memcomp.data.texts import Text
+from memcomp.lm import DTYPES, LanguageModel, abstract_params
+from memcomp.nn.cross_entropy import token_scores
+from memcomp.results import Record
+
+# No text is ever done with it, so that every step is one of the work.
+ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
+
+
+def breakdown(
+    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+) -> Iterator[Record]:
+    """Seconds of each part of a step of the loop, all texts at once.
+
+    Forward pass, and loss with its gradient to the hidden states, are programs of their
+    own; the others are differences: backward, of the whole gradient and these two;
+    optimiser and bookkeeping, of a step in its chunk and the gradient; host, of a chunk of
+    the pool and that on the device.
+    """
+    section = config[name]
+    lm = memcomp.load_lm(section.lm, attention=section.attention)
+    rng = np.random.default_rng(config.seed)
+    shape = (section.num_texts, section.num_tokens)
+    tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
+    cfg = memcomp.CramConfig(
+        num_tokens=section.num_tokens,
+        recipe=ENDLESS,
+        batch_size=section.num_texts,
+        steps_per_chunk=section.steps,
+    )
+    sides = {**parts(lm, cfg, tokens), **loops(lm, cfg, tokens)}
+    rates(sides, 2)  # compiled for fresh states, and for those that a chunk gives
+    seconds = {
+        side: np.array([1 / rate for rate in values])
+        for side, values in rates(sides, config.rounds).items()
+    }
+    found = {
+        "forward": seconds["forward"],
+        "cross-entropy": seconds["loss"],
+        "backward": seconds["gradient"] - seconds["forward"] - seconds["loss"],
+        "optimiser and bookkeeping": seconds["chunk"] - seconds["gradient"],
+        "host": seconds["pool"] - seconds["chunk"],
+        "whole": seconds["pool"],
+    }
+    for part, values in found.items():
+        yield entry(f"{name}: seconds a step, {part}", spread(values.tolist()))
+
+
+def parts(
+    lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray
+) -> dict[str, Side]:
+    """The parts of a step, each in a loop as the whole is; steps per second.
+
+    A part's next input is its last with a little of its result, so that nothing of the
+    loop can be done once for all steps.
+    """
+    params, little = lm.params, 1e-6
+    (B, T), D = tokens.shape, lm.config.d_model
+    rng = np.random.default_rng(0)
+    memory = jnp.asarray(rng.standard_normal((B, 1, D)), jnp.float32)
+    hidden = jnp.asarray(rng.standard_normal((B, T, D)), lm.dtype)
+
+    def forward(memory, tokens, params):
+        read = lm.module.apply({"params": params}, tokens[None, :-1], method="embed")[0]
+        x = jnp.concatenate([memory.astype(read.dtype), read])
+        final = lm.module.apply({"params": params}, x[None])[0]
+        return memory + little * final.mean(axis=1)
+
+    def loss(hidden, tokens, params):
+        rows = lm.module.apply({"params": params}, method="unembedding")
+        options = (cfg.vocab_chunk, lm.module.softcap, cfg.token_chunk)
+        return token_scores(hidden, rows, tokens, *options).loss.mean()
+
+    def whole(memory, tokens, params):
+        options = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+        scores = memory_scores(memory, tokens, params, module=lm.module, **options)
+        return scores.loss.mean()
+
+    def down(function):
+        return lambda x, *rest: x - little * jax.grad(function)(x, *rest)
+
+    def side(function: Callable[..., jax.Array], start: jax.Array) -> Side:
+        step = jax.vmap(function, in_axes=(0, 0, None))
+
+        @jax.jit
+        def program(start, tokens, params):
+            def body(x, _):
+                return step(x, tokens, params).astype(x.dtype), None
+
+            return jax.lax.scan(body, start, length=cfg.steps_per_chunk)[0]
+
+        def run() -> float:
+            begin = time.perf_counter()
+            jax.block_until_ready(program(start, tokens, params))
+            return cfg.steps_per_chunk / (time.perf_counter() - begin)
+
+        return run
+
+    return {
+        "forward": side(forward, memory),
+        "loss": side(down(loss), hidden),
+        "gradient": side(down(whole), memory),
+    }
+
+
+def loops(
+    lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray
+) -> dict[str, Side]:
+    """The loop on the device, and with the pool that feeds it; steps per second."""
+    B, T = tokens.shape
+    ids, lengths = np.arange(B, dtype=np.int32), np.full(B, T, np.int32)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    pool = Pool(lm, [Text(i, "random", row) for i, row in enumerate(tokens)], cfg)
+
+    def chunk() -> float:
+        nonlocal states
+        begin = time.perf_counter()
+        states, _ = jax.block_until_ready(
+            cram_chunk(states, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+        )
+        return cfg.steps_per_chunk / (time.perf_counter() - begin)
+
+    def advance() -> float:
+        begin = time.perf_counter()
+        pool.advance()
+        return cfg.steps_per_chunk / (time.perf_counter() - begin)
+
+    return {"chunk": chunk, "pool": advance}
+
+
+def long_text(module: Any, section: config_dict.ConfigDict, name: str) -> Iterator[Record]:
+    """Bytes of a step on one long text by attention and remat, of the compiler alone."""
+    held = {}
+    for attention, remat in section.ways:
+        config = dataclasses.replace(module.config, attention=attention, remat=remat)
+        held[attention, remat] = step_bytes(type(module)(config), section)
+    first = tuple(section.ways[0])
+    for way, found in held.items():
+        ratio = held[first]["temp_bytes"] / found["temp_bytes"]
+        what = f"{name}: bytes {', '.join(first)} / {', '.join(way)}"
+        yield entry(what, spread([ratio]), bytes=found, num_tokens=section.num_tokens)
+
+
+def step_bytes(module: Any, section: config_dict.ConfigDict) -> dict[str, float]:
+    """Of one step of the loop; no weight is made."""
+    cfg = memcomp.CramConfig(
+        num_tokens=section.num_tokens,
+        num_memory=section.num_memory,
+        batch_size=section.num_texts,
+        steps_per_chunk=1,
+        vocab_chunk=section.vocab_chunk,
+    )
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, DTYPES[section.dtype]),
+        nn.unbox(abstract_params(module)),
+    )
+    texts = jax.ShapeDtypeStruct((section.num_texts,), jnp.int32)
+    shape = (section.num_texts, section.num_tokens)
+    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+    states = jax.eval_shape(
+        lambda ids, params: init_states(ids, params, module=module, cfg=cfg), texts, params
+    )
+    begin = time.perf_counter()
+    lowered = cram_chunk.lower(states, tokens, texts, params, module=module, cfg=cfg)
+    memory = lowered.compile().memory_analysis()
+    return {
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "compile_seconds": time.perf_counter() - begin,
+    }
