@@ -11,8 +11,8 @@ from ml_collections import config_dict
 
 SOME = (
     "cram/builtin.py",
-    "cram/pythia_160m.py",
     "icformer/tiny.py",
+    "pretrain/tiny.py",
 )
 ALL = (
     "cram/builtin.py",
@@ -43,6 +43,14 @@ ALL = (
     "pretrain/tiny.py",
     "pretrain/nano.py",
     "pretrain/small.py",
+    # The same on other slices.
+    "cram/pythia_160m.py slice=v5e:2x4",
+    "cram/pythia_160m.py slice=v5p:2x2x2",
+    "cram/pythia_160m.py slice=v6e:2x4",
+    "cram/llama_3_2_1b.py mesh.data=1 mesh.fsdp=8",
+    "cram/llama_3_2_3b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=8 cram.batch_size=64",
+    "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8",
+    "cram/llama_3_1_8b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=1 mesh.tensor=8",
 )
 
 

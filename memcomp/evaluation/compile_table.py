@@ -56,8 +56,9 @@ def said(record: Record) -> str:
     if record["problem"]:
         return f"{begin}, does not fit: {record['problem']}"
     held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
+    hbm = record["hbm_bytes"] / GIB
     return (
-        f"{begin}, {held['total'] / GIB:.2f} of {record['hbm_bytes'] / GIB:.0f} GiB a chip, "
+        f"{begin}, {held['total'] / GIB:.2f} of {hbm:.0f} GiB a chip, "
         f"{record['flops']:.3g} FLOPs, {record['bytes']:.3g} bytes, "
         f"collectives {_collectives(record) or 'none'}; a step takes {_ms(times.seconds)} "
         f"or more ({times.bound})"
@@ -71,8 +72,8 @@ def compile_table(records: Sequence[Record]) -> Table:
         "Every config's step, compiled for its slice",
         [_row(record) for record in records],
         (
-            "GiB, FLOPs and bytes are of one chip. Products: FLOPs of matrix products alone, "
-            "loops multiplied out; for cramming also over 4 x parameters x tokens.",
+            "GiB, FLOPs and bytes are of one chip and step. Products: of matrices alone, "
+            "with loops multiplied out; for cramming also over 4 x parameters x tokens.",
             "A step takes at least as long as the longest of products, memory and links at "
             f"these peak rates: {_rates()}.",
         ),
