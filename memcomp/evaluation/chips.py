@@ -149,5 +149,5 @@ def roofline(work: Work, chip: Chip) -> Roofline:
     )
 
 
-def _sent(collectives: Mapping[str, Collective]) -> float:
+def _sent(collectives: Mapping[str, Collective]) -> int:
     return sum(SENT.get(kind, 1) * c.num_bytes for kind, c in collectives.items())

@@ -151,6 +151,7 @@ def test_a_product_that_is_a_convolution_and_what_is_not_read():
 CFG = CramConfig(num_tokens=16, batch_size=8, steps_per_chunk=3, vocab_chunk=10)
 
 
+@functools.cache
 def cram_program(**mesh):
     """`cram_chunk` of a random LM for some of the fake devices; nothing runs."""
     devices = jax.devices()[: mesh.get("data", 1) * mesh.get("fsdp", 1)]
@@ -173,21 +174,15 @@ def cram_program(**mesh):
     return lowered.compile()
 
 
-@pytest.fixture(scope="module")
-def on_one():
-    return cram_program(data=1)
-
-
 @pytest.mark.parametrize("n", [2, 4, 8])
-def test_texts_over_data_cut_the_work_in_equal_parts(on_one, n):
-    one, program = work(on_one), cram_program(data=n)
-    part = work(program)
+def test_texts_over_data_cut_the_work_in_equal_parts(n):
+    one, part = work(cram_program(data=1)), work(cram_program(data=n))
     assert part.flops == pytest.approx(one.flops / n, rel=0.02)  # measured: equal
     # Weights are whole everywhere: nothing is sent, be it small.
     assert part.collectives == {}
 
 
-def test_products_of_cramming_are_4_x_parameters_x_tokens(on_one):
+def test_products_of_cramming_are_4_x_parameters_x_tokens():
     kernels = sum(
         leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(
@@ -198,7 +193,9 @@ def test_products_of_cramming_are_4_x_parameters_x_tokens(on_one):
     tokens = CFG.batch_size * CFG.steps_per_chunk * CFG.num_tokens
     # And attention's own: 12 x layers x tokens x heads x width.
     scores = 12 * TINY.num_layers * CFG.num_tokens * TINY.num_heads * TINY.head_dim
-    assert work(on_one).flops == pytest.approx(tokens * (4 * kernels + scores), rel=0.05)
+    assert work(cram_program(data=1)).flops == pytest.approx(
+        tokens * (4 * kernels + scores), rel=0.05
+    )
 
 
 def test_weights_that_are_cut_are_gathered_and_texts_stay():
