@@ -67,17 +67,16 @@ def said(record: Record) -> str:
 
 def compile_table(records: Sequence[Record]) -> Table:
     """A row a program; all of memory and work are of one chip, in one step."""
-    return Table(
-        "compile",
-        "Every config's step, compiled for its slice",
-        [_row(record) for record in records],
-        (
-            "GiB, FLOPs and bytes are of one chip and step. Products: of matrices alone, "
-            "with loops multiplied out; for cramming also over 4 x parameters x tokens.",
-            "A step takes at least as long as the longest of products, memory and links at "
-            f"these peak rates: {_rates()}.",
-        ),
-    )
+    notes = [
+        "GiB, FLOPs and bytes are of one chip and step. Products: of matrices alone, "
+        "with loops multiplied out; for cramming also over 4 x parameters x tokens.",
+        "A step takes at least as long as the longest of products, memory and links at "
+        f"these peak rates: {_rates()}.",
+    ]
+    failed = [r for r in records if r["problem"]]
+    notes += [f"{r['program']} {r['problem']}." for r in failed]
+    title = "Every config's step, compiled for its slice"
+    return Table("compile", title, [_row(r) for r in records], tuple(notes))
 
 
 def _row(record: Record) -> dict[str, object]:
@@ -90,7 +89,7 @@ def _row(record: Record) -> dict[str, object]:
         "compile, s": f"{record['compile_seconds']:.0f}",
     }
     if record["problem"]:
-        return row | {"fits": f"no: {record['problem']}"}
+        return row | {"of HBM": "no room"}
     held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
     share = held["total"] / record["hbm_bytes"]
     row |= {
