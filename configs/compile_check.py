@@ -44,6 +44,7 @@ ALL = (
     "pretrain/nano.py",
     "pretrain/small.py",
     # The same on other slices.
+    "icformer/llama_2_7b_pretrain.py slice=v5p:2x2x2",
     "cram/pythia_160m.py slice=v5e:2x4",
     "cram/pythia_160m.py slice=v5p:2x2x2",
     "cram/pythia_160m.py slice=v6e:2x4",

@@ -38,5 +38,5 @@ def get_config() -> config_dict.ConfigDict:
     config.train.schedule_options.value = 5e-5
     config.evaluate.study = "answers"
     config.mesh.update(data=1, fsdp=-1)
-    config.slice = "v5p:2x2x2"
+    config.slice = "v5e:2x4"
     return config
