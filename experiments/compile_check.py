@@ -4,11 +4,12 @@
       [--config.programs='("cram/pythia_160m.py slice=v5e:2x4",)'] [--workdir DIR]
 
 Says of each what one chip holds and does, and how long a step takes at the least. Writes
-results.jsonl, compile.md and compile.csv. What has a record is compiled again only if the
+results.jsonl, compile.md and compile.csv, and under hlo/ the compiled programs. What has a record is compiled again only if the
 program, or a compiler, is another. The status is 2 where something does not fit or compile.
 Needs libtpu: pip install 'memcomp[aot]'.
 """
 
+import gzip
 import hashlib
 import importlib.metadata
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 from compile_programs import Step, lower, program_config
+from etils import epath
 from launch import launch
 from ml_collections import config_dict
 
@@ -43,6 +45,7 @@ QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is taken that another could want
 }
 
 
@@ -58,7 +61,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     )
     path, failed = folder / RECORDS, []
     for program in config.programs:
-        record = check(program, {r["program"]: r for r in read_records(path)}, versions)
+        known = {r["program"]: r for r in read_records(path)}
+        record = check(program, known, versions, folder)
         if record is not None:
             append_records(path, [record])
         found = {r["program"]: r for r in read_records(path)}  # the last one of each
@@ -75,7 +79,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         )
 
 
-def check(program: str, known: dict[str, Record], versions: dict) -> Record | None:
+def check(
+    program: str, known: dict[str, Record], versions: dict[str, str], folder: epath.Path
+) -> Record | None:
     """What compiling a program says; None where its record is still true."""
     config = program_config(program)
     part = parse_slice(config.slice)
@@ -99,11 +105,14 @@ def check(program: str, known: dict[str, Record], versions: dict) -> Record | No
         "num_tokens": step.num_tokens,
         "versions": versions,
     }
-    return record | compiled(program, config, step, part)
+    hlo = folder / "hlo" / f"{fingerprint}.txt.gz"
+    return record | compiled(program, config, step, part, hlo)
 
 
-def compiled(program: str, config: Any, step: Step, part: Slice) -> Record:
-    """What the compiler makes of a step, or why it does not."""
+def compiled(
+    program: str, config: Any, step: Step, part: Slice, file: epath.Path
+) -> Record:
+    """What the compiler makes of a step, whose program is kept, or why it does not."""
     begin = time.monotonic()
     try:
         made = step.lowered.compile()
@@ -114,8 +123,11 @@ def compiled(program: str, config: Any, step: Step, part: Slice) -> Record:
         problem = too_large(program, config, step, part, str(error))
         return {"compile_seconds": seconds, "problem": problem}
     seconds = time.monotonic() - begin
-    hlo = Program(made.as_text())
-    work, memory = hlo.work(), memory_of(made)
+    text = made.as_text()
+    file.parent.mkdir(exist_ok=True)
+    write_whole(file, gzip.compress(text.encode()))
+    hlo, memory = Program(text), memory_of(made)
+    work = hlo.work()
     times = roofline(work, part.chip)
     return {
         "compile_seconds": seconds,

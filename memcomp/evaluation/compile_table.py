@@ -79,7 +79,7 @@ def compile_table(records: Sequence[Record]) -> Table:
     return Table("compile", title, [_row(r) for r in records], tuple(notes))
 
 
-def _row(record: Record) -> dict[str, object]:
+def _row(record: Record) -> Record:
     row = {
         "program": record["program"],
         "slice": record["slice"],

@@ -153,7 +153,7 @@ class Program:
         for instruction in self.computations[computation].values():
             runs, opcode = times, instruction.opcode
             if opcode == "while":
-                trips = self._trips(instruction)
+                trips = self._trips(instruction, computation)
                 self.unknown_loops += trips is None
                 runs *= trips or 1
                 self._count(str(instruction.called("body")), runs)
@@ -167,17 +167,44 @@ class Program:
                         self.fused.add(called)
                     self._count(called, runs)
 
-    def _trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs that counts from 0 up to a constant."""
+    def _trips(self, loop: Instruction, where: str) -> int | None:
+        """How often a loop runs that counts from a constant to one, in equal steps.
+
+        Those of `lax.scan` do; and those in which a TPU multiplies parts of a weight as
+        they come from other chips, two of them at a time.
+        """
         if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
             return int(known[1])
-        condition = self.computations[str(loop.called("condition"))].values()
-        limits = {
-            int(found[1])
-            for one in condition
-            if one.opcode == "constant" and (found := re.match(r"(\d+)\)", one.rest))
-        }
-        return limits.pop() if len(limits) == 1 else None
+        condition = self.computations[str(loop.called("condition"))]
+        body = self.computations[str(loop.called("body"))]
+        (test,) = (one for one in condition.values() if one.is_root)
+        (after,) = (one for one in body.values() if one.is_root)
+        if test.opcode != "compare" or "direction=LT" not in test.rest:
+            return None
+        counter, limit = (condition[name] for name in test.operands)
+        if counter.opcode != "get-tuple-element" or after.opcode != "tuple":
+            return None
+        at = re.search(r"index=(\d+)", counter.rest)
+        assert at
+        added = body[after.operands[int(at[1])]]
+        steps = [_constant(body[name]) for name in added.operands]
+        step = next((number for number in steps if number), None)
+        begin = self._entering(loop, where, int(at[1]))
+        end = _constant(limit)
+        if added.opcode != "add" or None in (step, begin, end):
+            return None
+        return -(-(end - begin) // step)
+
+    def _entering(self, loop: Instruction, where: str, index: int) -> int | None:
+        """The constant that a loop's value `index` begins with."""
+        inside = self.computations[where]
+        given = inside[loop.operands[0]]
+        if given.opcode != "tuple":
+            return None
+        first = inside[given.operands[index]]
+        while first.opcode in _VIEWS:
+            first = inside[first.operands[0]]
+        return _constant(first)
 
     def _arrays(self, name: str, where: str) -> tuple[Array, ...]:
         found = self.computations[where].get(name)
@@ -297,6 +324,11 @@ class Program:
                 max(before.largest, size),
             )
         return dict(sorted(found.items()))
+
+
+def _constant(instruction: Instruction) -> int | None:
+    found = re.match(r"(\d+)\)", instruction.rest)
+    return int(found[1]) if instruction.opcode == "constant" and found else None
 
 
 def _branches(rest: str) -> str:

@@ -148,6 +148,41 @@ def test_a_product_that_is_a_convolution_and_what_is_not_read():
     assert largest == (4 * scores, "f32[8,12,80,80]", "layers/attn/attend/dot_general")
 
 
+# Parts of a weight are multiplied two at a time while the next ones come: 4 turns by 2.
+IN_STEPS = """
+%body (p: (u32[], f32[8,8])) -> (u32[], f32[8,8]) {
+  %p = (u32[], f32[8,8]{1,0}) parameter(0)
+  %step = u32[] constant(STEP)
+  %i = u32[] get-tuple-element(%p), index=0
+  %x = f32[8,8]{1,0} get-tuple-element(%p), index=1
+  %next = u32[] add(%i, %step)
+  %y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %out = (u32[], f32[8,8]{1,0}) tuple(%next, %y)
+}
+
+%condition (q: (u32[], f32[8,8])) -> pred[] {
+  %q = (u32[], f32[8,8]{1,0}) parameter(0)
+  %j = u32[] get-tuple-element(%q), index=0
+  %limit = u32[] constant(8)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (z: f32[8,8]) -> (u32[], f32[8,8]) {
+  %z = f32[8,8]{1,0} parameter(0)
+  %first = u32[] constant(FIRST)
+  %given = (u32[], f32[8,8]{1,0}) tuple(%first, %z)
+  ROOT %loop = (u32[], f32[8,8]{1,0}) while(%given), condition=%condition, body=%body
+}
+"""
+
+
+@pytest.mark.parametrize("first, step, turns", [(0, 1, 8), (0, 2, 4), (1, 2, 4), (2, 3, 2)])
+def test_a_loop_in_steps_of_its_own(first, step, turns):
+    text = IN_STEPS.replace("FIRST", str(first)).replace("STEP", str(step))
+    found = Program(text).work()
+    assert (found.flops, found.unknown_loops) == (turns * 2 * 8**3, 0)
+
+
 CFG = CramConfig(num_tokens=16, batch_size=8, steps_per_chunk=3, vocab_chunk=10)
 
 
