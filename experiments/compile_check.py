@@ -4,8 +4,9 @@
       [--config.programs='("cram/pythia_160m.py slice=v5e:2x4",)'] [--workdir DIR]
 
 Says of each what one chip holds and does, and how long a step takes at the least. Writes
-results.jsonl, compile.md and compile.csv, and under hlo/ the compiled programs. What has a record is compiled again only if the
-program, or a compiler, is another. The status is 2 where something does not fit or compile.
+results.jsonl, compile.md and compile.csv, and under hlo/ the compiled programs. What has a
+record is compiled again only if the program, or a compiler, is another. The status is 2
+where something does not fit or compile.
 Needs libtpu: pip install 'memcomp[aot]'.
 """
 
