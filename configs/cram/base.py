@@ -13,7 +13,7 @@ Expected cost in a config's docstring is computed, not measured:
   FLOPs = 4 x parameters x (num_tokens + num_memory) x max_steps x num_texts
 
 2 for the forward pass and 2 for the way back to the activations; no gradient of a weight
-is taken. Parameters: "parameters" in tests/models/full_size.json. Attention's own
+is taken. Parameters: "parameters" in configs/full_size.json. Attention's own
 products are left out, and all texts are taken to need all steps, which the short ones do
 not. Hours are on one NVIDIA H100 at 40% of its dense peak, which is assumed: 989 TFLOP/s
 in bfloat16, 495 in float32 (as TF32). `batch_size` is a guess for its 80 GB.
@@ -34,6 +34,10 @@ def everything() -> config_dict.ConfigDict:
     config.remat = "none"
     # "plain", "blockwise", "cudnn" (GPU), "splash" (TPU), or "auto" by the devices.
     config.attention = "plain"
+    # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
+    # tensor cut weights.
+    config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
+    config.slice = "v5e:2x4"  # TPUs that experiments/compile_check.py compiles for
 
     # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",
     # "uniform_tokens", "pg19", "fanfics", "pg19_csv", "fanfics_csv".

@@ -15,4 +15,5 @@ def get_config() -> config_dict.ConfigDict:
     config = base.everything()
     config.texts = "builtin"
     config.cram.num_tokens = (3, 4, 5, 5, 6, 6, 7, 7, 8, 8, 8, 9, 10, 12, 14, 16)
+    config.slice = "v5e:1x1"
     return config

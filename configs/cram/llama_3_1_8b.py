@@ -29,4 +29,6 @@ def get_config() -> config_dict.ConfigDict:
     config.dtype = "bfloat16"
     config.cram.num_tokens = (1568,)
     config.cram.batch_size = 2
+    config.mesh.update(data=1, fsdp=-1)
+    config.slice = "v5p:2x2x2"
     return config

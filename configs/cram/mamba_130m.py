@@ -28,4 +28,5 @@ def get_config() -> config_dict.ConfigDict:
     config.dtype = "float32"
     config.cram.num_tokens = (32,)
     config.cram.batch_size = 25
+    config.slice = "v5e:1x1"
     return config

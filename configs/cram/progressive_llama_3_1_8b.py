@@ -20,4 +20,6 @@ def get_config() -> config_dict.ConfigDict:
     config.lm = "meta-llama/Meta-Llama-3.1-8B"
     config.cram.num_tokens = (1438,)
     config.cram.batch_size = 2
+    config.mesh.update(data=1, fsdp=-1)
+    config.slice = "v6e:2x4"
     return config

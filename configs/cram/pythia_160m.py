@@ -28,4 +28,5 @@ def get_config() -> config_dict.ConfigDict:
     config.lm = "EleutherAI/pythia-160m"
     config.dtype = "float32"  # bfloat16 degrades its own loss
     config.cram.num_tokens = (80,)
+    config.slice = "v5e:1x1"
     return config

@@ -29,4 +29,5 @@ def get_config() -> config_dict.ConfigDict:
     config.dtype = "float32"
     config.cram.num_tokens = (128,)
     config.cram.batch_size = 25
+    config.mesh.update(data=1, fsdp=-1)
     return config

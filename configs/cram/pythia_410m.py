@@ -28,4 +28,5 @@ def get_config() -> config_dict.ConfigDict:
     config.lm = "EleutherAI/pythia-410m"
     config.dtype = "float32"
     config.cram.num_tokens = (96,)
+    config.slice = "v5e:1x1"
     return config

@@ -21,6 +21,7 @@ def everything() -> config_dict.ConfigDict:
     # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
     # tensor cut weights.
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
+    config.slice = "v5e:1x1"  # TPUs that experiments/compile_check.py compiles for
 
     config.compressor = "icformer"  # "icformer" or "icae"
     # Passed as ICFormerConfig(**config.icformer): an unknown key is an error. None: as

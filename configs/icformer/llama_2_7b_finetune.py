@@ -37,4 +37,6 @@ def get_config() -> config_dict.ConfigDict:
     config.train.update(num_steps=7_900, batch_size=256, accumulation=32)
     config.train.schedule_options.value = 5e-5
     config.evaluate.study = "answers"
+    config.mesh.update(data=1, fsdp=-1)
+    config.slice = "v5e:2x4"
     return config

@@ -31,4 +31,6 @@ def get_config() -> config_dict.ConfigDict:
     config.texts = config.valid = ""
     config.special_tokens = True
     config.train.accumulation = 2  # the authors: 16, of one row each
+    config.mesh.update(data=1, fsdp=-1)
+    config.slice = "v5e:2x4"
     return config

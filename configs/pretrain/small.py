@@ -16,6 +16,7 @@ def get_config() -> config_dict.ConfigDict:
     config.texts = config_dict.placeholder(str)
     config.valid = ""  # folder of .txt files, or none
     config.dtype = "auto"  # bfloat16 on accelerators, float32 on CPU
+    config.slice = "v5e:1x1"  # TPU that experiments/compile_check.py compiles for
     config.model = config_dict.create(
         vocab_size=4096,
         num_layers=8,

@@ -17,6 +17,7 @@ def get_config() -> config_dict.ConfigDict:
     config.texts = "python/train"
     config.valid = "python/valid"
     config.dtype = "auto"
+    config.slice = "v5e:1x1"  # TPU that experiments/compile_check.py compiles for
     config.model = config_dict.create(
         vocab_size=1024,
         num_layers=2,

@@ -169,7 +169,8 @@ def _boxed_state(key: Array, task: Task, cfg: TrainConfig) -> TrainState:
 def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state; nothing is computed."""
     make = functools.partial(_boxed_state, task=task, cfg=cfg)
-    boxed = jax.eval_shape(make, jax.random.key(0))
+    # The key is a shape too: a mesh may be of devices that nothing can run on.
+    boxed = jax.eval_shape(make, jax.eval_shape(lambda: jax.random.key(0)))
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         nn.unbox(boxed),

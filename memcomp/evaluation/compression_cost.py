@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memcomp.errors import InputError
+from memcomp.evaluation.work import Memory, memory_of
 from memcomp.icae.config import ICAEConfig
 from memcomp.icformer.config import ICFormerConfig
 from memcomp.lm import abstract_params
@@ -102,24 +103,11 @@ def compiled_flops(
     return _compiled(compressor, num_tokens, num_chunks, dtype).cost_analysis()["flops"]
 
 
-class Memory(NamedTuple):
-    """What a program holds, in bytes.
-
-    Attributes:
-      arguments: weights that it reads, and tokens.
-      temporary: all between arguments and result, at its peak.
-    """
-
-    arguments: int
-    temporary: int
-
-
 def compiled_memory(
     compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
 ) -> Memory:
     """The compiler's plan for `compressor.digest` as it runs; arguments as above."""
-    plan = _compiled(compressor, num_tokens, num_chunks, dtype).memory_analysis()
-    return Memory(plan.argument_size_in_bytes, plan.temp_size_in_bytes)
+    return memory_of(_compiled(compressor, num_tokens, num_chunks, dtype))
 
 
 def _compiled(compressor, num_tokens, num_chunks, dtype) -> Any:

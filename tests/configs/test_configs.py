@@ -30,9 +30,10 @@ NAMES = sorted(
 )
 CRAM = [name for name in NAMES if name.startswith("cram/")]
 PUBLISHED = [name for name in CRAM if name != "cram/builtin.py"]
-SIZES = json.loads((ROOT / "tests/models/full_size.json").read_text())
+SIZES = json.loads((ROOT / "configs/full_size.json").read_text())
 # The scripts that experiments/icformer.py is made of; sections that it reads by name.
-SHARED, ENTRIES = ("compressor_parts", "compressor_training"), ("icformer", "icae")
+SHARED = ("compressor_parts", "compressor_training", "compile_check")
+ENTRIES = ("icformer", "icae")
 # FLOP/s of the accelerator that configs/cram/base.py assumes, times its utilisation.
 RATES = {"bfloat16": 0.4 * 989e12, "float32": 0.4 * 495e12}
 

@@ -1,6 +1,6 @@
 """Parameter counts of every checkpoint at its full size; no weight is allocated.
 
-full_size.json has, by Hub id:
+configs/full_size.json has, by Hub id:
 
   parameters: distinct ones, a tied head once; what transformers builds.
   published: a count that others made public, exact, or rounded and then a string.
@@ -21,7 +21,8 @@ from flax import linen as nn
 
 from memcomp.lm import FAMILIES, abstract_params
 
-ROWS = json.loads((pathlib.Path(__file__).parent / "full_size.json").read_text())
+ROOT = pathlib.Path(__file__).parents[2]
+ROWS = json.loads((ROOT / "configs/full_size.json").read_text())
 # Of the families that are there; `test_every_family_is_there` wants all.
 LOADABLE = [name for name, row in ROWS.items() if row["config"]["model_type"] in FAMILIES]
 

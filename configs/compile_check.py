@@ -1,0 +1,63 @@
+r"""What experiments/compile_check.py compiles.
+
+  python experiments/compile_check.py
+  python experiments/compile_check.py --config configs/compile_check.py:all
+
+The first: three small programs, two minutes on one CPU core. ":all": every config at its
+real size on its slice, and some on other slices; half an hour. Table: docs/scale.md.
+"""
+
+from ml_collections import config_dict
+
+SOME = (
+    "cram/builtin.py",
+    "icformer/tiny.py",
+    "pretrain/tiny.py",
+)
+ALL = (
+    "cram/builtin.py",
+    "cram/pythia_160m.py",
+    "cram/pythia_410m.py",
+    "cram/pythia_1_4b.py",
+    "cram/pythia_2_8b.py",
+    "cram/opt_1_3b.py",
+    "cram/olmo_1b.py",
+    "cram/sheared_llama_1_3b.py",
+    "cram/llama_3_2_1b.py",
+    "cram/llama_3_2_3b.py",
+    "cram/llama_3_1_8b.py",
+    "cram/mamba_130m.py",
+    "cram/mamba_370m.py",
+    "cram/mamba_790m.py",
+    "cram/mamba_1_4b.py",
+    "cram/progressive_pythia_1_4b.py",
+    "cram/low_dim_pythia_1_4b.py",
+    "cram/progressive_smollm2_1_7b.py",
+    "cram/progressive_gemma_3_4b.py",
+    "cram/progressive_llama_3_1_8b.py",
+    "icformer/tiny.py",
+    "icformer/builtin.py",
+    "icformer/builtin.py:icae,32",
+    "icformer/llama_2_7b_pretrain.py",
+    "icformer/llama_2_7b_finetune.py",
+    "pretrain/tiny.py",
+    "pretrain/nano.py",
+    "pretrain/small.py",
+    # The same on other slices.
+    "icformer/llama_2_7b_pretrain.py slice=v5p:2x2x2",
+    "cram/pythia_160m.py slice=v5e:2x4",
+    "cram/pythia_160m.py slice=v5p:2x2x2",
+    "cram/pythia_160m.py slice=v6e:2x4",
+    "cram/llama_3_2_1b.py mesh.data=1 mesh.fsdp=8",
+    "cram/llama_3_2_3b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=8 cram.batch_size=64",
+    "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8",
+    "cram/llama_3_1_8b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=1 mesh.tensor=8",
+)
+
+
+def get_config(what: str = "some") -> config_dict.ConfigDict:
+    """Everything that experiments/compile_check.py reads; `what`: "some" or "all"."""
+    config = config_dict.ConfigDict()
+    # A file under configs/, and fields that are set otherwise: "a.py slice=v5e:8x8".
+    config.programs = ALL if what == "all" else SOME
+    return config

@@ -1,0 +1,253 @@
+"""The steps that compile_check.py compiles: real sizes, real shardings, no weight.
+
+A program is named like a command: a file under configs/, and fields that are set
+otherwise, as in "cram/llama_3_2_1b.py slice=v5e:2x2 cram.batch_size=16".
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from compressor_parts import Parts, finetuning, pretraining, train_config
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from launch import CONFIGS
+from ml_collections import config_dict
+from pretrain_lm import build_model
+
+from memcomp import pretrain
+from memcomp.compressor import training
+from memcomp.compressor.batches import Examples
+from memcomp.compressor.objectives import Task
+from memcomp.convert.families import FAMILIES
+from memcomp.cram.config import CramConfig
+from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.data.contexts import Contexts, Questions
+from memcomp.data.ragged import Padded
+from memcomp.errors import InputError
+from memcomp.lm import DTYPES, LanguageModel, abstract_params, load_lm
+from memcomp.registry import make_compressor
+from memcomp.sharding import BATCH, batch_sharding, make_mesh, param_shardings
+
+SIZES = CONFIGS / "full_size.json"
+
+
+class Step(NamedTuple):
+    """One step of a run, ready to be compiled.
+
+    Attributes:
+      lowered: `jax.stages.Lowered`.
+      lm: what the LM's weights are of.
+      num_params: of the LM.
+      rows: texts or windows of a step, on all devices.
+      num_tokens: of each.
+      devices: that rows are cut over.
+      smaller: the field, and what to do with it, for fewer rows at a time.
+    """
+
+    lowered: Any
+    lm: str
+    num_params: int
+    rows: int
+    num_tokens: int
+    devices: int
+    smaller: str
+
+
+def program_config(program: str) -> config_dict.ConfigDict:
+    """The config that a program names, with what it sets otherwise.
+
+    Raises:
+      InputError: no such file or field.
+    """
+    name, *overrides = program.split()
+    file, _, what = name.partition(":")
+    if not (CONFIGS / file).is_file():
+        raise InputError(f"there is no configs/{file}; give one such as cram/builtin.py")
+    spec = importlib.util.spec_from_file_location("config", CONFIGS / file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*[what] * bool(what))
+    if "slice" not in config:
+        raise InputError(f"configs/{file} names no slice; give one with a step to compile")
+    for override in overrides:
+        path, _, value = override.partition("=")
+        *sections, field = path.split(".")
+        section = config
+        try:
+            for part in sections:
+                section = section[part]
+            section[field]  # noqa: B018  an unknown one raises
+            section[field] = _read(value)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"configs/{file} does not take {override!r}") from error
+    if config.dtype == "auto":
+        config.dtype = "bfloat16"
+    return config
+
+
+def _read(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def lower(program: str, config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+    """The step of a program on these devices."""
+    kind = program.split("/")[0]
+    if kind not in KINDS:
+        raise InputError(f"{program!r} is in none of configs/{', '.join(KINDS)}")
+    return KINDS[kind](config, devices)
+
+
+def module_of(config: config_dict.ConfigDict) -> Any:
+    """The Flax module of `config.lm` at its real size, with the config's options."""
+    if config.lm == "builtin":
+        module = load_lm("builtin").module
+    else:
+        sizes = json.loads(SIZES.read_text())
+        if config.lm not in sizes:
+            raise InputError(f"configs/full_size.json has no {config.lm!r}; add its sizes")
+        hf = transformers.AutoConfig.for_model(**sizes[config.lm]["config"])
+        family = FAMILIES[hf.model_type]
+        module = family.model(family.config_from_hf(hf))
+    options = {n: config[n] for n in ("remat",) if n in config}
+    return type(module)(dataclasses.replace(module.config, **options))
+
+
+def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+    """One step of `cram_chunk` with the longest text in every place."""
+    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config)
+    cfg = CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
+    cfg = dataclasses.replace(cfg, steps_per_chunk=1)
+    parts = _parts(mesh)
+    rows = -(-cfg.batch_size // parts) * parts  # as the pool has it
+    num_tokens = max(config.cram.num_tokens)
+    params = _weights(module, DTYPES[config.dtype], mesh)
+    ids = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    init = functools.partial(init_states, module=module, cfg=cfg)
+    states = jax.eval_shape(init, ids, params)
+    tokens = jax.ShapeDtypeStruct((rows, num_tokens), jnp.int32)
+    states, tokens, lengths = _with(batch_sharding(mesh), (states, tokens, ids))
+    with jax.set_mesh(mesh):
+        lowered = cram_chunk.lower(states, tokens, lengths, params, module=module, cfg=cfg)
+    smaller = "lower cram.batch_size"
+    return Step(lowered, config.lm, _num_params(params), rows, num_tokens, parts, smaller)
+
+
+def _icformer(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+    """One optimiser step of a compressor, with all rows as long as they can be."""
+    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config)
+    entries = config[config.compressor].to_dict()
+    compressor = make_compressor(config.compressor, module, entries)
+    objective = config.objective
+    task = Task(module, compressor, objective.average, objective.distillation)
+    cfg, dtype = train_config(config), DTYPES[config.dtype]
+    lm_params = _weights(module, dtype, mesh)
+    # Its tokenizer stands in for that of an LM that is not here: templates may differ by
+    # some positions.
+    tokenizer = load_lm("builtin").tokenizer
+    lm = LanguageModel(
+        config.lm, module, module.config, lm_params, tokenizer, dtype, fingerprint=""
+    )
+    rows = cfg.batch_size // cfg.accumulation
+    if rows % _parts(mesh):
+        raise InputError(
+            f"the {rows} rows of a micro-batch cannot be divided by mesh.data x mesh.fsdp "
+            f"= {_parts(mesh)}; give another train.accumulation or mesh"
+        )
+    made = STAGES[config.stage](config, Parts(mesh, lm, task), rows)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((cfg.accumulation, *x.shape), x.dtype), made.batch
+    )
+    batch = _with(batch_sharding(mesh, axis=1), batch)
+    state = training.abstract_state(task, cfg, mesh)
+    with jax.set_mesh(mesh):
+        lowered = training.jit_train_step(task, cfg, mesh).lower(state, lm_params, batch)
+    return Step(
+        lowered,
+        config.lm,
+        _num_params(lm_params),
+        rows,
+        config.context.length,
+        _parts(mesh),
+        "raise train.accumulation",
+    )
+
+
+def _longest_pretraining(config, parts: Parts, rows: int) -> Examples:
+    continuation = config.objective.continuation
+    sizes = config.context.length, continuation
+    goes_on = np.zeros(rows, bool)  # a row's shape does not depend on it
+    return pretraining(config, parts).examples(
+        Contexts(*(_full(rows, n) for n in sizes)), goes_on
+    )
+
+
+def _longest_finetuning(config, parts: Parts, rows: int) -> Examples:
+    sizes = config.context.length, config.question.prompt, config.question.answer
+    return finetuning(config, parts).examples(Questions(*(_full(rows, n) for n in sizes)))
+
+
+def _full(rows: int, length: int) -> Padded:
+    tokens = np.zeros((rows, length), np.int32)
+    return Padded(tokens, np.full(rows, length, np.int32))
+
+
+def _pretrain(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+    """One optimiser step of a language model, which has one device."""
+    mesh, module = make_mesh(devices=devices), build_model(config.model)
+    cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
+    whole = NamedSharding(mesh, PartitionSpec())
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    init = functools.partial(pretrain.init_state, module=module, cfg=cfg)
+    state = jax.eval_shape(init, key)
+    shape = (1, cfg.batch_size, cfg.window + 1)  # a chunk of one step
+    windows = jax.ShapeDtypeStruct(shape, jnp.uint16)
+    state, windows = _with(whole, (state, windows))
+    lowered = pretrain.train_chunk.lower(state, windows, module=module, cfg=cfg)
+    num_params = _num_params(state.params)
+    smaller = "lower train.batch_size"
+    return Step(lowered, "its own", num_params, cfg.batch_size, cfg.window, 1, smaller)
+
+
+def _weights(module: Any, dtype: Any, mesh: Mesh) -> Any:
+    boxed = abstract_params(module)
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where),
+        nn.unbox(boxed),
+        param_shardings(boxed, mesh),
+    )
+
+
+def _with(sharding: NamedSharding, tree: Any) -> Any:
+    def put(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(put, tree)
+
+
+def _parts(mesh: Mesh) -> int:
+    return int(np.prod([mesh.shape[axis] for axis in BATCH]))
+
+
+def _num_params(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+STAGES = {"pretrain": _longest_pretraining, "finetune": _longest_finetuning}
+KINDS: dict[str, Callable[..., Step]] = {
+    "cram": _cram,
+    "icformer": _icformer,
+    "pretrain": _pretrain,
+}
