@@ -9,6 +9,7 @@ import memcomp
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
 from memcomp.lm import LanguageModel
+from memcomp.sharding import make_mesh
 
 
 def config_texts(
@@ -49,7 +50,8 @@ def config_cramming(
       InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.
     """
     cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
-    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    mesh = make_mesh(**config.mesh)
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype, mesh=mesh)
     texts = tokenize(
         lm.tokenizer,
         config_texts(config, lm),

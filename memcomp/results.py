@@ -8,11 +8,13 @@ from typing import Any
 
 from etils import epath
 
+from memcomp import distributed
 from memcomp.errors import InputError
 
 CONFIG = "config.json"
 RECORDS = "results.jsonl"
 SUMMARY = "summary.json"
+MESH = "mesh"  # the field of a config that says where a run computes, not what
 
 Record = dict[str, Any]
 
@@ -22,9 +24,12 @@ def claim_workdir(
 ) -> epath.Path:
     """Makes the folder of a run, or goes on with it if it is of the same config.
 
+    The first process does it; the others wait.
+
     Args:
       workdir: the folder; may be there already.
-      config: the resolved config, which must be the same for a run to go on.
+      config: the resolved config, which must be the same for a run to go on, but for the
+        mesh.
       about: what else is worth knowing, such as versions and devices; not compared.
 
     Raises:
@@ -32,7 +37,13 @@ def claim_workdir(
         fields differ.
     """
     path = epath.Path(workdir)
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    if distributed.is_first():
+        _claim(path, json.loads(json.dumps(config)), about)  # tuples become lists
+    distributed.barrier()
+    return path
+
+
+def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     file = path / CONFIG
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -42,7 +53,7 @@ def claim_workdir(
                     f"{path} has files but no {CONFIG}; give a new or empty --workdir"
                 )
             write_whole(file, json.dumps({"config": config, **about}, indent=2) + "\n")
-            return path
+            return
         found = json.loads(file.read_text())["config"]
     except OSError as error:
         raise InputError(
@@ -50,12 +61,12 @@ def claim_workdir(
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not of a run of memcomp ({error!r})") from error
+    found, config = ({k: v for k, v in c.items() if k != MESH} for c in (found, config))
     if changes := differences(found, config):
         raise InputError(
             f"{path} belongs to a run with another config ({'; '.join(changes)}); give "
             "the same config, or another --workdir"
         )
-    return path
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -111,11 +111,11 @@ def placer(abstract: Any, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
         jax.tree_util.keystr(path, simple=True, separator="/"): sharding
         for path, sharding in flat
     }
-    return lambda path, array: _put(array, by_path[path])
+    return lambda path, array: put_whole(array, by_path[path])
 
 
-def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """An array that every process holds whole; each gives its devices their parts."""
+def put_whole(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every process holds whole: each gives its devices their parts."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     # device_put would first send the array around, to see that all hold the same.
@@ -155,7 +155,7 @@ def put_rows(rows: Any, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return jax.tree.map(jnp.array, rows)
-    return jax.tree.map(lambda x: _put(np.asarray(x), batch_sharding(mesh)), rows)
+    return jax.tree.map(lambda x: put_whole(np.asarray(x), batch_sharding(mesh)), rows)
 
 
 def fetch(tree: Any) -> Any:

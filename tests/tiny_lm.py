@@ -11,7 +11,7 @@ from flax import linen as nn
 from memcomp.lm import LanguageModel, abstract_params
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
-from memcomp.sharding import make_mesh, param_shardings
+from memcomp.sharding import make_mesh, param_shardings, put_whole
 
 TINY = LlamaConfig(
     vocab_size=23,
@@ -63,4 +63,5 @@ def on_devices(lm: LanguageModel, *sizes: int) -> LanguageModel:
     """The LM on a mesh of data x fsdp x tensor of the first devices."""
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     shardings = param_shardings(abstract_params(lm.module), mesh)
-    return dataclasses.replace(lm, params=jax.device_put(lm.params, shardings), mesh=mesh)
+    params = jax.tree.map(lambda x, s: put_whole(np.asarray(x), s), lm.params, shardings)
+    return dataclasses.replace(lm, params=params, mesh=mesh)

@@ -1,0 +1,106 @@
+"""Scripts in several processes for real: killed, told to stop, and started again."""
+
+import json
+import os
+import signal
+import time
+
+import cramming_run
+import pytest
+from several import Job
+from tiny_lm import EIGHT_HEADS, make_tiny_lm
+
+from memcomp.cram.memory_file import load_memory
+from memcomp.distributed import EX_TEMPFAIL
+from memcomp.evaluation.runs import FLIGHT
+from memcomp.lm import export_lm, load_lm
+
+SMALL = (
+    "--config.texts=uniform_tokens",
+    "--config.num_texts=9",
+    "--config.cram.num_tokens=(2,4,3,3,2,4,3,10,11)",
+    "--config.cram.num_memory=2",
+    "--config.cram.max_steps=40",
+    "--config.cram.patience=40",
+    "--config.cram.learning_rate=0.5",
+    "--config.cram.batch_size=2",
+    "--config.cram.steps_per_chunk=4",
+)
+SECONDS = 120  # in which a job of this size ends on a slow machine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
+    lm = make_tiny_lm("float32", EIGHT_HEADS)
+    export_lm(folder / "lm", lm.module, lm.params)
+    return folder
+
+
+def cram(folder, run, processes, *arguments, devices=1):
+    flags = f"--config.lm={folder / 'lm'}", f"--workdir={folder / run}"
+    return Job(
+        folder, "cram.py", *SMALL, *flags, *arguments, processes=processes, devices=devices
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """Records of one process with one device."""
+    statuses, said = cram(folder, "alone", 1).ended(SECONDS)
+    assert statuses == [0], said
+    return read(folder / "alone")
+
+
+def read(run):
+    lines = (run / "results.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def assert_right(folder, run, want):
+    """The records are those of one process, once each; memories are what they name."""
+    got = read(folder / run)
+    assert [r["text_id"] for r in got] == sorted(r["text_id"] for r in want)
+    places = ("memory_file",)
+    for ours, theirs in zip(got, sorted(want, key=lambda r: r["text_id"]), strict=True):
+        for name in theirs.keys() - set(places) - set(cramming_run.TIMINGS):
+            assert ours[name] == theirs[name], name
+    lm = load_lm(str(folder / "lm"))
+    for record in got:
+        stored = load_memory(folder / run / record["memory_file"], lm)
+        assert record["memory_key"] in stored
+    assert not (folder / run / FLIGHT).exists()
+    assert not list((folder / run / "parts").glob("*"))
+
+
+def wait_for(path, job):
+    while not path.exists() and job.alive():
+        time.sleep(0.01)
+
+
+def test_two_processes_one_of_which_is_killed(folder, alone):
+    run = folder / "killed"
+    job = cram(folder, "killed", 2)
+    wait_for(run / FLIGHT, job)
+    begin = time.monotonic()
+    job.processes[1].kill()
+    statuses, said = job.ended(SECONDS)
+    assert statuses == [EX_TEMPFAIL, -signal.SIGKILL], said
+    assert time.monotonic() - begin < 30  # measured 1; the heartbeat would take 60
+    assert said[0].strip().splitlines()[-1].endswith("which goes on from what is saved")
+    statuses, said = cram(folder, "killed", 2).ended(SECONDS)
+    assert statuses == [0, 0], said
+    assert_right(folder, "killed", alone)
+
+
+def test_a_job_that_is_told_to_stop_goes_on_with_other_processes(folder, alone):
+    job = cram(folder, "told", 2)
+    wait_for(folder / "told" / FLIGHT, job)
+    os.kill(job.processes[1].pid, signal.SIGTERM)
+    statuses, said = job.ended(SECONDS)
+    assert statuses == [EX_TEMPFAIL, EX_TEMPFAIL], said
+    assert all("the same command goes on" in words for words in said)
+    assert (folder / "told" / FLIGHT).exists()
+    statuses, said = cram(folder, "told", 1).ended(SECONDS)
+    assert statuses == [0], said
+    assert_right(folder, "told", alone)
