@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import numpy as np
-import tensorboardX
 from compressor_parts import (
     COMPRESSOR,
     Data,
@@ -22,6 +21,7 @@ from compressor_parts import (
 from etils import epath
 from ml_collections import config_dict
 from pretrain_lm import check_finite, crossed, say
+from scalars import scalar_writer
 from tqdm import tqdm
 
 from memcomp.checkpoints import Checkpoints
@@ -189,9 +189,7 @@ class Log:
         write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
         # The clock of the first lines also counts the compilation.
         self.clock = self.line = time.monotonic()
-        self.writer = tensorboardX.SummaryWriter(
-            str(run.folder / "metrics"), purge_step=step + 1
-        )
+        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
         cfg, mesh = run.cfg, run.parts.mesh
         self.bar = tqdm(
             total=cfg.num_steps, initial=step, unit="step", disable=not sys.stderr.isatty()

@@ -11,11 +11,11 @@ import contextlib
 import sys
 import time
 
-import tensorboardX
 import tqdm
 from inputs import config_cramming
 from launch import launch, stop_if_told
 from ml_collections import config_dict
+from scalars import scalar_writer
 
 from memcomp.distributed import is_first
 from memcomp.evaluation.figures import cram_curves
@@ -54,7 +54,7 @@ class _Reporter:
         self._chunk = 0
 
     def __enter__(self):
-        self._writer = tensorboardX.SummaryWriter(str(self._metrics))
+        self._writer = scalar_writer(self._metrics)
         self._bar = tqdm.tqdm(
             total=self._num_texts, unit="text", disable=not sys.stderr.isatty()
         )

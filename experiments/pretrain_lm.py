@@ -29,11 +29,11 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
 import tokenizers
 from etils import epath
 from launch import launch
 from ml_collections import config_dict
+from scalars import scalar_writer
 from tqdm import tqdm
 
 from memcomp import pretrain
@@ -200,9 +200,7 @@ class Log:
         write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
         # The clock of the first chunk also counts the compilation.
         self.clock = self.line = time.monotonic()
-        self.writer = tensorboardX.SummaryWriter(
-            str(run.folder / "metrics"), purge_step=step + 1
-        )
+        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
         self.bar = tqdm(
             total=run.train.num_steps,
             initial=step,

@@ -48,7 +48,8 @@ def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            if any(path.iterdir()):
+            # In a bucket a folder is there once it has files.
+            if path.exists() and any(path.iterdir()):
                 raise InputError(
                     f"{path} has files but no {CONFIG}; give a new or empty --workdir"
                 )
@@ -111,10 +112,17 @@ def read_records(path: epath.Path) -> list[Record]:
 
 
 def append_records(path: epath.Path, records: Iterable[Record]) -> None:
-    """Adds a line for each record, on disk before this returns."""
-    lines = "".join(json.dumps(record) + "\n" for record in records)
+    """Adds a line for each record, on disk before this returns.
+
+    To an object in a bucket nothing can be added: it is written again, whole.
+    """
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if "://" in os.fspath(path):
+        if lines or not path.exists():
+            write_whole(path, (path.read_bytes() if path.exists() else b"") + lines)
+        return
     with path.open("ab") as file:
-        file.write(lines.encode())
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
 

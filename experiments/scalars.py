@@ -1,0 +1,46 @@
+"""TensorBoard scalars of a run, in a folder or in a bucket."""
+
+import io
+import os
+from typing import Any
+
+import tensorboardX
+from etils import epath
+from tensorboardX import record_writer
+
+BUCKETS = ("gs", "s3")
+
+
+def scalar_writer(folder: epath.Path, **options: Any) -> tensorboardX.SummaryWriter:
+    """TensorboardX's writer, with `options` of its own."""
+    return tensorboardX.SummaryWriter(os.fspath(folder), **options)
+
+
+class _Object(io.BytesIO):
+    """A file of events that is written whole whenever it is flushed."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = epath.Path(path)
+
+    def flush(self) -> None:
+        self._path.write_bytes(self.getvalue())
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+        super().close()
+
+
+class _Bucket:
+    """What tensorboardX asks of a file system: its own need boto3 or google-cloud."""
+
+    open = staticmethod(_Object)
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        """A bucket has no folders to make."""
+
+
+for scheme in BUCKETS:
+    record_writer.register_writer_factory(scheme, _Bucket)
