@@ -96,9 +96,14 @@ def say(line: str) -> None:
         print(line)
 
 
+def is_told_to_stop() -> bool:
+    """Whether a process of the job got a SIGTERM; alike in all, which must all ask."""
+    return distributed.anywhere(_told.is_set())
+
+
 def stop_if_told() -> None:
-    """Raises `Stopped` in all processes of the job once one of them got a SIGTERM."""
-    if distributed.anywhere(_told.is_set()):
+    """Raises `Stopped`, where all is saved, once the job is told to stop."""
+    if is_told_to_stop():
         raise Stopped
 
 

@@ -40,6 +40,7 @@ from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
 from memcomp.data.windows import cached_tokens, flat_tokens, windows
+from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
@@ -326,8 +327,9 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
 
 
 def say(line: str) -> None:
-    """A line that does not tear the progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    """A line that does not tear the progress bar, once for all processes."""
+    if is_first():
+        tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """TensorBoard scalars of a run, in a folder or in a bucket."""
 
-import io
 import os
 from typing import Any
 
@@ -16,24 +15,24 @@ def scalar_writer(folder: epath.Path, **options: Any) -> tensorboardX.SummaryWri
     return tensorboardX.SummaryWriter(os.fspath(folder), **options)
 
 
-class _Object(io.BytesIO):
+class _Object:
     """A file of events that is written whole whenever it is flushed."""
 
     def __init__(self, path: str):
-        super().__init__()
-        self._path = epath.Path(path)
+        self._path, self._data = epath.Path(path), bytearray()
+
+    def write(self, data: bytes) -> None:
+        self._data += data
 
     def flush(self) -> None:
-        self._path.write_bytes(self.getvalue())
+        self._path.write_bytes(bytes(self._data))
 
     def close(self) -> None:
-        if not self.closed:
-            self.flush()
-        super().close()
+        self.flush()
 
 
 class _Bucket:
-    """What tensorboardX asks of a file system: its own need boto3 or google-cloud."""
+    """What tensorboardX asks for; its own need boto3 or google-cloud-storage."""
 
     open = staticmethod(_Object)
 

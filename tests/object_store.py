@@ -1,7 +1,5 @@
 """A bucket in memory behind gs:// paths, which forgives no more than a real one."""
 
-import pytest
-from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
 
@@ -27,12 +25,3 @@ class Bucket(MemoryFileSystem):
         if "a" in mode:
             raise NotImplementedError("objects are written whole")
         return super()._open(path, mode, **kwargs)
-
-
-@pytest.fixture()
-def bucket(monkeypatch):
-    """gs://bucket, empty; the dictionary of what is in it."""
-    files = Bucket()
-    files.store.clear()
-    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: files)
-    return files.store

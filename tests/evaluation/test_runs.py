@@ -124,6 +124,25 @@ def test_a_kill_in_the_middle_of_a_line_loses_nothing(
     assert_same_run(tmp_path / "run", want)
 
 
+def test_a_run_in_a_bucket_is_that_in_a_folder(unstopped, tiny_lm, bucket):
+    _, want = unstopped
+    run, chunks = epath.Path("gs://bucket/run"), []
+
+    def stop(progress):
+        chunks.append(progress)
+        if len(chunks) == 9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        cramming_run.run(tiny_lm, run, stop)
+    assert (run / runs.FLIGHT).exists() and 0 < chunks[-1].num_done < len(want)
+    cramming_run.run(tiny_lm, run)
+    assert_same_run(run, want)
+    for r in want:
+        assert r["memory_key"] in load_memory(run / r["memory_file"], tiny_lm)
+    assert json.loads((run / "summary.json").read_text())["n"] == 9
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
     """SIGKILL to a process of its own, at moments spread over a whole run."""

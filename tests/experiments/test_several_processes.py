@@ -109,3 +109,57 @@ def test_a_job_that_is_told_to_stop_goes_on_with_other_processes(folder, alone):
     statuses, said = cram(folder, "told", 1).ended(SECONDS)
     assert statuses == [0], said
     assert_right(folder, "told", alone)
+
+
+def joined(job, victim):
+    """Waits until a process has talked to the others."""
+    words = ""
+    while "[Gloo]" not in words and job.alive():
+        files = (job.folders[victim] / name for name in ("out.txt", "err.txt"))
+        words = "".join(file.read_text() for file in files if file.exists())
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "processes, devices, mesh",
+    [(2, 1, (-1, 1, 1)), (4, 2, (2, 2, 2)), (4, 2, (1, 8, 1))],
+)
+def test_five_kills_lose_nothing_and_nothing_comes_twice(
+    folder, alone, processes, devices, mesh
+):
+    names = zip(("data", "fsdp", "tensor"), mesh, strict=True)
+    flags = [f"--config.mesh.{name}={size}" for name, size in names]
+
+    def start(run):
+        return cram(folder, run, processes, *flags, devices=devices)
+
+    name = "-".join(map(str, (processes, *mesh)))
+    statuses, said = start(f"whole{name}").ended(5 * SECONDS)  # compiles
+    assert statuses == [0] * processes, said
+    assert_right(folder, f"whole{name}", alone)
+    job = start(f"timed{name}")
+    joined(job, 0)
+    begin = time.monotonic()
+    job.ended(5 * SECONDS)
+    duration, rng, seconds = time.monotonic() - begin, random.Random(0), []
+    num_kills = num_midway = 0
+    while num_kills < 5:
+        job, victim = start(f"cut{name}"), rng.randrange(processes)
+        joined(job, victim)
+        time.sleep(rng.uniform(0, duration / 3))
+        begin = time.monotonic()
+        job.processes[victim].kill()
+        statuses, said = job.ended(5 * SECONDS)
+        seconds.append(time.monotonic() - begin)
+        if statuses[victim] == 0:
+            break  # it had ended
+        num_kills += 1
+        num_midway += (folder / f"cut{name}" / FLIGHT).exists()
+        statuses.pop(victim)
+        assert statuses == [EX_TEMPFAIL] * (processes - 1), said
+    print(f"{num_kills} kills, {num_midway} midway, survivors ended in {seconds}")
+    statuses, said = start(f"cut{name}").ended(5 * SECONDS)
+    assert statuses == [0] * processes, said
+    assert_right(folder, f"cut{name}", alone)
+    assert num_midway >= 2
