@@ -40,8 +40,8 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     config.mode = "horizon" if "horizon" in words else "grid"
     config.lms = ("builtin",)
     config.dtype = "float32"
-    # Devices; -1 for all that the others leave. data and fsdp cut the texts, fsdp and
-    # tensor cut the weights.
+    # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
+    # tensor cut weights.
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.shuffle_seed = config_dict.placeholder(int)  # control: weights in random order
     config.protocol = "strict"

@@ -8,7 +8,6 @@ over the devices of all cannot go on without it: the job is started again.
 import ctypes
 import os
 import signal
-import sys
 
 import jax
 import numpy as np
@@ -19,8 +18,8 @@ from memcomp.errors import InputError
 EX_TEMPFAIL = 75  # of sysexits.h: the same command, started again, goes on
 HEARTBEAT_SECONDS = 60  # without a sign from a process, after which it counts as lost
 LOST = (
-    "another process of this run is gone, so this one ends too; start all of them again "
-    "with the same command, which goes on from what is saved"
+    "another process of this run is gone or was never there, so this one ends too; start "
+    "all of them again with the same command, which goes on from what is saved"
 )
 
 
@@ -34,7 +33,7 @@ def initialize(
     TPU slices, GKE, SLURM's srun and Open MPI are found by `jax.distributed`. Elsewhere
     give all three arguments. If a process is lost later, this one ends with the status
     `EX_TEMPFAIL`: at once where the system closes its connections, after
-    `HEARTBEAT_SECONDS` where it does not.
+    `HEARTBEAT_SECONDS` where it does not. At the start all wait five minutes for the last.
 
     Args:
       coordinator: host:port of process 0.
@@ -52,18 +51,18 @@ def initialize(
         )
     if coordinator is None and _alone():
         return
+    _end_in_one_sentence(True)
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         if coordinator is None and "should be defined" in str(error):
+            _end_in_one_sentence(False)
             return  # no cluster
         raise InputError(
             f"the processes of the job did not come together ({error}); see that all are "
             "started and reach the first one"
         ) from error
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if jax.process_count() > 1:
-        _end_in_one_sentence()
 
 
 def _alone() -> bool:
@@ -76,17 +75,18 @@ def _alone() -> bool:
     return one_task or (pod and not member)
 
 
-def _end_in_one_sentence() -> None:
-    """The runtime ends a process that has lost another by abort(): not without a word."""
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _lost(number: int) -> None:
+    os.write(2, f"{LOST}\n".encode())
+    os._exit(EX_TEMPFAIL)
 
-    def lost(number: int) -> None:
-        # Whatever Python does with signals comes too late: abort() does not return.
-        os.write(sys.stderr.fileno(), f"{LOST}\n".encode())
-        os._exit(EX_TEMPFAIL)
 
-    global _handler  # C keeps no reference
-    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lost)
-    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+def _end_in_one_sentence(several: bool) -> None:
+    """The runtime ends a process that has lost another by abort(): not without a word.
+
+    A handler of Python's own would come too late, after abort() has returned.
+    """
+    ctypes.CDLL(None).signal(signal.SIGABRT, _lost if several else None)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -212,3 +212,14 @@ def constrain_batch(tree: Any) -> Any:
         return tree
     cut = PartitionSpec(BATCH)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, cut), tree)
+
+
+def constrain_example(x: jax.Array) -> jax.Array:
+    """Says that all of `x` lies where its example does; nothing without a mesh.
+
+    For what is written for one example and batched by `jax.vmap` with
+    `spmd_axis_name=BATCH`, which adds the batch's axes to what is said here.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())

@@ -29,8 +29,8 @@ def everything() -> config_dict.ConfigDict:
     config.protocol = "strict"  # "strict" or "reference"
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "float32"  # "bfloat16" and "float16" too
-    # Devices; -1 for all that the others leave. data and fsdp cut the texts, fsdp and
-    # tensor cut the weights.
+    # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
+    # tensor cut weights.
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
 
     # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",

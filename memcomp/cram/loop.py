@@ -22,7 +22,7 @@ from memcomp.cram.objective import (
     token_weights,
 )
 from memcomp.cram.recipe import initial_memory, learning_rate, optimizer
-from memcomp.sharding import constrain_batch
+from memcomp.sharding import BATCH, constrain_batch
 
 
 class CramState(NamedTuple):
@@ -199,7 +199,8 @@ def cram_chunk(
       first right, the number of steps where it never was.
     """
     step = functools.partial(cram_step, module=module, cfg=cfg)
-    batched = jax.vmap(step, in_axes=(0, 0, 0, None))
+    # On a mesh each device has whole texts: see `memory_scores`.
+    batched = jax.vmap(step, in_axes=(0, 0, 0, None), spmd_axis_name=BATCH)
 
     def one(carry, _):
         carry, curves = batched(carry, tokens, lengths, params)

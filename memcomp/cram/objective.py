@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.nn.cross_entropy import TokenScores, token_scores
+from memcomp.sharding import constrain_example
 
 
 def memory_scores(
@@ -28,7 +29,9 @@ def memory_scores(
     variables = {"params": params}
     read = module.apply(variables, tokens[None, :-1], method="embed")[0]
     x = jnp.concatenate([memory.astype(read.dtype), read])
-    hidden, _ = module.apply(variables, x[None])
+    # Weights that are cut over the axis of the mesh that texts are would else stay where
+    # they are, and activations, which are more, be gathered.
+    hidden, _ = module.apply(variables, constrain_example(x)[None])
     rows = module.apply(variables, method="unembedding")
     return token_scores(
         hidden[0, memory.shape[0] - 1 :], rows, tokens, vocab_chunk, module.softcap
