@@ -83,7 +83,13 @@ def test_a_mesh_changes_float32_by_rounding_only(sizes):
     assert_same(all_results(on_devices(lm, *sizes), some_texts()), want, 1e-3)
 
 
-@pytest.mark.parametrize("there, here", [((2, 2, 2), (1, 1, 1)), ((1, 1, 1), (8, 1, 1))])
+@pytest.mark.parametrize(
+    "there, here",
+    [
+        ((2, 2, 2), (1, 1, 1)),
+        pytest.param((1, 1, 1), (8, 1, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_a_snapshot_goes_on_on_another_mesh(lm64, alone, there, here):
     done, texts = {}, some_texts()
     with jax.enable_x64(True):
@@ -113,6 +119,7 @@ def test_states_lie_with_their_texts_and_weights_in_parts(lm64):
     assert parts < 0.4 * whole
 
 
+@pytest.mark.slow
 def test_horizons_and_decoding_on_a_mesh(lm64):
     texts = some_texts(3, lengths=(4, 6))
     cfg = CramConfig(recipe=RECIPE, steps_per_chunk=20, batch_size=2)
