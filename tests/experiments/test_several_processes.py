@@ -94,11 +94,12 @@ def test_two_processes_one_of_which_is_killed(folder, alone):
     assert statuses == [EX_TEMPFAIL, -signal.SIGKILL], said
     assert time.monotonic() - begin < 30  # measured 1; the heartbeat would take 60
     assert said[0].strip().splitlines()[-1].endswith("which goes on from what is saved")
-    statuses, said = cram(folder, "killed", 2).ended(SECONDS)
-    assert statuses == [0, 0], said
+    statuses, said = cram(folder, "killed", 1).ended(SECONDS)  # in another number
+    assert statuses == [0], said
     assert_right(folder, "killed", alone)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_told_to_stop_goes_on_with_other_processes(folder, alone):
     job = cram(folder, "told", 2)
     wait_for(folder / "told" / FLIGHT, job)
