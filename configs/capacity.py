@@ -42,6 +42,9 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
     config.dtype = "float32"
     config.remat = "none"  # this and the next as in configs/cram/base.py
     config.attention = "plain"
+    # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
+    # tensor cut weights.
+    config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.shuffle_seed = config_dict.placeholder(int)  # control: weights in random order
     config.protocol = "strict"
     config.seeds = (0,)  # of the initial memories

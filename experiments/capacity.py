@@ -17,18 +17,20 @@ from typing import Any
 import jax
 import tqdm
 from etils import epath
-from launch import launch
+from launch import launch, say, stop_if_told
 from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation.horizon_runs import run_horizons
 from memcomp.evaluation.runs import describe, run_cramming
 from memcomp.lm import LanguageModel
 from memcomp.results import claim_workdir, summarise
+from memcomp.sharding import make_mesh
 
 DEFAULT_WORKDIR = "runs/capacity"
 IDS = 100_000  # text i at length n has the id n * IDS + i, whatever else is in the grid
@@ -43,7 +45,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
         options = {key: config[key] for key in ("dtype", "remat", "attention")}
-        lm = memcomp.load_lm(name, **options)
+        lm = memcomp.load_lm(name, mesh=make_mesh(**config.mesh), **options)
         if config.shuffle_seed is not None:
             lm = lm.shuffled(config.shuffle_seed)
         before = None
@@ -57,8 +59,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             check_fits(lm, texts, cfg)
             folder = claim_workdir(workdir, {"grid": "capacity"}, {})
             path = claim_workdir(folder / "cells" / cell_name(cell), cell, describe(lm))
-            print(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
-    print(f"sweep: {workdir}")
+            say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
+    say(f"sweep: {workdir}")
 
 
 def cells(
@@ -128,16 +130,22 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
         for text in texts
     ]
     check_fits(lm, at_lengths, cfg)
-    with tqdm.tqdm(total=len(at_lengths), unit="text", mininterval=1) as bar:
+    with progress_bar(at_lengths) as bar:
 
         def report(progress):
             bar.n = progress.num_done
             rate = f"{progress.token_steps_per_second:.0f}"
             bar.set_postfix(exact=progress.num_exact, token_steps_per_s=rate)
+            stop_if_told()
 
         records = run_cramming(lm, at_lengths, cfg, folder, report)
     exact = sum(record["exact_greedy"] for record in records)
     return f"{exact} of {len(records)} exact"
+
+
+def progress_bar(texts: list[Text]) -> tqdm.tqdm:
+    """Of the first process; the others show none."""
+    return tqdm.tqdm(total=len(texts), unit="text", mininterval=1, disable=not is_first())
 
 
 def growth_of(config: config_dict.ConfigDict) -> Growth:
@@ -148,11 +156,12 @@ def growth_of(config: config_dict.ConfigDict) -> Growth:
 def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
     """The longest exact prefix of every text."""
     growth = growth_of(config)
-    with tqdm.tqdm(total=len(texts), unit="text", mininterval=1) as bar:
+    with progress_bar(texts) as bar:
 
         def report(progress):
             bar.n = progress.num_done
             bar.set_postfix(mean_exact=f"{progress.mean_exact:.2f}")
+            stop_if_told()
 
         records = run_horizons(lm, texts, cfg, growth, folder, report)
     figures = summarise(records)
@@ -164,4 +173,4 @@ MODES = {"grid": run_grid, "horizon": run_horizon}
 
 
 if __name__ == "__main__":
-    launch(main, "capacity.py")
+    launch(main, "capacity.py", resumable=True)

@@ -1,5 +1,6 @@
 """The loop of experiments/icformer.py: steps, checkpoints, evaluation, log."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import numpy as np
-import tensorboardX
 from compressor_parts import (
     COMPRESSOR,
     Data,
@@ -20,9 +20,11 @@ from compressor_parts import (
     train_config,
 )
 from etils import epath
+from launch import Stopped, is_told_to_stop
 from ml_collections import config_dict
 from pretrain_lm import check_finite, crossed, say
 from profiling import Profile
+from scalars import scalar_writer
 from tqdm import tqdm
 
 from memcomp.checkpoints import Checkpoints
@@ -30,11 +32,18 @@ from memcomp.compressor import training
 from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.training import TrainConfig, TrainState
+from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import learning_curves
 from memcomp.registry import save_compressor
-from memcomp.results import SUMMARY, append_records, read_records, write_whole
+from memcomp.results import (
+    SUMMARY,
+    Record,
+    append_records,
+    read_records,
+    write_whole,
+)
 from memcomp.sharding import put_batch
 
 LOG = "log.jsonl"
@@ -73,7 +82,14 @@ def train(
     state = run_steps(run)
     trained = as_trained(parts, state)
     save_compressor(folder / COMPRESSOR, trained)
-    summary = {"num_steps": cfg.num_steps, "num_params": num_params(state)}
+    if is_first():
+        summarise_run(run, num_params(state))
+
+
+def summarise_run(run: Run, num_params: int) -> None:
+    """Writes summary.json and the learning curves, from the log."""
+    folder, config = run.folder, run.config
+    summary = {"num_steps": run.cfg.num_steps, "num_params": num_params}
     lines = read_records(folder / LOG)
     drawn = learning_curves({config.compressor: lines})
     (folder / "figures").mkdir(exist_ok=True)
@@ -100,19 +116,28 @@ def run_steps(run: Run) -> TrainState:
             say(f"going on from step {int(state.step):,}")
         else:
             state = first_state(run)
-        with Log(run, state) as log, Profile(run.folder) as profile:
-            waiting = []
+        # The clock of the first lines also counts the compilation.
+        waiting, clock = [], time.monotonic()
+        logs = Log(run, state) if is_first() else contextlib.nullcontext()
+        with logs as log, Profile(run.folder) as profile:
             for step, batch in enumerate(iterator, start=int(state.step) + 1):
                 batch = put_batch(batch, mesh, axis=1)
                 state, metrics = step_once(state, parts.lm.params, batch)
                 waiting.append(metrics)
                 profile.step(metrics)
-                if crossed(config.log_every, step - 1, step, cfg.num_steps):
+                logged = crossed(config.log_every, step - 1, step, cfg.num_steps)
+                if logged:
                     # A checkpoint of a run that has failed would only fail again.
-                    log.add(step, jax.device_get(waiting), state)
-                    waiting = []
-                if crossed(config.save_every, step - 1, step, cfg.num_steps):
+                    seconds = time.monotonic() - clock
+                    record = measured(run, step, jax.device_get(waiting), state, seconds)
+                    if log:
+                        log.add(record)
+                    waiting, clock = [], time.monotonic()
+                told = logged and is_told_to_stop()
+                if told or crossed(config.save_every, step - 1, step, cfg.num_steps):
                     checkpoints.save(step, state, iterator)
+                if told and step < cfg.num_steps:
+                    raise Stopped
     return state
 
 
@@ -180,8 +205,32 @@ def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, f
     return {"bleu": compressed.bleu(parts.lm, spoken), **scores}
 
 
+def measured(
+    run: Run, step: int, metrics: list[dict[str, Any]], state: TrainState, seconds: float
+) -> Record:
+    """What the log says of the steps up to `step`; evaluates if due.
+
+    Raises:
+      InputError: a loss that is not finite.
+    """
+    before = step - len(metrics)
+    check_finite(before, np.asarray([one["loss"] for one in metrics]))
+    record: Record = {"step": step}
+    for name in ("loss", "nats_per_token", "accuracy", "grad_norm"):
+        record[name] = float(np.mean([one[name] for one in metrics], dtype=np.float64))
+    record["learning_rate"] = float(metrics[-1]["learning_rate"])
+    tokens = sum(float(one["num_tokens"]) for one in metrics)
+    record["tokens_per_second"] = tokens / seconds
+    if crossed(run.config.evaluate_every, before, step, run.cfg.num_steps):
+        record |= evaluate(run, state)
+    return record
+
+
 class Log:
-    """log.jsonl, TensorBoard scalars and what the user sees of a run in training."""
+    """log.jsonl, TensorBoard scalars and what the user sees of a run in training.
+
+    Of several processes the first has one.
+    """
 
     def __init__(self, run: Run, state: TrainState):
         self.run, step = run, int(state.step)
@@ -189,11 +238,8 @@ class Log:
         # What came after the checkpoint will be made, and written, again.
         kept = [r for r in read_records(self.file) if r["step"] <= step]
         write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
-        # The clock of the first lines also counts the compilation.
-        self.clock = self.line = time.monotonic()
-        self.writer = tensorboardX.SummaryWriter(
-            str(run.folder / "metrics"), purge_step=step + 1
-        )
+        self.line = time.monotonic()
+        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
         cfg, mesh = run.cfg, run.parts.mesh
         self.bar = tqdm(
             total=cfg.num_steps, initial=step, unit="step", disable=not sys.stderr.isatty()
@@ -211,31 +257,13 @@ class Log:
         self.writer.close()
         self.bar.close()
 
-    def add(self, step: int, metrics: list[dict[str, Any]], state: TrainState) -> None:
-        """Logs the steps up to `step`, and evaluates if due.
-
-        Raises:
-          InputError: a loss that is not finite.
-        """
-        before = step - len(metrics)
-        check_finite(before, np.asarray([one["loss"] for one in metrics]))
-        tokens = sum(float(one["num_tokens"]) for one in metrics)
-        names = ("loss", "nats_per_token", "accuracy", "grad_norm")
-        record: dict[str, Any] = {"step": step}
-        for name in names:
-            record[name] = float(np.mean([one[name] for one in metrics], dtype=np.float64))
-        record["learning_rate"] = float(metrics[-1]["learning_rate"])
-        record["tokens_per_second"] = tokens / (time.monotonic() - self.clock)
-        run = self.run
-        due = crossed(run.config.evaluate_every, before, step, run.cfg.num_steps)
-        if due:
-            record |= evaluate(run, state)
+    def add(self, record: Record) -> None:
+        """Adds a line."""
         append_records(self.file, [record])
         for name, value in record.items():
             if name != "step":
-                self.writer.add_scalar(name, value, step)
-        self.show(record, due)
-        self.clock = time.monotonic()
+                self.writer.add_scalar(name, value, record["step"])
+        self.show(record, any(name.startswith("valid_") for name in record))
 
     def show(self, record: dict[str, Any], now: bool) -> None:
         """The bar on a terminal; else a line, `now` or when it is time for one."""

@@ -3,19 +3,22 @@
   python experiments/cram.py [--config configs/cram/....py] [--config.x.y=value]
       [--workdir DIR] [--profile]
 
-Stopped at any moment and started again with the same command, it goes on.
+Stopped at any moment and started again with the same command, it goes on; also on
+another mesh, or in another number of processes.
 """
 
+import contextlib
 import sys
 import time
 
-import tensorboardX
 import tqdm
 from inputs import config_cramming
-from launch import launch
+from launch import launch, stop_if_told
 from ml_collections import config_dict
 from profiling import Profile
+from scalars import scalar_writer
 
+from memcomp.distributed import is_first
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
 from memcomp.evaluation.scores import BITS_PER_NAT
@@ -28,16 +31,21 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm, texts, cfg = config_cramming(config)
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
-    with _Reporter(folder / "metrics", len(texts)) as show, Profile(folder) as profile:
+    shows = _Reporter(folder / "metrics", len(texts))
+    shows = shows if is_first() else contextlib.nullcontext()
+    with shows as show, Profile(folder) as profile:
 
         def report(progress: Progress) -> None:
-            show(progress)
+            if show:
+                show(progress)
             profile.step()
+            stop_if_told()
 
         records = run_cramming(lm, texts, cfg, folder, report)
-    picture = cram_curves(records, folder / "figures")
-    print(table(records))
-    print(f"figure: {picture}\nrun:    {folder}")
+    if is_first():
+        picture = cram_curves(records, folder / "figures")
+        print(table(records))
+        print(f"figure: {picture}\nrun:    {folder}")
 
 
 class _Reporter:
@@ -49,7 +57,7 @@ class _Reporter:
         self._chunk = 0
 
     def __enter__(self):
-        self._writer = tensorboardX.SummaryWriter(str(self._metrics))
+        self._writer = scalar_writer(self._metrics)
         self._bar = tqdm.tqdm(
             total=self._num_texts, unit="text", disable=not sys.stderr.isatty()
         )
@@ -111,4 +119,4 @@ def _short(text: str | None, most: int = 60) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, "cram/builtin.py")
+    launch(main, "cram/builtin.py", resumable=True)

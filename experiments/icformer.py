@@ -50,6 +50,7 @@ from memcomp.compressor.files import save_soft_prompts
 from memcomp.data.contexts import Contexts, context_batches, fitting
 from memcomp.data.ragged import Ragged
 from memcomp.data.texts import read_texts
+from memcomp.distributed import from_first, is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import attention_map
@@ -69,6 +70,7 @@ from memcomp.results import (
     summarise,
     write_whole,
 )
+from memcomp.sharding import fetch
 
 DEFAULT_WORKDIR = "runs/icformer"
 
@@ -114,6 +116,8 @@ def generate_answers(
         top_p=decode.top_p,
         key=jax.random.key(config.seed),
     )
+    if not is_first():
+        return
     records = []
     for i, ((source, _), output) in enumerate(zip(found, answers, strict=True)):
         print(f"{source}: {output}")
@@ -136,11 +140,20 @@ def evaluate(
             f"evaluate.study {config.evaluate.study!r} is not one of {', '.join(STUDIES)}"
         )
     file = folder / RECORDS
-    done = {record["row"] for record in read_records(file)}
+    # What the first process has read, since only it writes.
+    before = read_records(file) if is_first() else []
+    done = json.loads(from_first(json.dumps([r["row"] for r in before]).encode()))
     for name, make in STUDIES[config.evaluate.study](config, parts, trained, folder):
         if name not in done:
-            append_records(file, [{"row": name, **record} for record in make()])
-    records = read_records(file)
+            found = [{"row": name, **record} for record in make()]
+            if is_first():
+                append_records(file, found)
+    if is_first():
+        show_table(folder, read_records(file))
+
+
+def show_table(folder: epath.Path, records: list[Record]) -> None:
+    """Writes and prints the means of every row."""
     names = list(dict.fromkeys(record["row"] for record in records))
     table = {
         name: summarise([record for record in records if record["row"] == name])
@@ -231,10 +244,11 @@ def draw_attention(
     read = jax.jit(trained.compressor.attention)
     weights = read(params, parts.lm.params, one, lengths)
     words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
-    drawn = attention_map(np.asarray(weights[:, 0]), words)
-    (folder / "figures").mkdir(exist_ok=True)
-    write_whole(folder / "figures" / "attention.csv", drawn.csv())
-    write_whole(folder / "figures" / "attention.png", drawn.png())
+    drawn = attention_map(fetch(weights)[:, 0], words)
+    if is_first():
+        (folder / "figures").mkdir(exist_ok=True)
+        write_whole(folder / "figures" / "attention.csv", drawn.csv())
+        write_whole(folder / "figures" / "attention.png", drawn.png())
 
 
 def answers(
@@ -303,4 +317,4 @@ STUDIES = {"reconstruction": reconstructions, "answers": answers}
 
 
 if __name__ == "__main__":
-    launch(main, "icformer/tiny.py")
+    launch(main, "icformer/tiny.py", resumable=True)

@@ -9,6 +9,7 @@ import memcomp
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
 from memcomp.lm import LanguageModel
+from memcomp.sharding import make_mesh
 
 
 def config_texts(
@@ -50,7 +51,7 @@ def config_cramming(
     """
     cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
     options = {name: config[name] for name in ("dtype", "remat", "attention")}
-    lm = memcomp.load_lm(config.lm, **options)
+    lm = memcomp.load_lm(config.lm, mesh=make_mesh(**config.mesh), **options)
     texts = tokenize(
         lm.tokenizer,
         config_texts(config, lm),

@@ -1,18 +1,34 @@
-"""How every script starts: flags in, one config; one sentence for bad input."""
+"""How every script starts and ends: flags in, one config; one sentence for bad input.
 
+A script that goes on where it was stopped ends with the status EX_TEMPFAIL (75) when it is
+told to (SIGTERM: preemption) or has lost another process of its job: schedulers that start
+it again with the same command lose no more than the chunk that was being computed.
+"""
+
+import os
 import pathlib
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 
+import jax
 from absl import flags, logging
 from ml_collections import config_dict, config_flags
 
+from memcomp import distributed
 from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone on with.")
+_told = threading.Event()  # to stop
+
+
+class Stopped(Exception):
+    """The run was told to stop, and has saved what it has."""
 
 
 def launch(
@@ -20,6 +36,7 @@ def launch(
     default_config: str,
     *,
     positional: str | None = None,
+    resumable: bool = False,
 ) -> None:
     """Runs `main(config, workdir)` with the flags of the command line.
 
@@ -27,14 +44,67 @@ def launch(
       main: the script; raises `InputError` for bad input.
       default_config: file under configs/ that is used without `--config`.
       positional: field that takes the arguments that are no flags, if there are any.
+      resumable: whether `main` may run in several processes, calls `stop_if_told` where
+        it has saved, and goes on from there the next time.
     """
     script = pathlib.Path(sys.argv[0]).name
     logging.set_verbosity(logging.WARNING)
     try:
-        main(_config(default_config, positional), WORKDIR.value)
+        job = _job_flags() if resumable else dict
+        config = _config(default_config, positional)
+        if resumable:
+            distributed.initialize(**job())
+            # After JAX, which would only note the signal.
+            signal.signal(signal.SIGTERM, lambda *_: _told.set())
+        main(config, WORKDIR.value)
     except InputError as error:
-        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"{script}: {' '.join(str(error).split())}", 2)
+    except Stopped:
+        said = "stopped as it was told to (SIGTERM); the same command goes on"
+        _end(f"{script}: {said}", distributed.EX_TEMPFAIL)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if distributed.is_lost(error):
+            _end(f"{script}: {distributed.LOST}", distributed.EX_TEMPFAIL)
+        _end(traceback.format_exc(), 1)
+
+
+def _job_flags() -> Callable[[], dict[str, str | int | None]]:
+    """Flags for a cluster that JAX does not know; their values once they are parsed."""
+    held = (
+        flags.DEFINE_string("coordinator", None, "host:port of the job's process 0."),
+        flags.DEFINE_integer("num_processes", None, "Of the job."),
+        flags.DEFINE_integer("process_id", None, "Of this process, from 0."),
+    )
+    return lambda: {flag.name: flag.value for flag in held}
+
+
+def _end(said: str, status: int) -> None:
+    """Ends the process: at once if there are others, which must not wait for it."""
+    print(said, file=sys.stderr)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def say(line: str) -> None:
+    """Prints a line, once for all processes."""
+    if distributed.is_first():
+        print(line)
+
+
+def is_told_to_stop() -> bool:
+    """Whether a process of the job got a SIGTERM; alike in all, which must all ask."""
+    return distributed.anywhere(_told.is_set())
+
+
+def stop_if_told() -> None:
+    """Raises `Stopped`, where all is saved, once the job is told to stop."""
+    if is_told_to_stop():
+        raise Stopped
 
 
 def _config(default_config: str, positional: str | None) -> config_dict.ConfigDict:

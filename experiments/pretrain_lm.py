@@ -29,17 +29,18 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
 import tokenizers
 from etils import epath
 from launch import launch
 from ml_collections import config_dict
+from scalars import scalar_writer
 from tqdm import tqdm
 
 from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
 from memcomp.data.windows import cached_tokens, flat_tokens, windows
+from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
@@ -200,9 +201,7 @@ class Log:
         write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
         # The clock of the first chunk also counts the compilation.
         self.clock = self.line = time.monotonic()
-        self.writer = tensorboardX.SummaryWriter(
-            str(run.folder / "metrics"), purge_step=step + 1
-        )
+        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
         self.bar = tqdm(
             total=run.train.num_steps,
             initial=step,
@@ -328,8 +327,9 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
 
 
 def say(line: str) -> None:
-    """A line that does not tear the progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    """A line that does not tear the progress bar, once for all processes."""
+    if is_first():
+        tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

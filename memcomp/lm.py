@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -81,6 +81,7 @@ class LanguageModel:
       dtype: of weights and activations.
       fingerprint: SHA-256 of the weights as they are in the file (`Checkpoint`).
       revision: commit of the Hub repository; None for a folder.
+      mesh: that the weights lie on; None for one device.
     """
 
     name: str
@@ -91,6 +92,7 @@ class LanguageModel:
     dtype: Any
     fingerprint: str
     revision: str | None = None
+    mesh: jax.sharding.Mesh | None = None
 
     def logits(
         self, tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
@@ -121,15 +123,18 @@ def _logits(params, tokens, *, module):
     return soft_capped(logits, module.softcap)
 
 
-@jax.jit
 def _shuffled(params, seed):
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    moved = [
-        jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, moved)
+    def shuffle(params):
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        moved = [
+            jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+    return jax.jit(shuffle, out_shardings=shardings)(params)
 
 
 def abstract_params(module: Any) -> engine.Params:
@@ -145,7 +150,6 @@ def load_lm(
     dtype: str = "float32",
     remat: str = "none",
     attention: str = "plain",
-    place: Callable[[str, np.ndarray], jax.Array] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> LanguageModel:
     """A language model from disk or from the Hugging Face Hub.
@@ -158,11 +162,8 @@ def load_lm(
         "none" keeps all, "dots" the results of matrix products, "full" nothing.
       attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`, or "auto"
         for the best on these devices; an LM without attention does not look at it.
-      place: puts one weight, given our path and the host array, on the devices; a
-        weight that is stacked over layers comes layer by layer, as [1 ...], and its
-        layers go to the same devices. The default device where None.
-      mesh: of `memcomp.sharding`, whose rules then say where weights are put, in the
-        place of `place`: each device gets its own part only.
+      mesh: of `memcomp.sharding`, whose rules then say where weights are put: each
+        device gets its own part only. None for the default device.
 
     Raises:
       InputError: not there, no network for an id that is not in the cache, an unknown
@@ -186,8 +187,6 @@ def load_lm(
             config = dataclasses.replace(config, attention=attention)
         module = family.model(config)
         boxed = abstract_params(module)
-    if mesh is not None:
-        place = placer(boxed, mesh)
     params = engine.from_hf(
         engine.Renamed(checkpoint, family.renames),
         family.table,
@@ -195,7 +194,7 @@ def load_lm(
         nn.unbox(boxed),
         dtype=DTYPES[dtype],
         ignored=family.ignored(config),
-        place=place or (lambda path, array: jax.device_put(array)),
+        place=_on_default if mesh is None else placer(boxed, mesh),
     )
     return LanguageModel(
         name=lm,
@@ -206,7 +205,12 @@ def load_lm(
         dtype=DTYPES[dtype],
         fingerprint=checkpoint.fingerprint(),
         revision=revision,
+        mesh=mesh,
     )
+
+
+def _on_default(path: str, array: np.ndarray) -> jax.Array:
+    return jax.device_put(array)
 
 
 def export_lm(folder: pathlib.Path, module: Any, params: engine.Params, **extra) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from etils import epath
 
+from memcomp import distributed
 from memcomp.errors import InputError
 
 CONFIG = "config.json"
 RECORDS = "results.jsonl"
 SUMMARY = "summary.json"
+MESH = "mesh"  # the field of a config that says where a run computes, not what
 
 Record = dict[str, Any]
 
@@ -22,9 +24,12 @@ def claim_workdir(
 ) -> epath.Path:
     """Makes the folder of a run, or goes on with it if it is of the same config.
 
+    The first process does it; the others wait.
+
     Args:
       workdir: the folder; may be there already.
-      config: the resolved config, which must be the same for a run to go on.
+      config: the resolved config, which must be the same for a run to go on, but for the
+        mesh.
       about: what else is worth knowing, such as versions and devices; not compared.
 
     Raises:
@@ -32,17 +37,24 @@ def claim_workdir(
         fields differ.
     """
     path = epath.Path(workdir)
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    if distributed.is_first():
+        _claim(path, json.loads(json.dumps(config)), about)  # tuples become lists
+    distributed.barrier()
+    return path
+
+
+def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     file = path / CONFIG
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            if any(path.iterdir()):
+            # In a bucket a folder is there once it has files.
+            if path.exists() and any(path.iterdir()):
                 raise InputError(
                     f"{path} has files but no {CONFIG}; give a new or empty --workdir"
                 )
             write_whole(file, json.dumps({"config": config, **about}, indent=2) + "\n")
-            return path
+            return
         found = json.loads(file.read_text())["config"]
     except OSError as error:
         raise InputError(
@@ -50,12 +62,12 @@ def claim_workdir(
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not of a run of memcomp ({error!r})") from error
+    found, config = ({k: v for k, v in c.items() if k != MESH} for c in (found, config))
     if changes := differences(found, config):
         raise InputError(
             f"{path} belongs to a run with another config ({'; '.join(changes)}); give "
             "the same config, or another --workdir"
         )
-    return path
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -100,10 +112,17 @@ def read_records(path: epath.Path) -> list[Record]:
 
 
 def append_records(path: epath.Path, records: Iterable[Record]) -> None:
-    """Adds a line for each record, on disk before this returns."""
-    lines = "".join(json.dumps(record) + "\n" for record in records)
+    """Adds a line for each record, on disk before this returns.
+
+    To an object in a bucket nothing can be added: it is written again, whole.
+    """
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if "://" in os.fspath(path):
+        if lines or not path.exists():
+            write_whole(path, (path.read_bytes() if path.exists() else b"") + lines)
+        return
     with path.open("ab") as file:
-        file.write(lines.encode())
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
 

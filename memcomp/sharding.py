@@ -5,13 +5,16 @@ which axes of the mesh cut them. A batch is cut over `data` and `fsdp`, weights 
 `fsdp` and `tensor`.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from memcomp.errors import InputError
@@ -99,7 +102,7 @@ def _spec(name, shape, axes, mesh: Mesh) -> PartitionSpec:
 
 
 def placer(abstract: Any, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
-    """`place` of `memcomp.lm.load_lm` for the boxed parameters of a module.
+    """`place` of `memcomp.convert.engine.from_hf` for the boxed parameters of a module.
 
     A device gets its own part only.
     """
@@ -108,12 +111,71 @@ def placer(abstract: Any, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
         jax.tree_util.keystr(path, simple=True, separator="/"): sharding
         for path, sharding in flat
     }
-    return lambda path, array: jax.device_put(array, by_path[path])
+    return lambda path, array: put_whole(array, by_path[path])
+
+
+def put_whole(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every process holds whole: each gives its devices their parts."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    # device_put would first send the array around, to see that all hold the same.
+    return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Of arrays whose dimension `axis` counts examples."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH))
+
+
+def row_multiple(mesh: Mesh | None) -> int:
+    """Into how many equal parts the mesh cuts examples."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def row_owners(num_rows: int, mesh: Mesh | None) -> list[int]:
+    """The process that each row of a batch belongs to: the first that has it.
+
+    Args:
+      num_rows: a multiple of `row_multiple`.
+      mesh: of `make_mesh`; None for one device.
+    """
+    if mesh is None:
+        return [0] * num_rows
+    parts = mesh.devices.reshape(row_multiple(mesh), -1)
+    first = [min(device.process_index for device in part) for part in parts]
+    return [int(process) for process in np.repeat(first, num_rows // len(parts))]
+
+
+def put_rows(rows: Any, mesh: Mesh | None) -> Any:
+    """Arrays whose dimension 0 counts examples, each part of them on its devices.
+
+    Args:
+      rows: tree of numpy arrays, the same in every process.
+      mesh: of `make_mesh`; None for the default device.
+    """
+    if mesh is None:
+        return jax.tree.map(jnp.array, rows)
+    return jax.tree.map(lambda x: put_whole(np.asarray(x), batch_sharding(mesh)), rows)
+
+
+def fetch(tree: Any) -> Any:
+    """Host copies of arrays, whole in every process, wherever their parts are.
+
+    Every process must call it for the same arrays, in the same order.
+    """
+
+    def copy(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            x = multihost_utils.process_allgather(x, tiled=True)
+        # Not a view: on a CPU that is the buffer, which may be donated next.
+        return np.array(x, copy=True)
+
+    return jax.tree.map(copy, tree)
+
+
+def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+    """In which programs are traced for the mesh; nothing without one."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
@@ -140,15 +202,16 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     )
 
 
-def constrain_batch(x: jax.Array) -> jax.Array:
+def constrain_batch(tree: Any) -> Any:
     """Says to the compiler that dimension 0 counts examples; nothing without a mesh.
 
     With weights and activations cut over the same axis of the mesh it might else gather
     the activations, which are the larger part.
     """
     if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+        return tree
+    cut = PartitionSpec(BATCH)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, cut), tree)
 
 
 def constrain_example(x: jax.Array) -> jax.Array:

@@ -32,3 +32,15 @@ def tiny_lm_float64():
 
     with jax.enable_x64(True):
         yield make_tiny_lm("float64")
+
+
+@pytest.fixture()
+def bucket(monkeypatch):
+    """gs://bucket in memory, empty; the dictionary of what is in it."""
+    from etils.epath import backend
+    from object_store import Bucket
+
+    files = Bucket()
+    files.store.clear()
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: files)
+    return files.store

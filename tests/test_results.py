@@ -13,6 +13,7 @@ from memcomp.results import (
     read_records,
     run_studies,
     summarise,
+    write_whole,
 )
 
 
@@ -112,3 +113,22 @@ def test_a_study_that_fails_leaves_no_line(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_studies(path, {"a": lambda: [{"value": 0}], "b": fails})
     assert [r["kind"] for r in read_records(path)] == ["a"]
+
+
+def test_records_in_a_bucket_are_added_and_a_torn_line_is_cut(bucket):
+    file = epath.Path("gs://bucket/results.jsonl")
+    assert read_records(file) == []
+    append_records(file, [{"a": 1}])
+    append_records(file, [{"a": 2}, {"a": 3}])
+    assert read_records(file) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    write_whole(file, file.read_bytes()[:-3])
+    assert read_records(file) == [{"a": 1}, {"a": 2}]
+    assert set(bucket) == {"/bucket/results.jsonl"}
+
+
+def test_a_folder_in_a_bucket_is_claimed_before_it_has_files(bucket):
+    path = claim_workdir("gs://bucket/new/run", {"seed": 0, "mesh": {"data": 1}}, {})
+    assert json.loads((path / "config.json").read_text())["config"]["seed"] == 0
+    claim_workdir("gs://bucket/new/run", {"seed": 0, "mesh": {"data": 8}}, {})
+    with pytest.raises(InputError, match="seed: 0 there, 1 here"):
+        claim_workdir("gs://bucket/new/run", {"seed": 1, "mesh": {"data": 1}}, {})

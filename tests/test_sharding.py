@@ -1,5 +1,6 @@
 import pathlib
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -97,3 +98,23 @@ def test_rows_stay_on_their_devices_inside_a_program(mesh):
     with jax.set_mesh(mesh):
         y = jax.jit(lambda x: sharding.constrain_batch(x * 2))(x)
     assert y.sharding.spec == P(("data", "fsdp"))
+
+
+def test_rows_belong_to_the_first_process_that_has_them():
+    processes = np.array([[[1, 0]], [[1, 2]]])  # data x fsdp x tensor
+    devices = np.vectorize(lambda p: mock.Mock(process_index=p))(processes)
+    shape = {"data": 2, "fsdp": 1, "tensor": 2}
+    mesh = mock.Mock(spec=jax.sharding.Mesh, shape=shape, devices=devices)
+    assert sharding.row_owners(6, mesh) == [0, 0, 0, 1, 1, 1]
+    assert sharding.row_owners(3, None) == [0, 0, 0]
+
+
+def test_rows_are_put_in_parts_and_come_back_as_copies(mesh):
+    rows = {"a": np.arange(8), "b": np.arange(24.0).reshape(8, 3)}
+    put = sharding.put_rows(rows, mesh)
+    assert put["b"].addressable_shards[0].data.shape == (2, 3)
+    back = sharding.fetch(put)
+    for name, array in rows.items():
+        np.testing.assert_array_equal(back[name], array)
+    back["a"][0] = 99
+    assert put["a"][0] == 0

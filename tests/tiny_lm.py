@@ -1,5 +1,8 @@
 """A language model for tests of what is above the models."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from flax import linen as nn
 from memcomp.lm import LanguageModel, abstract_params
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.sharding import make_mesh, param_shardings, put_whole
 
 TINY = LlamaConfig(
     vocab_size=23,
@@ -19,6 +23,10 @@ TINY = LlamaConfig(
     head_dim=4,
     max_positions=64,
     rotary=Rotary(4),
+)
+# Whose every axis can be cut into eight.
+EIGHT_HEADS = dataclasses.replace(
+    TINY, num_heads=8, num_kv_heads=8, head_dim=2, rotary=Rotary(2)
 )
 # For counts and costs: no weight of it is ever made.
 LLAMA_2_7B = LlamaConfig(
@@ -34,18 +42,26 @@ LLAMA_2_7B = LlamaConfig(
 )
 
 
-def make_tiny_lm(dtype: str) -> LanguageModel:
+def make_tiny_lm(dtype: str, config: LlamaConfig = TINY) -> LanguageModel:
     """Weights are large, so that errors show; the same in every dtype."""
-    module = Llama(TINY)
+    module = Llama(config)
     leaves, tree = jax.tree.flatten(nn.unbox(abstract_params(module)))
     rng = np.random.default_rng(0)
     params = [jnp.asarray(0.5 * rng.standard_normal(leaf.shape), dtype) for leaf in leaves]
     return LanguageModel(
         name="tiny",
         module=module,
-        config=TINY,
+        config=config,
         params=jax.tree.unflatten(tree, params),
         tokenizer=None,
         dtype=jnp.dtype(dtype),
         fingerprint="0123456789abcdef" * 4,
     )
+
+
+def on_devices(lm: LanguageModel, *sizes: int) -> LanguageModel:
+    """The LM on a mesh of data x fsdp x tensor of the first devices."""
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    shardings = param_shardings(abstract_params(lm.module), mesh)
+    params = jax.tree.map(lambda x, s: put_whole(np.asarray(x), s), lm.params, shardings)
+    return dataclasses.replace(lm, params=params, mesh=mesh)

@@ -15,6 +15,7 @@ from memcomp.compressor.layout import SPECIAL, check_room
 from memcomp.compressor.protocol import Compressor, Params
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ def compress(
         for row, chunk in enumerate(chunks[first : first + batch_size]):
             tokens[row, : len(chunk)], lengths[row] = chunk, len(chunk)
         digests = _digest(params, lm.params, tokens, lengths, compressor=trained.compressor)
-        found.append(np.asarray(digests, np.float32))
+        found.append(fetch(digests).astype(np.float32))
     vectors = np.concatenate(found)
     M, D = vectors.shape[1:]
     counts = np.asarray([M * len(part) for part in parts])
@@ -105,7 +106,7 @@ def compress(
     for row, (end, part) in enumerate(zip(ends, parts, strict=True)):
         own = vectors[end - len(part) : end]
         result[row, : counts[row]] = own.reshape(-1, D)
-    special = np.stack([np.asarray(trained.params[n], np.float32) for n in SPECIAL])
+    special = np.stack([fetch(trained.params[n]) for n in SPECIAL]).astype(np.float32)
     return SoftPrompts(result, counts, special, lm.name, lm.fingerprint)
 
 

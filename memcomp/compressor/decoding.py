@@ -17,6 +17,7 @@ from memcomp.compressor.layout import TOKEN, Row, check_room, input_vectors
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import soft_capped
+from memcomp.sharding import fetch
 
 STRIDE = 32  # lengths are rounded to multiples of it, so that few programs are compiled
 
@@ -78,15 +79,15 @@ def decode_rows(
             prompts.special,
             prompts.vectors[numbers],
             jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers),
-            jnp.float32(temperature),
-            jnp.float32(top_p),
+            np.float32(temperature),
+            np.float32(top_p),
             -1 if stop is None else stop,
             module=lm.module,
             num_tokens=num_tokens,
             num_prefill=least // STRIDE * STRIDE or least,
             sampled=temperature > 0,
         )
-        decoded, counts = np.asarray(decoded), np.asarray(counts)
+        decoded, counts = fetch((decoded, counts))
         answers += [row[:n] for row, n in zip(decoded, counts, strict=True)]
     return answers[: len(rows)]
 

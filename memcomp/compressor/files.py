@@ -14,12 +14,14 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from memcomp import distributed
 from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, check_lm
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.protocol import Compressor
 from memcomp.compressor.training import init_params
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch
 
 COMPRESSOR = "memcomp-compressor-1"
 SOFT_PROMPTS = "memcomp-soft-prompts-1"
@@ -35,14 +37,16 @@ def save_compressor(
 ) -> None:
     """Writes the weights in float32, and what is needed to make the network again.
 
+    Of several processes, which all must call it, the first writes.
+
     Args:
       path: of the file, which appears whole or not at all.
       trained: the compressor.
       kind: what the `make` of `load_compressor` knows it by.
       config: its frozen config, of numbers and strings.
     """
-    flat = flax.traverse_util.flatten_dict(trained.params, sep="/")
-    tensors = {name: np.asarray(value, np.float32) for name, value in flat.items()}
+    flat = flax.traverse_util.flatten_dict(fetch(trained.params), sep="/")
+    tensors = {name: value.astype(np.float32) for name, value in flat.items()}
     metadata = {"kind": kind, "config": dataclasses.asdict(config)}
     _write(path, tensors, COMPRESSOR, metadata, trained)
 
@@ -124,6 +128,8 @@ def load_soft_prompts(
 
 
 def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) -> None:
+    if not distributed.is_first():
+        return
     metadata |= {"format": form, "lm_name": made.lm_name}
     metadata["lm_fingerprint"] = made.lm_fingerprint
     # As one entry: safetensors writes several in any order, and equal files are wanted.

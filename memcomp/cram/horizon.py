@@ -20,6 +20,7 @@ from memcomp.cram.schedule import SHORT, check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
         return None
     ids = np.array([trial.text.text_id], np.int32)
     fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    fresh = jax.tree.map(lambda leaf: np.array(leaf[0]), fresh)
+    fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
     return fresh._replace(
         memory=trial.memory,
         best_memory=trial.memory,

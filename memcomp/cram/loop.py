@@ -1,6 +1,7 @@
 """The cramming loop on the device: measure, keep what scored best, step.
 
 Everything is written for one text; `vmap` adds the batch and `scan` a chunk of steps.
+Traced inside `jax.set_mesh`, states lie where their texts do.
 """
 
 import functools
@@ -21,7 +22,7 @@ from memcomp.cram.objective import (
     token_weights,
 )
 from memcomp.cram.recipe import initial_memory, learning_rate, optimizer
-from memcomp.sharding import BATCH
+from memcomp.sharding import BATCH, constrain_batch
 
 
 class CramState(NamedTuple):
@@ -173,7 +174,7 @@ def init_states(
 ) -> CramState:
     """`init_state` of a batch."""
     init = functools.partial(init_state, module=module, cfg=cfg)
-    return jax.vmap(init, in_axes=(0, None))(text_ids, params)
+    return constrain_batch(jax.vmap(init, in_axes=(0, None))(text_ids, params))
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
@@ -200,11 +201,12 @@ def cram_chunk(
     step = functools.partial(cram_step, module=module, cfg=cfg)
     # On a mesh each device has whole texts: see `memory_scores`.
     batched = jax.vmap(step, in_axes=(0, 0, 0, None), spmd_axis_name=BATCH)
-    states, curves = jax.lax.scan(
-        lambda carry, _: batched(carry, tokens, lengths, params),
-        states,
-        length=cfg.steps_per_chunk,
-    )
+
+    def one(carry, _):
+        carry, curves = batched(carry, tokens, lengths, params)
+        return constrain_batch(carry), curves
+
+    states, curves = jax.lax.scan(one, states, length=cfg.steps_per_chunk)
     right = curves.pop("right")
     never = jnp.ones((1, *right.shape[1:]), bool)
     return states, curves | {"first_right": jnp.argmax(jnp.concatenate([right, never]), 0)}
@@ -217,4 +219,10 @@ def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> Cra
     def choose(old, fresh):
         return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
 
-    return jax.tree.map(choose, states, new)
+    return constrain_batch(jax.tree.map(choose, states, new))
+
+
+@jax.jit
+def take_states(states: CramState, index: Int[Array, "N"]) -> CramState:
+    """The rows of `states` at `index`."""
+    return constrain_batch(jax.tree.map(lambda leaf: leaf[index], states))

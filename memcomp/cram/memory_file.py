@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import safetensors
@@ -41,32 +41,45 @@ class Memory:
     lm_fingerprint: str
 
 
-def save_memory(path: str | os.PathLike, results: Sequence[CramResult]) -> None:
+def save_memory(
+    path: str | os.PathLike, results: Sequence[CramResult], keep: Container[int] = ()
+) -> None:
     """Writes one file with the memories of all `results`, keyed by text id.
 
     The file appears whole or not at all.
+
+    Args:
+      path: of the file.
+      results: of distinct texts.
+      keep: ids of texts whose memory stays as it is if there is a file that has it.
     """
-    texts = {
-        str(r.text_id): {
-            "num_tokens": r.num_tokens,
-            "given": [int(t) for t in r.tokens[: r.num_given]],
-            "protocol": r.protocol,
-            "source": r.source,
-            "lm_name": r.lm_name,
-            "lm_fingerprint": r.lm_fingerprint,
-        }
-        for r in results
-    }
-    tensors = {str(r.text_id): np.asarray(r.memory, np.float32) for r in results}
+    memories = {str(r.text_id): _of_result(r) for r in results}
+    path = epath.Path(path)
+    if keep and path.exists():
+        found = load_memory(path)
+        memories |= {key: memory for key, memory in found.items() if int(key) in keep}
+    texts = {key: dataclasses.asdict(memory) for key, memory in memories.items()}
+    tensors = {key: entry.pop("memory") for key, entry in texts.items()}
     metadata = {"format": FORMAT, "texts": json.dumps(texts)}
     data = safetensors.numpy.save(tensors, metadata)
-    path = epath.Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error})") from error
+
+
+def _of_result(result: CramResult) -> Memory:
+    return Memory(
+        memory=np.asarray(result.memory, np.float32),
+        num_tokens=result.num_tokens,
+        given=tuple(int(t) for t in result.tokens[: result.num_given]),
+        protocol=result.protocol,
+        source=result.source,
+        lm_name=result.lm_name,
+        lm_fingerprint=result.lm_fingerprint,
+    )
 
 
 def load_memory(
@@ -84,28 +97,36 @@ def load_memory(
     path = epath.Path(path)
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    return parse_memory(data, str(path), lm)
+
+
+def parse_memory(
+    data: bytes, name: str, lm: LanguageModel | None = None
+) -> dict[str, Memory]:
+    """`load_memory` of what was read from the file `name`."""
+    try:
         tensors = safetensors.numpy.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header.get("__metadata__", {})
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
     except (safetensors.SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error})") from error
+        raise InputError(f"{name} is not a whole safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} holds no memories: memcomp.save_memory writes such files")
+        raise InputError(f"{name} holds no memories: memcomp.save_memory writes such files")
     memories = {}
     for key, entry in json.loads(metadata["texts"]).items():
         entry["given"] = tuple(entry["given"])
         memories[key] = Memory(memory=tensors[key], **entry)
         if lm is not None:
-            _check_lm(path, memories[key], lm)
+            _check_lm(name, memories[key], lm)
     return memories
 
 
-def _check_lm(path: epath.Path, memory: Memory, lm: LanguageModel) -> None:
+def _check_lm(name: str, memory: Memory, lm: LanguageModel) -> None:
     if memory.lm_fingerprint != lm.fingerprint:
         raise InputError(
-            f"{path} was made with {memory.lm_name} (weights "
+            f"{name} was made with {memory.lm_name} (weights "
             f"{memory.lm_fingerprint[:12]}), not with {lm.name} (weights "
             f"{lm.fingerprint[:12]}); load the LM that it was made with"
         )

@@ -2,6 +2,9 @@
 
 All texts of a pool are padded to one length and share one compiled program. A finished
 text's place goes to the next waiting one between two chunks.
+
+On a mesh the places are cut over its devices. With several processes each runs the same
+pool: what the host decides by is brought to all of them, so that all come to the same.
 """
 
 import dataclasses
@@ -10,14 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states
+from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
 EMPTY = -1  # the id in a place without a text
 NEVER = -1  # the step at which a token was first right that was not
@@ -49,6 +52,7 @@ class CramResult:
       first_right_steps: int32 [T]: the step, from 0, at which each token was first right;
         -1 for never.
       opt_state: of the optimiser in the end, for those who go on from `memory`.
+      process: that the text's place belonged to.
     """
 
     text_id: int
@@ -70,6 +74,7 @@ class CramResult:
     accuracy_curve: np.ndarray
     first_right_steps: np.ndarray
     opt_state: Any = dataclasses.field(default=None, repr=False)
+    process: int = 0
 
     @property
     def exact(self) -> bool:
@@ -151,11 +156,11 @@ class Pool:
         self._starts = dict(starts or {})
         self.num_tokens = num_tokens or max(len(text.tokens) for text in texts)
         self.last_steps = self.last_token_steps = 0
-        self._num_places = min(cfg.batch_size, len(texts))
+        self._places: list[_Place | None]
         if snapshot is not None:
             self._restore({text.text_id: text for text in texts}, snapshot)
         else:
-            self._places: list[_Place | None] = [None] * self._num_places
+            self._places = [None] * self._whole(min(cfg.batch_size, len(texts)))
             self._states = self._fresh_states()
         flying = {place.text.text_id for place in self._places if place}
         skip = flying | set(done)
@@ -175,19 +180,21 @@ class Pool:
         """
         begin = time.perf_counter()
         self.last_steps = self.last_token_steps = 0
-        before = np.array(self._states.step)
-        tokens, lengths = self._batch()
-        self._states, curves = cram_chunk(
-            self._states,
-            tokens,
-            lengths,
-            self._lm.params,
-            module=self._lm.module,
-            cfg=self._cfg,
-        )
-        loss, accuracy = np.asarray(curves["loss"]), np.asarray(curves["accuracy"])
-        first_right = np.asarray(curves["first_right"])
-        steps = np.array(self._states.step) - before
+        before = fetch(self._states.step)
+        tokens, lengths = put_rows(self._batch(), self._lm.mesh)
+        with on_mesh(self._lm.mesh):
+            self._states, curves = cram_chunk(
+                self._states,
+                tokens,
+                lengths,
+                self._lm.params,
+                module=self._lm.module,
+                cfg=self._cfg,
+            )
+        curves = fetch(curves)
+        loss, accuracy = curves["loss"], curves["accuracy"]
+        first_right = curves["first_right"]
+        steps = fetch(self._states.step) - before
         share = (time.perf_counter() - begin) / self.num_flying
         for i, place in enumerate(self._places):
             if place is None:
@@ -215,8 +222,12 @@ class Pool:
         return float(np.mean(last)) if last else None
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that is needed to go on from here, as named arrays that share no memory."""
-        arrays = {f"state{key}": value for key, value in _named_leaves(self._states)}
+        """All that is needed to go on from here, as named arrays that share no memory.
+
+        On any mesh: it says nothing of the devices.
+        """
+        states = fetch(self._states)
+        arrays = {f"state{key}": value for key, value in _named_leaves(states)}
         ids = [place.text.text_id if place else EMPTY for place in self._places]
         arrays["ids"] = np.array(ids, np.int64)
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._places])
@@ -229,8 +240,7 @@ class Pool:
 
     def _restore(self, texts: Mapping[int, Text], snapshot: Snapshot) -> None:
         ids = [int(i) for i in snapshot["ids"]]
-        self._num_places = len(ids)
-        self._places = [None] * len(ids)
+        self._places = [None] * self._whole(len(ids))
         for i, text_id in enumerate(ids):
             if text_id == EMPTY:
                 continue
@@ -241,21 +251,40 @@ class Pool:
                 place.losses.append(snapshot[f"losses/{i}"])
                 place.accuracies.append(snapshot[f"accuracies/{i}"])
             self._places[i] = place
-        template = self._fresh_states()
-        leaves = [snapshot[f"state{key}"] for key, _ in _named_leaves(template)]
-        self._states = jax.tree.unflatten(
-            jax.tree.structure(template), [jnp.array(leaf) for leaf in leaves]
-        )
+        # Places that were not there are empty, as they are in fresh states.
+        fresh = fetch(self._fresh_states())
+        for key, leaf in _named_leaves(fresh):
+            leaf[: len(ids)] = snapshot[f"state{key}"]
+        self._states = put_rows(fresh, self._lm.mesh)
+
+    def _whole(self, num_places: int) -> int:
+        """So many places or a few more, so that the mesh cuts them into equal parts."""
+        multiple = row_multiple(self._lm.mesh)
+        return -(-num_places // multiple) * multiple
 
     def _fresh_states(self) -> CramState:
         """States of the texts in the places; those of empty places are done."""
+        lm = self._lm
         ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
+        with on_mesh(lm.mesh):
+            ids = put_rows(ids, lm.mesh)
+            states = init_states(ids, lm.params, module=lm.module, cfg=self._cfg)
         empty = np.array([p is None for p in self._places])
-        states = init_states(ids, self._lm.params, module=self._lm.module, cfg=self._cfg)
-        for i, place in enumerate(self._places):
-            if place and (start := self._starts.get(place.text.text_id)):
-                states = jax.tree.map(lambda x, row, i=i: x.at[i].set(row), states, start)
-        return states._replace(done=jnp.array(empty))
+        states = states._replace(done=put_rows(empty, lm.mesh))
+        starts = {
+            i: start
+            for i, place in enumerate(self._places)
+            if place and (start := self._starts.get(place.text.text_id))
+        }
+        return self._with_rows(states, starts) if starts else states
+
+    def _with_rows(self, states: CramState, rows: Mapping[int, CramState]) -> CramState:
+        """`states` with the states of one text in some places."""
+        states = fetch(states)
+        for i, row in rows.items():
+            for leaf, value in zip(*map(jax.tree.leaves, (states, row)), strict=True):
+                leaf[i] = value
+        return put_rows(states, self._lm.mesh)
 
     def _refill(self) -> None:
         free = [i for i, place in enumerate(self._places) if place is None]
@@ -265,19 +294,23 @@ class Pool:
         for i in taken:
             self._places[i] = _Place.of(self._waiting.pop(0))
         mask = np.isin(np.arange(len(self._places)), taken)
-        self._states = put_states(self._states, self._fresh_states(), mask)
+        fresh = self._fresh_states()
+        with on_mesh(self._lm.mesh):
+            self._states = put_states(self._states, fresh, mask)
 
     def _shrink(self) -> None:
         """Drops the empty places once most are: rows that have ended still cost time."""
         flying = [i for i, place in enumerate(self._places) if place is not None]
         if not flying or len(flying) * SHRINK > len(self._places):
             return
-        size = len(self._places) // SHRINK
+        size = self._whole(len(self._places) // SHRINK)
+        if size == len(self._places):
+            return
         keep = flying + [i for i, p in enumerate(self._places) if p is None]
         keep = keep[:size]
         self._places = [self._places[i] for i in keep]
-        index = jnp.array(keep)
-        self._states = jax.tree.map(lambda leaf: leaf[index], self._states)
+        with on_mesh(self._lm.mesh):
+            self._states = take_states(self._states, np.array(keep, np.int32))
 
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
         tokens = np.zeros((len(self._places), self.num_tokens), np.int32)
@@ -300,17 +333,17 @@ class Pool:
             )
 
     def _collect(self) -> list[CramResult]:
-        done = np.array(self._states.done)
+        done = fetch(self._states.done)
         ended = [(i, place) for i, place in enumerate(self._places) if place and done[i]]
         if not ended:
             return []
-        # A copy, because on a CPU the host's view is the buffer that is donated next.
-        states = jax.tree.map(lambda leaf: np.array(leaf, copy=True), self._states)
+        states = fetch(self._states)
+        owners = row_owners(len(self._places), self._lm.mesh)
         for i, _ in ended:
             self._places[i] = None
-        return [self._result(place, states, i) for i, place in ended]
+        return [self._result(place, states, i, owners[i]) for i, place in ended]
 
-    def _result(self, place: _Place, states: Any, i: int) -> CramResult:
+    def _result(self, place: _Place, states: Any, i: int, owner: int) -> CramResult:
         """Of the text in place `i`; `states` are the pool's, in host memory."""
         first_right = place.first_right.copy()
         first_right[: self._cfg.num_given] = NEVER
@@ -334,9 +367,10 @@ class Pool:
             accuracy_curve=np.concatenate(place.accuracies),
             first_right_steps=first_right,
             opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
+            process=owner,
         )
 
 
 def _named_leaves(states: CramState) -> list[tuple[str, np.ndarray]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(states)
-    return [(jax.tree_util.keystr(path), np.array(leaf)) for path, leaf in leaves]
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]

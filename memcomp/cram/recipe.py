@@ -141,7 +141,8 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
 
 
 def _normal(key, shape, embedding, scale):
-    std = jnp.std(embedding.astype(jnp.float32))
+    # In float32 at the least; more where there is more, so that a mesh shows no rounding.
+    std = jnp.std(embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32)))
     return scale * std * jax.random.normal(key, shape)
 
 

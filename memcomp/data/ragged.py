@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int, Int32, Int64
 
+from memcomp import distributed
 from memcomp.errors import InputError
 
 _DTYPE = np.dtype("<i4")
@@ -137,16 +138,17 @@ def cached_ragged(
     """The columns kept in `folder`, memory-mapped; made and written if not there.
 
     They appear whole or not at all, and the rows are never all in memory. On a bucket
-    they are read into memory.
+    they are read into memory. Of several processes the first makes them.
 
     Args:
       folder: may be a gs:// path.
       columns: a name each; files are called by it.
       make: gives rows of as many sequences, such as those of `tokenized`.
     """
-    if not (folder / _STARTS).exists():
+    if distributed.is_first() and not (folder / _STARTS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, columns, make())
+    distributed.barrier()
     with (folder / _STARTS).open("rb") as file:
         starts = np.load(file)
     return tuple(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -17,6 +16,7 @@ from memcomp.compressor.objectives import Batch, Task, TokenLosses, token_losses
 from memcomp.compressor.protocol import Params
 from memcomp.evaluation.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch
 
 
 class Spoken(NamedTuple):
@@ -30,12 +30,10 @@ def teacher_forced(
     params: Params, lm: LanguageModel, batch: Batch, task: Task
 ) -> list[dict[str, float]]:
     """Of each row: `nats_per_token`, `accuracy` and `num_tokens`, of its scored tokens."""
-    batch = jax.tree.map(jnp.asarray, batch)
     losses = _losses(params, lm.params, batch, task=task, dtype=lm.dtype)
     records = []
-    for scored, nats, right in zip(
-        *map(np.asarray, (batch.rows.scored, losses.nats, losses.right)), strict=True
-    ):
+    found = fetch((batch.rows.scored, losses.nats, losses.right))
+    for scored, nats, right in zip(*found, strict=True):
         records.append(
             {
                 "nats_per_token": float(np.mean(nats[scored], dtype=np.float64)),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
+from memcomp.sharding import fetch
 
 
 def decode(
@@ -50,7 +51,7 @@ def decode(
             f"and at most {lm.config.max_positions - M + 1}"
         )
     tokens = _decode(lm.params, memory, given, module=lm.module, num_tokens=num_tokens)
-    return np.array(tokens)
+    return fetch(tokens)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "num_tokens"))

@@ -3,6 +3,8 @@
 After each chunk, in this order: the trials that were moved on are saved, a file a text;
 the memories of the texts whose horizon is known are written, read back and decoded; their
 lines are appended to horizons.jsonl. A kill costs the targets that were being tried.
+
+With several processes each writes the trials and the lines of its share of the texts.
 """
 
 import dataclasses
@@ -21,9 +23,10 @@ from memcomp.cram.horizon import Growth, Trial, horizons, next_target
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
+from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.scores import BITS_PER_NAT, baselines, decode_stored
 from memcomp.lm import LanguageModel
-from memcomp.results import Record, append_records, read_records, write_whole
+from memcomp.results import Record, write_whole
 
 RECORDS = "horizons.jsonl"
 TRIALS = "trials"
@@ -69,22 +72,22 @@ def run_horizons(
       InputError: a text that the LM has no room for, or a loss that is not finite.
     """
     (workdir / TRIALS).mkdir(parents=True, exist_ok=True)
-    records = {r["text_id"]: r for r in read_records(workdir / RECORDS)}
     trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
+    ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
+    owners = {text.text_id: i % jax.process_count() for i, text in enumerate(texts)}
 
     def store(moved: Sequence[Trial]) -> None:
         for trial in moved:
             trials[trial.text.text_id] = trial
-            _save_trial(workdir, trial)
+            if owners[trial.text.text_id] == jax.process_index():
+                _save_trial(workdir, trial)
         ended = [
             trial
             for trial in moved
             if next_target(trial, growth, cfg.num_given) is None
-            and trial.text.text_id not in records
+            and trial.text.text_id not in ledger.records
         ]
-        new = _records(lm, ended, cfg)
-        append_records(workdir / RECORDS, new)
-        records.update({r["text_id"]: r for r in new})
+        ledger.add(_records(lm, ended, cfg), owners)
 
     store(list(trials.values()))  # a kill may have come before the line of an ended one
     for moved, _ in horizons(lm, texts, cfg, growth, trials):
@@ -92,12 +95,13 @@ def run_horizons(
         report(
             HorizonProgress(
                 num_texts=len(texts),
-                num_done=len(records),
+                num_done=len(ledger.records),
                 mean_exact=float(np.mean([t.exact for t in trials.values()])),
                 token_steps=sum(t.token_steps for t in trials.values()),
             )
         )
-    return [records[i] for i in sorted(records)]
+    ledger.merge()
+    return [ledger.records[i] for i in sorted(ledger.records)]
 
 
 def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list[Record]:

@@ -4,6 +4,9 @@ After each chunk, in this order: the memories of the texts that ended are writte
 back and decoded; their lines are appended to results.jsonl; the texts in flight are
 saved. A kill in between costs one chunk, which comes to the same results again; lines
 that are there already are not written twice.
+
+With several processes each writes the memories and the lines of the texts in its own
+places (`ledger`); the first saves the texts in flight, of all, once all lines are there.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,19 +24,19 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
+from memcomp import distributed
 from memcomp.cram.config import CramConfig
-from memcomp.cram.memory_file import load_memory, save_memory
+from memcomp.cram.memory_file import Memory, parse_memory, save_memory
 from memcomp.cram.pool import CramResult, Pool
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
+from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.scores import baselines, decode_stored, record
 from memcomp.lm import LanguageModel
 from memcomp.results import (
     RECORDS,
     SUMMARY,
     Record,
-    append_records,
-    read_records,
     summarise,
     write_whole,
 )
@@ -76,25 +79,28 @@ def run_cramming(
       texts: with distinct ids.
       cfg: what to cram and how.
       workdir: claimed by this config (`results.claim_workdir`); what an earlier start of
-        the same run has done there is not done again.
+        the same run has done there, on whatever mesh, is not done again. All processes
+        see it.
       report: called after each chunk.
 
     Raises:
       InputError: a text that the LM has no room for, or a loss that is not finite.
     """
     (workdir / "memory").mkdir(parents=True, exist_ok=True)
-    records = {r["text_id"]: r for r in read_records(workdir / RECORDS)}
-    clock = _Clock()
-    chunks = advance_all(lm, texts, cfg, done=set(records), snapshot=_read_flight(workdir))
+    ledger, clock = Ledger(workdir / RECORDS), _Clock()
+    done = ledger.records
+    chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=_read_flight(workdir))
     for finished, pool in chunks:
-        new = _store(lm, finished, cfg, workdir, pool.num_tokens, records.keys())
-        append_records(workdir / RECORDS, new)
-        records |= {r["text_id"]: r for r in new}
+        new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
+        ledger.add(new, {r.text_id: r.process for r in finished})
         _write_flight(workdir, pool)
-        report(clock.progress(len(texts), list(records.values()), pool))
-    ordered = [records[i] for i in sorted(records)]
-    write_whole(workdir / SUMMARY, json.dumps(summarise(ordered), indent=2) + "\n")
-    (workdir / FLIGHT).unlink(missing_ok=True)
+        report(clock.progress(len(texts), list(ledger.records.values()), pool))
+    ledger.merge()
+    ordered = [ledger.records[i] for i in sorted(ledger.records)]
+    if distributed.is_first():
+        write_whole(workdir / SUMMARY, json.dumps(summarise(ordered), indent=2) + "\n")
+        (workdir / FLIGHT).unlink(missing_ok=True)
+    distributed.barrier()
     return ordered
 
 
@@ -104,18 +110,14 @@ def _store(
     cfg: CramConfig,
     workdir: epath.Path,
     pad_to: int,
-    done: Any,
+    done: Container[int],
 ) -> list[Record]:
-    """Memories of `finished` on disk; records of those that are not `done`.
-
-    The file holds all of them, so that it is the same one if a kill has come between it
-    and the lines that name it.
-    """
+    """Memories of `finished` on disk; records of those that are not `done`."""
     if not finished:
         return []
-    name = f"memory/{min(r.text_id for r in finished):08d}.safetensors"
-    save_memory(workdir / name, finished)
-    stored = load_memory(workdir / name, lm)
+    processes = sorted({r.process for r in finished})
+    names = {p: _memory_file(r for r in finished if r.process == p) for p in processes}
+    stored = _store_memories(lm, finished, names, workdir, done)
     new = [r for r in finished if r.text_id not in done]
     decoded = decode_stored(lm, [stored[str(r.text_id)] for r in new], pad_to)
     without = baselines(
@@ -127,18 +129,51 @@ def _store(
     )
     records = []
     for result, baseline, both in zip(new, without, decoded, strict=True):
-        where = {"memory_file": name, "memory_key": str(result.text_id)}
+        where = {"memory_file": names[result.process], "memory_key": str(result.text_id)}
         records.append(record(result, baseline, both, lm) | where)
     return records
 
 
+def _memory_file(results: Iterable[CramResult]) -> str:
+    return f"memory/{min(r.text_id for r in results):08d}.safetensors"
+
+
+def _store_memories(
+    lm: LanguageModel,
+    finished: Sequence[CramResult],
+    names: Mapping[int, str],
+    workdir: epath.Path,
+    done: Container[int],
+) -> dict[str, Memory]:
+    """Each process writes its own, reads them back, and gets those of the others.
+
+    A file holds all of them, so that it is the same one if a kill has come between it and
+    the lines that name it; and what other lines name in it stays.
+    """
+    me, data = jax.process_index(), b""
+    if me in names:
+        path = workdir / names[me]
+        save_memory(path, [r for r in finished if r.process == me], done)
+        data = path.read_bytes()
+    read = distributed.gather(data)
+    stored = {}
+    for process, name in names.items():
+        stored |= parse_memory(read[process], str(workdir / name), lm)
+    return stored
+
+
 def _write_flight(workdir: epath.Path, pool: Pool) -> None:
-    write_whole(workdir / FLIGHT, safetensors.numpy.save(pool.snapshot()))
+    snapshot = pool.snapshot()  # in all processes, since it brings together what they have
+    if distributed.is_first():
+        write_whole(workdir / FLIGHT, safetensors.numpy.save(snapshot))
 
 
 def _read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
-    path = workdir / FLIGHT
-    return safetensors.numpy.load(path.read_bytes()) if path.exists() else None
+    path, data = workdir / FLIGHT, b""
+    if distributed.is_first() and path.exists():
+        data = path.read_bytes()
+    data = distributed.from_first(data)
+    return safetensors.numpy.load(data) if data else None
 
 
 class _Clock:

@@ -19,6 +19,7 @@ from memcomp.data.texts import text_sha256
 from memcomp.evaluation.decoding import decode
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import TokenScores, token_scores
+from memcomp.sharding import fetch
 
 BITS_PER_NAT = 1 / math.log(2)
 GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
@@ -89,7 +90,7 @@ def _scores_without_memory(
     scores = _token_scores(
         lm.params, read, targets, module=lm.module, vocab_chunk=vocab_chunk
     )
-    loss, right = np.asarray(scores.loss), np.asarray(scores.margin) > 0
+    loss, right = fetch(scores.loss), fetch(scores.margin) > 0
     if start is None:
         uniform = np.full_like(loss, math.log(lm.config.vocab_size), shape=(len(loss), 1))
         loss = np.concatenate([uniform, loss], axis=1)

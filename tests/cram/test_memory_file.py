@@ -33,6 +33,19 @@ def test_what_is_read_is_what_was_written(results, tiny_lm, tmp_path):
         assert memory.lm_fingerprint == tiny_lm.fingerprint
 
 
+def test_a_memory_that_a_line_names_is_not_written_over(results, tiny_lm, tmp_path):
+    """As when a job goes on in other processes, whose shares of a chunk are others."""
+    path = tmp_path / "m.safetensors"
+    save_memory(path, results)
+    moved = [dataclasses.replace(r, memory=r.memory + 1) for r in results]
+    save_memory(path, moved[:1], keep={1})
+    stored = load_memory(path, tiny_lm)
+    np.testing.assert_array_equal(stored["0"].memory, moved[0].memory)
+    np.testing.assert_array_equal(stored["1"].memory, results[1].memory)
+    save_memory(path, moved, keep={0, 1})
+    np.testing.assert_array_equal(load_memory(path)["0"].memory, moved[0].memory)
+
+
 def test_memory_of_another_lm_is_refused(results, tiny_lm, tmp_path):
     save_memory(tmp_path / "m.safetensors", results)
     other = dataclasses.replace(tiny_lm, name="other", fingerprint="ff" * 32)

@@ -10,9 +10,8 @@ import pytest
 import scripts
 from etils import epath
 
-from memcomp.cram import memory_file
 from memcomp.cram.memory_file import load_memory
-from memcomp.evaluation import runs
+from memcomp.evaluation import ledger, runs
 from memcomp.evaluation.decoding import decode
 from memcomp.results import read_records
 
@@ -70,11 +69,12 @@ def test_a_finished_run_is_not_run_again(unstopped, tiny_lm):
 def test_a_kill_at_any_write_loses_nothing(unstopped, tiny_lm, tmp_path, when, monkeypatch):
     """The process dies just before or just after each of its writes in turn."""
     _, want = unstopped
-    writers = {
-        "append_records": runs.append_records,
-        "write_whole": runs.write_whole,
-        "save_memory": memory_file.save_memory,
-    }
+    writers = [
+        (ledger, "append_records"),
+        (ledger, "write_whole"),
+        (runs, "write_whole"),
+        (runs, "save_memory"),
+    ]
     countdown = [0]
 
     def dying(writer):
@@ -88,8 +88,8 @@ def test_a_kill_at_any_write_loses_nothing(unstopped, tiny_lm, tmp_path, when, m
 
         return write
 
-    for name, writer in writers.items():
-        monkeypatch.setattr(runs, name, dying(writer))
+    for module, name in writers:
+        monkeypatch.setattr(module, name, dying(getattr(module, name)))
     num_kills = 0
     for moment in range(1, 100, 3):
         workdir = tmp_path / f"{when}{moment}"
@@ -108,7 +108,7 @@ def test_a_kill_in_the_middle_of_a_line_loses_nothing(
     unstopped, tiny_lm, tmp_path, monkeypatch
 ):
     _, want = unstopped
-    whole = runs.append_records
+    whole = ledger.append_records
 
     def torn(path, records):
         whole(path, records)
@@ -116,12 +116,31 @@ def test_a_kill_in_the_middle_of_a_line_loses_nothing(
             path.write_bytes(path.read_bytes()[:-30])
             raise Killed
 
-    monkeypatch.setattr(runs, "append_records", torn)
+    monkeypatch.setattr(ledger, "append_records", torn)
     with pytest.raises(Killed):
         cramming_run.run(tiny_lm, tmp_path / "run")
     monkeypatch.undo()
     cramming_run.run(tiny_lm, tmp_path / "run")
     assert_same_run(tmp_path / "run", want)
+
+
+def test_a_run_in_a_bucket_is_that_in_a_folder(unstopped, tiny_lm, bucket):
+    _, want = unstopped
+    run, chunks = epath.Path("gs://bucket/run"), []
+
+    def stop(progress):
+        chunks.append(progress)
+        if len(chunks) == 9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        cramming_run.run(tiny_lm, run, stop)
+    assert (run / runs.FLIGHT).exists() and 0 < chunks[-1].num_done < len(want)
+    cramming_run.run(tiny_lm, run)
+    assert_same_run(run, want)
+    for r in want:
+        assert r["memory_key"] in load_memory(run / r["memory_file"], tiny_lm)
+    assert json.loads((run / "summary.json").read_text())["n"] == 9
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import linen as nn
+from several import Job
 
 from memcomp import pretrain
+from memcomp.distributed import EX_TEMPFAIL
 from memcomp.errors import InputError
 from memcomp.lm import abstract_params, export_lm, load_lm
 from memcomp.models.llama import Llama, LlamaConfig
@@ -255,3 +257,54 @@ def last_step(run):
 
 def test_the_lm_is_whole(folder):
     assert load_lm(str(folder / "lm")).tokenizer.eos_token_id == 0
+
+
+@pytest.mark.slow
+def test_two_processes_one_of_which_is_killed_end_with_the_same_bits(folder, tmp_path):
+    flags = {"lm": folder / "lm", "texts": folder / "train.jsonl"}
+    flags |= {"valid": folder / "valid.jsonl", "num_valid": 4, "decode.num_texts": 2}
+    flags |= {"train.num_steps": 60, "context.length": 12, "context.max_chunk": 6}
+    flags |= {"train.batch_size": 8, "train.accumulation": 1, "mesh.fsdp": 2}
+    flags |= {"save_every": 10, "log_every": 1, "evaluate_every": 30}
+    flags |= {"icformer.num_digests": 2, "icformer.num_layers": 1}
+    arguments = [f"--config.{name}={value}" for name, value in flags.items()]
+
+    def start(run, processes, devices):
+        return Job(
+            tmp_path,
+            "icformer.py",
+            *arguments,
+            f"--workdir={tmp_path / run}",
+            processes=processes,
+            devices=devices,
+        )
+
+    def end(run, processes, devices):
+        statuses, said = start(run, processes, devices).ended(300)
+        assert statuses == [0] * processes, said
+
+    end("one", 1, 2)
+    end("whole", 2, 2)
+    for step, victim in ((15, 1), (33, 0)):
+        job = start("cut", 2, 2)
+        while last_step(tmp_path / "cut") < step:
+            assert job.alive()
+            time.sleep(0.002)
+        job.processes[victim].kill()
+        statuses, said = job.ended(120)
+        assert statuses[1 - victim] == EX_TEMPFAIL, said
+    end("cut", 2, 2)
+    assert_same_runs(tmp_path / "cut", tmp_path / "whole")
+    losses = [[r["loss"] for r in read_log(tmp_path / run)] for run in ("one", "whole")]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on(script, folder, whole, monkeypatch):
+    training, cut = importlib.import_module("compressor_training"), folder / "told"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "is_told_to_stop", lambda: last_step(cut) == 3)
+        with pytest.raises(training.Stopped):
+            script.main(tiny(folder), str(cut))
+    assert last_step(cut) == 3 and (cut / "checkpoints" / "3").exists()
+    script.main(tiny(folder), str(cut))
+    assert_same_runs(cut, whole)
