@@ -98,7 +98,7 @@ def check(
         "slice": str(part),
         "chips": part.num_chips,
         "hbm_bytes": part.chip.hbm_bytes,
-        "mesh": dict(config.mesh) if "mesh" in config else {},
+        "mesh": step.mesh,
         "dtype": config.dtype,
         "lm": step.lm,
         "num_params": step.num_params,
@@ -159,9 +159,7 @@ def too_large(program: str, config: Any, step: Step, part: Slice, error: str) ->
     except jax.errors.JaxRuntimeError:  # no room there either
         return plain
     memory, hlo = memory_of(made), Program(made.as_text())
-    return shortage(
-        memory, step.rows, step.devices, part, hlo.largest(LARGEST), step.smaller
-    )
+    return shortage(memory, step.rows, step.parts, part, hlo.largest(LARGEST), step.smaller)
 
 
 if __name__ == "__main__":
