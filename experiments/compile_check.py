@@ -98,7 +98,7 @@ def check(
         "slice": str(part),
         "chips": part.num_chips,
         "hbm_bytes": part.chip.hbm_bytes,
-        "mesh": dict(config.mesh) if "mesh" in config else {},
+        "mesh": step.mesh,
         "dtype": config.dtype,
         "lm": step.lm,
         "num_params": step.num_params,
@@ -118,10 +118,11 @@ def compiled(
     try:
         made = step.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        seconds = time.monotonic() - begin
-        problem = too_large(program, config, step, part, str(error))
+        seconds, reason = time.monotonic() - begin, str(error)
+        if "RESOURCE_EXHAUSTED" in reason:
+            problem = too_large(program, config, step, part, reason)
+        else:
+            problem = f"does not compile: {' '.join(reason.split())[:500]}"
         return {"compile_seconds": seconds, "problem": problem}
     seconds = time.monotonic() - begin
     text = made.as_text()
@@ -146,20 +147,19 @@ def compiled(
 
 def too_large(program: str, config: Any, step: Step, part: Slice, error: str) -> str:
     """A sentence that says what is large, and what to change."""
-    first = re.search(r"Ran out of memory[^\n]*", error)
-    said = first[0].rstrip(".") if first else error.splitlines()[0]
+    first = re.search(r"total memory required[^\n]*", error)
+    plain = f"has no room: {first[0].rstrip('.') if first else error.splitlines()[0]}"
+    plain = f"{plain}; {step.smaller}, or take a slice with more memory"
     shape = ROOMY.get(part.num_chips)
     if shape is None:
-        return f"{said}; {step.smaller}, or take a slice with more memory a chip"
-    roomy = parse_slice(f"v5p:{shape}")
+        return plain
     try:
-        made = lower(program, config, slice_devices(roomy)).lowered.compile()
-    except jax.errors.JaxRuntimeError:  # not there either
-        return f"{said}; {step.smaller}, or take a larger slice"
+        devices = slice_devices(parse_slice(f"v5p:{shape}"))
+        made = lower(program, config, devices).lowered.compile()
+    except jax.errors.JaxRuntimeError:  # no room there either
+        return plain
     memory, hlo = memory_of(made), Program(made.as_text())
-    return shortage(
-        memory, step.rows, step.devices, part, hlo.largest(LARGEST), step.smaller
-    )
+    return shortage(memory, step.rows, step.parts, part, hlo.largest(LARGEST), step.smaller)
 
 
 if __name__ == "__main__":

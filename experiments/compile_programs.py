@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Step(NamedTuple):
       num_params: of the LM.
       rows: texts or windows of a step, on all devices.
       num_tokens: of each.
-      devices: that rows are cut over.
+      mesh: devices along each axis; rows are cut over data and fsdp.
       smaller: the field, and what to do with it, for fewer rows at a time.
     """
 
@@ -58,8 +59,13 @@ class Step(NamedTuple):
     num_params: int
     rows: int
     num_tokens: int
-    devices: int
+    mesh: dict[str, int]
     smaller: str
+
+    @property
+    def parts(self) -> int:
+        """That rows are cut into."""
+        return math.prod(self.mesh[axis] for axis in BATCH)
 
 
 def program_config(program: str) -> config_dict.ConfigDict:
@@ -142,7 +148,9 @@ def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     with jax.set_mesh(mesh):
         lowered = cram_chunk.lower(states, tokens, lengths, params, module=module, cfg=cfg)
     smaller = "lower cram.batch_size"
-    return Step(lowered, config.lm, _num_params(params), rows, num_tokens, parts, smaller)
+    return Step(
+        lowered, config.lm, _num_params(params), rows, num_tokens, dict(mesh.shape), smaller
+    )
 
 
 def _icformer(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
@@ -180,7 +188,7 @@ def _icformer(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
         _num_params(lm_params),
         rows,
         config.context.length,
-        _parts(mesh),
+        dict(mesh.shape),
         "raise train.accumulation",
     )
 
@@ -218,7 +226,15 @@ def _pretrain(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     lowered = pretrain.train_chunk.lower(state, windows, module=module, cfg=cfg)
     num_params = _num_params(state.params)
     smaller = "lower train.batch_size"
-    return Step(lowered, "its own", num_params, cfg.batch_size, cfg.window, 1, smaller)
+    return Step(
+        lowered,
+        "its own",
+        num_params,
+        cfg.batch_size,
+        cfg.window,
+        dict(mesh.shape),
+        smaller,
+    )
 
 
 def _weights(module: Any, dtype: Any, mesh: Mesh) -> Any:

@@ -54,7 +54,7 @@ def said(record: Record) -> str:
     """A line about one program."""
     begin = f"{record['program']} on {record['slice']}: {record['compile_seconds']:.0f} s"
     if record["problem"]:
-        return f"{begin}, does not fit: {record['problem']}"
+        return f"{begin}, {record['problem']}"
     held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
     hbm = record["hbm_bytes"] / GIB
     return (
@@ -75,7 +75,7 @@ def compile_table(records: Sequence[Record]) -> Table:
     ]
     failed = [r for r in records if r["problem"]]
     notes += [f"{r['program']} {r['problem']}." for r in failed]
-    title = "Every config's step, compiled for its slice"
+    title = "Steps compiled for their slices"
     return Table("compile", title, [_row(r) for r in records], tuple(notes))
 
 
@@ -89,7 +89,7 @@ def _row(record: Record) -> Record:
         "compile, s": f"{record['compile_seconds']:.0f}",
     }
     if record["problem"]:
-        return row | {"of HBM": "no room"}
+        return row | {"of HBM": "see below"}
     held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
     share = held["total"] / record["hbm_bytes"]
     row |= {

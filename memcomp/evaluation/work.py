@@ -191,7 +191,7 @@ class Program:
         step = next((number for number in steps if number), None)
         begin = self._entering(loop, where, int(at[1]))
         end = _constant(limit)
-        if added.opcode != "add" or None in (step, begin, end):
+        if added.opcode != "add" or step is None or begin is None or end is None:
             return None
         return -(-(end - begin) // step)
 

@@ -67,7 +67,13 @@ def test_a_row_has_shares_counted_by_hand():
 def test_a_line_says_it_in_short():
     line = said(record())
     assert "7.00 of 16 GiB a chip" in line and "takes 12 ms or more (memory)" in line
-    assert said(record(problem="needs more")).endswith("does not fit: needs more")
+    assert said(record(problem="needs more")).endswith(" 12 s, needs more")
+
+
+def test_what_has_no_room_is_a_note_below_the_table():
+    table = compile_table([record(), record(problem="needs more")])
+    assert table.rows[1]["of HBM"] == "see below"
+    assert table.notes[-1] == "cram/a.py slice=v5e:2x2 needs more."
 
 
 def test_the_document_has_the_table_of_its_records():

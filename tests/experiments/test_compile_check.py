@@ -86,7 +86,7 @@ def test_fields_are_set_otherwise():
 )
 def test_a_step_of_full_size_is_made_without_weights(program, rows, num_tokens):
     step = lower(program, program_config(program), jax.devices())
-    assert (step.rows, step.num_tokens, step.devices) == (rows, num_tokens, 8)
+    assert (step.rows, step.num_tokens, step.parts) == (rows, num_tokens, 8)
     sizes = json.loads((ROOT / "configs/full_size.json").read_text())
     assert step.num_params == sizes[step.lm]["parameters"]
 
