@@ -44,8 +44,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     growth_of(config)  # bad values are refused before anything is written
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
-        options = {key: config[key] for key in ("dtype", "remat", "attention")}
-        lm = memcomp.load_lm(name, mesh=make_mesh(**config.mesh), **options)
+        how = {"remat": config.remat, "attention": config.attention}
+        mesh = make_mesh(**config.mesh)
+        lm = memcomp.load_lm(name, dtype=config.dtype, mesh=mesh, **how)
         if config.shuffle_seed is not None:
             lm = lm.shuffled(config.shuffle_seed)
         before = None

@@ -35,6 +35,7 @@ from memcomp.data.contexts import Contexts, Questions
 from memcomp.data.ragged import Padded
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, LanguageModel, abstract_params, load_lm
+from memcomp.nn.flash import resolve_attention
 from memcomp.registry import make_compressor
 from memcomp.sharding import BATCH, batch_sharding, make_mesh, param_shardings
 
@@ -116,7 +117,7 @@ def lower(program: str, config: config_dict.ConfigDict, devices: list[Any]) -> S
     return KINDS[kind](config, devices)
 
 
-def module_of(config: config_dict.ConfigDict) -> Any:
+def module_of(config: config_dict.ConfigDict, device: Any) -> Any:
     """The Flax module of `config.lm` at its real size, with the config's options."""
     if config.lm == "builtin":
         module = load_lm("builtin").module
@@ -128,12 +129,15 @@ def module_of(config: config_dict.ConfigDict) -> Any:
         family = FAMILIES[hf.model_type]
         module = family.model(family.config_from_hf(hf))
     options = {n: config[n] for n in ("remat",) if n in config}
+    if "attention" in config and hasattr(module.config, "attention"):
+        dtype = DTYPES[config.dtype]
+        options["attention"] = resolve_attention(config.attention, device.platform, dtype)
     return type(module)(dataclasses.replace(module.config, **options))
 
 
 def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     """One step of `cram_chunk` with the longest text in every place."""
-    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config)
+    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     cfg = CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
     cfg = dataclasses.replace(cfg, steps_per_chunk=1)
     parts = _parts(mesh)
@@ -155,7 +159,7 @@ def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
 
 def _icformer(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     """One optimiser step of a compressor, with all rows as long as they can be."""
-    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config)
+    mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     entries = config[config.compressor].to_dict()
     compressor = make_compressor(config.compressor, module, entries)
     objective = config.objective

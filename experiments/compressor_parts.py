@@ -66,8 +66,8 @@ def load_parts(config: config_dict.ConfigDict) -> Parts:
             f"compressor {config.compressor!r} is not one of {', '.join(COMPRESSORS)}"
         )
     mesh = make_mesh(**config.mesh)
-    options = {name: config[name] for name in ("dtype", "remat", "attention")}
-    lm = load_lm(config.lm, mesh=mesh, **options)
+    how = {"remat": config.remat, "attention": config.attention}
+    lm = load_lm(config.lm, dtype=config.dtype, mesh=mesh, **how)
     entries = config[config.compressor].to_dict()
     compressor = make_compressor(config.compressor, lm.module, entries)
     objective = config.objective

@@ -50,8 +50,9 @@ def config_cramming(
       InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.
     """
     cfg = memcomp.CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
-    options = {name: config[name] for name in ("dtype", "remat", "attention")}
-    lm = memcomp.load_lm(config.lm, mesh=make_mesh(**config.mesh), **options)
+    how = {"remat": config.remat, "attention": config.attention}
+    mesh = make_mesh(**config.mesh)
+    lm = memcomp.load_lm(config.lm, dtype=config.dtype, mesh=mesh, **how)
     texts = tokenize(
         lm.tokenizer,
         config_texts(config, lm),

@@ -120,6 +120,29 @@ def test_loss_in_chunks_needs_less_memory(benchmark, config):
 
 
 @pytest.mark.slow
+def test_a_step_is_the_sum_of_its_parts(benchmark, config, tmp_path):
+    if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
+        pytest.skip("the built-in LM is not there")
+    config.breakdown.update(num_texts=2, num_tokens=4, steps=2)
+    records = list(benchmark.breakdown("breakdown", config, None))
+    names = [record["what"].split(", ")[1] for record in records]
+    assert names[0] == "forward" and names[-1] == "whole" and len(names) == 6
+    assert all(records[i]["min"] > 0 for i in (0, 1, 5))
+
+
+@pytest.mark.slow
+def test_blocks_need_less_memory_on_a_long_text(benchmark, config):
+    section = config.long_text
+    section.shape = {**TINY, "max_position_embeddings": 2048}
+    section.update(num_tokens=1024, num_memory=2, vocab_chunk=16)
+    records = list(benchmark.long_texts("long_text", config, None))
+    ratios = {record["what"].split(" / ")[1]: record["median"] for record in records}
+    assert ratios["plain, none"] == 1.0
+    # Measured 32 and 61.
+    assert ratios["blockwise, none"] > 4 and ratios["blockwise, full"] > 8
+
+
+@pytest.mark.slow
 def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
     config.rows = "mamba_130m"
     benchmark.main(config, str(tmp_path / "run"))

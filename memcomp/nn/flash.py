@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int
 from memcomp.errors import InputError
 from memcomp.nn.blockwise import BLOCK, UNBOUNDED, Limits, blockwise_attend
 
-LANES = 128  # splash attention's blocks are multiples of it
-SPLASH_BLOCK = 512  # its own default, 128, is several times slower on the chips of today
+LANES = 128  # splash attention's blocks are multiples of so many positions
+SPLASH_BLOCK = 512  # positions a block, at the most; not tuned on a TPU
 # The axes of memcomp.sharding's mesh that cut a batch, and heads.
 BATCH, HEADS = ("data", "fsdp"), "tensor"
 
@@ -33,7 +33,7 @@ class Reach(NamedTuple):
 
 
 Heads = Float[Array, "B T N H"]
-Kernel = Callable[[Array, Array, Array, Reach, float | None], Heads]
+Kernel = Callable[..., Heads]  # of q, k, v, reach and softcap
 
 
 class Attention(NamedTuple):
@@ -152,15 +152,17 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
         else masks.LocalMask(shape, (reach.window - 1, 0), 0)
     )
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    sizes: Any = {f"block_{name}": block for name in names}
     kernel = splash.make_splash_mha(
         masks.MultiHeadMask([mask] * N),
-        block_sizes=splash.BlockSizes(**{f"block_{name}": block for name in names}),
+        block_sizes=splash.BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
-    return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)[:, :T]
+    heads: Any = jax.vmap(kernel)(q, k, v)
+    return heads.swapaxes(1, 2)[:, :T]
 
 
 # fmt: off
