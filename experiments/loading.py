@@ -93,21 +93,13 @@ def load(folder: pathlib.Path, dtype: str) -> dict[str, float]:
     import jax
 
     import memcomp
+    from memcomp.sharding import make_mesh
 
     memcomp.load_lm("builtin")  # imports, and what jax takes on first use
-    mesh = jax.make_mesh((len(jax.devices()),), ("all",))
-
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        """Cuts the longest dimension, so that all devices have the same share."""
-        del path
-        spec = [None] * array.ndim
-        spec[int(np.argmax(array.shape))] = "all"
-        spec = jax.sharding.PartitionSpec(*spec)
-        return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
-
+    mesh = make_mesh(fsdp=-1)
     before, start = anonymous(), time.perf_counter()
     with Peak() as peak:
-        lm = memcomp.load_lm(str(folder), dtype=dtype, place=place)
+        lm = memcomp.load_lm(str(folder), dtype=dtype, mesh=mesh)
         jax.block_until_ready(lm.params)
     seconds = time.perf_counter() - start
     leaves = jax.tree.leaves(lm.params)

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from memcomp.errors import InputError
 from memcomp.lm import FAMILIES, export_lm, load_lm
+from memcomp.sharding import make_mesh
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -239,18 +240,9 @@ def test_weights_are_in_the_run_dtype(dtype):
     assert lm.logits(jnp.zeros((1, 3), int)).dtype == jnp.float32
 
 
-def test_place_decides_where_each_weight_goes():
-    device = jax.devices()[3]
-    seen = []
-
-    def place(path, array):
-        seen.append(path)
-        return jax.device_put(array, device)
-
-    lm = load_lm(str(GOLDEN / "llama"), place=place)
-    assert {leaf.device for leaf in jax.tree.leaves(lm.params)} == {device}
-    assert seen.count("embedding") == 1
-    assert seen.count("layers/attn/q/kernel") == lm.config.num_layers
+def test_a_mesh_decides_where_weights_go():
+    lm = load_lm(str(GOLDEN / "llama"), mesh=make_mesh(devices=jax.devices()[3:4]))
+    assert {leaf.device for leaf in jax.tree.leaves(lm.params)} == {jax.devices()[3]}
 
 
 def test_the_builtin_lm_loads_with_its_tokenizer():

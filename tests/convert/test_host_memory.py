@@ -32,14 +32,10 @@ MEASURE = """
 import json, sys, threading, time
 import jax, jax.numpy as jnp, transformers
 from memcomp.lm import load_lm
+from memcomp.sharding import make_mesh
 folder, dtype = sys.argv[1:]
-mesh = jax.make_mesh((len(jax.devices()),), ("all",))
-
-def place(path, array):
-    spec = jax.sharding.PartitionSpec(*([None] * (array.ndim - 1)), "all")
-    return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
-
-load_lm(folder, dtype=dtype, place=place)  # what imports, jax and programs take once
+mesh = make_mesh(fsdp=-1)
+load_lm(folder, dtype=dtype, mesh=mesh)  # what imports, jax and programs take once
 
 def anonymous():
     for line in open("/proc/self/status"):
@@ -56,7 +52,7 @@ def sample():
 before = anonymous()
 thread = threading.Thread(target=sample)
 thread.start()
-params = load_lm(folder, dtype=dtype, place=place).params
+params = load_lm(folder, dtype=dtype, mesh=mesh).params
 jax.block_until_ready(params)
 stop = True
 thread.join()
