@@ -18,6 +18,7 @@ again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, i
 are those of a run never stopped, bit for bit.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -148,7 +149,14 @@ def evaluate(
     }
     write_whole(folder / SUMMARY, json.dumps(table, indent=2) + "\n")
     for name, figures in table.items():
-        shown = ("nats_per_token", "bleu", "exact", "rouge_1_f1", "rouge_l_f1")
+        shown = (
+            "nats_per_token",
+            "gain_nats_per_token",
+            "bleu",
+            "exact",
+            "rouge_1_f1",
+            "rouge_l_f1",
+        )
         means = [f"{k} {figures[k]['mean']:.3f}" for k in shown if k in figures]
         print(f"{name}: n {figures['n']}, {', '.join(means)}")
 
@@ -163,8 +171,13 @@ def reconstructions(
     trained: TrainedCompressor,
     folder: epath.Path,
 ) -> Rows:
-    """Texts of each length and kind, reproduced."""
+    """Texts of each length and kind, reproduced.
+
+    EOS is not scored: windows end in the middle of a document, where it costs as much as
+    several words, and the LM without vectors is not asked for it.
+    """
     lm, made = parts.lm, pretraining(config, parts)
+    made = dataclasses.replace(made, shapes=dataclasses.replace(made.shapes, eos=None))
     ids = ordinary_ids(lm.tokenizer, lm.config.vocab_size)
     longest = max(config.evaluate.lengths)
     if longest > config.context.length:
@@ -183,21 +196,51 @@ def reconstructions(
         ]
         held = Ragged.of(row.tolist() for row in texts).padded(numbers, length)
         examples = made.examples(Contexts(held, nothing), np.zeros(len(tokens), bool))
-        return scored(config, parts, trained, examples, length)
+        records = scored(config, parts, trained, examples, length)
+        return with_gains(records, unaided(lm, texts, length))
 
     for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
         yield f"{kind} {length}", functools.partial(make, kind, length)
     for length in config.evaluate.lengths:
-        yield f"no vectors {length}", functools.partial(unaided, lm, tokens, length)
+        begun = [row[:length] for row in tokens]
+        yield f"no vectors {length}", functools.partial(unaided, lm, begun, length)
     if isinstance(trained.compressor, ICFormer):
         draw_attention(parts, trained, tokens[0], folder)
 
 
-def unaided(lm: LanguageModel, tokens: list[np.ndarray], length: int) -> list[Record]:
-    """What the LM gives the first `length` tokens of each text without vectors."""
-    texts = [row[:length].astype(np.int32) for row in tokens]
+def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Record]:
+    """What the LM gives texts of `length` tokens without vectors.
+
+    `first_nats` is what it gives their first token after the start of a document.
+    """
+    texts = [text.astype(np.int32) for text in texts]
     found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
-    return [{"nats_per_token": b.loss_nats, "accuracy": b.accuracy} for b in found]
+    return [
+        {
+            "nats_per_token": one.loss_nats,
+            "accuracy": one.accuracy,
+            "num_tokens": length,
+            "first_nats": float(one.surprise_nats[0]),
+        }
+        for one in found
+    ]
+
+
+def with_gains(records: list[Record], without: list[Record]) -> list[Record]:
+    """The records, each with what its vectors are worth beside the LM without them.
+
+    `gain_nats_per_token` is of all tokens, `gain_nats_per_later_token` of those after the
+    first, where there are any.
+    """
+    found = []
+    for record, bare in zip(records, without, strict=True):
+        n, gain = record["num_tokens"], bare["nats_per_token"] - record["nats_per_token"]
+        gains = {"gain_nats_per_token": gain}
+        if n > 1:
+            later = n * gain - (bare["first_nats"] - record["first_nats"])
+            gains["gain_nats_per_later_token"] = later / (n - 1)
+        found.append(record | gains)
+    return found
 
 
 def held_out(
