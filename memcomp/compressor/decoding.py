@@ -182,7 +182,10 @@ def _decode(
         logits, cache = read(x, cache)
         return position + 1, logits, cache, said, counts, done
 
-    cache = module.empty_cache(B, S + N, own.dtype)
+    # No longer than the LM's window: rotary angles that are scaled by the length in use
+    # would be those of a longer text than there is.
+    room = min(S + N, module.config.max_positions)
+    cache = module.empty_cache(B, room, own.dtype)
     logits, cache = read(own[:, :num_prefill], cache)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
     start = (jnp.int32(num_prefill), logits, cache, said, counts, jnp.zeros(B, bool))
