@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -64,14 +64,19 @@ from memcomp.results import (
     RECORDS,
     SUMMARY,
     Record,
-    append_records,
     claim_workdir,
-    read_records,
+    run_studies,
     summarise,
     write_whole,
 )
 
 DEFAULT_WORKDIR = "runs/icformer"
+# Of a table, on the screen.
+SHOWN = ("nats_per_token", "gain_nats_per_token", "bleu", "exact", "rouge_1_f1")
+SHOWN += ("rouge_l_f1",)
+
+# The rows of a table: by name, what makes the records of its texts.
+Rows = dict[str, Callable[[], list[Record]]]
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -132,37 +137,16 @@ def evaluate(
     folder: epath.Path,
 ) -> None:
     """Writes results.jsonl, one line a text and row of the table, and summary.json."""
-    if config.evaluate.study not in STUDIES:
-        raise InputError(
-            f"evaluate.study {config.evaluate.study!r} is not one of {', '.join(STUDIES)}"
-        )
-    file = folder / RECORDS
-    done = {record["row"] for record in read_records(file)}
-    for name, make in STUDIES[config.evaluate.study](config, parts, trained, folder):
-        if name not in done:
-            append_records(file, [{"row": name, **record} for record in make()])
-    records = read_records(file)
-    names = list(dict.fromkeys(record["row"] for record in records))
+    rows = STUDIES[config.evaluate.study](config, parts, trained, folder)
+    records = run_studies(folder / RECORDS, rows)
     table = {
-        name: summarise([record for record in records if record["row"] == name])
-        for name in names
+        kind: summarise([record for record in records if record["kind"] == kind])
+        for kind in rows
     }
     write_whole(folder / SUMMARY, json.dumps(table, indent=2) + "\n")
-    for name, figures in table.items():
-        shown = (
-            "nats_per_token",
-            "gain_nats_per_token",
-            "bleu",
-            "exact",
-            "rouge_1_f1",
-            "rouge_l_f1",
-        )
-        means = [f"{k} {figures[k]['mean']:.3f}" for k in shown if k in figures]
-        print(f"{name}: n {figures['n']}, {', '.join(means)}")
-
-
-# The rows of a table: a name, and what makes the records of its texts.
-Rows = Iterator[tuple[str, Callable[[], list[Record]]]]
+    for kind, figures in table.items():
+        means = [f"{k} {figures[k]['mean']:.3f}" for k in SHOWN if k in figures]
+        print(f"{kind}: n {figures['n']}, {', '.join(means)}")
 
 
 def reconstructions(
@@ -199,13 +183,17 @@ def reconstructions(
         records = scored(config, parts, trained, examples, length)
         return with_gains(records, unaided(lm, texts, length))
 
-    for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
-        yield f"{kind} {length}", functools.partial(make, kind, length)
-    for length in config.evaluate.lengths:
-        begun = [row[:length] for row in tokens]
-        yield f"no vectors {length}", functools.partial(unaided, lm, begun, length)
     if isinstance(trained.compressor, ICFormer):
         draw_attention(parts, trained, tokens[0], folder)
+    lengths = config.evaluate.lengths
+    rows: Rows = {
+        f"{kind} {length}": functools.partial(make, kind, length)
+        for kind, length in itertools.product(config.evaluate.kinds, lengths)
+    }
+    for length in lengths:
+        begun = [row[:length] for row in tokens]
+        rows[f"no vectors {length}"] = functools.partial(unaided, lm, begun, length)
+    return rows
 
 
 def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Record]:
@@ -308,9 +296,11 @@ def answers(
         return compressed.overlap(lm, spoken)
 
     vectors = functools.partial(scored, config, parts, trained, examples, made.answer)
-    yield config.compressor, vectors
-    yield "full context", lambda: read(examples.teachers)
-    yield "no context", lambda: read(bare)
+    return {
+        config.compressor: vectors,
+        "full context": lambda: read(examples.teachers),
+        "no context": lambda: read(bare),
+    }
 
 
 def scored(
