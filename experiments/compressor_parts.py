@@ -24,19 +24,22 @@ from memcomp.compressor.objectives import Task
 from memcomp.compressor.templates import Template, make_template
 from memcomp.compressor.training import TrainConfig
 from memcomp.data.contexts import (
+    Contexts,
     QuestionTokens,
     context_batches,
     fitting,
     question_batches,
 )
+from memcomp.data.documents import find_documents
 from memcomp.data.pwc import find_pwc
-from memcomp.data.ragged import Ragged, cached_ragged, tokenized
+from memcomp.data.ragged import Padded, Ragged, cached_ragged, tokenized
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel, load_lm
 from memcomp.registry import COMPRESSORS, load_compressor, make_compressor
 from memcomp.sharding import make_mesh
 
 COMPRESSOR = "compressor.safetensors"
+FRESH = "fresh"  # what config.start says for random weights
 
 
 class Parts(NamedTuple):
@@ -147,20 +150,46 @@ def _check_positions(made: Pretraining | Finetuning, parts: Parts) -> None:
 
 
 def pretraining_of_texts(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
-    """`pretraining`, where there is text.
+    """`pretraining`, where there is text, and what it begins with if anything.
 
     Raises:
       InputError: there is none.
     """
-    for source in filter(None, (config.texts, config.valid)):
-        if next(document_texts(source, config.field), None) is None:
-            raise InputError(f"{source} has no text; give --config.texts=FOLDER")
+    check_text("texts", config.texts, config.field)
+    if config.valid:
+        check_text("valid", config.valid, config.field)
+    least, length = config.context.min_length, config.context.length
+    if least is not None and not 1 <= least <= length:
+        raise InputError(
+            f"context.min_length is {least}; give 1 to context.length = {length}, or None"
+        )
+    if config.start not in ("", FRESH):
+        load_start(config, parts)
     return pretraining(config, parts)
 
 
+def check_text(name: str, source: str, field: str) -> None:
+    """Raises `InputError` where the field `name` of the config names no text."""
+    if not source or next(document_texts(source, field), None) is None:
+        raise InputError(
+            f"{name} is {source!r}, where there is no text; give --config.{name}=FOLDER"
+        )
+
+
 def finetuning_of_questions(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
-    """`finetuning`, where there are questions."""
+    """`finetuning`, where there are questions, and a compressor to begin with.
+
+    Raises:
+      InputError: there are none, or nothing is said of what to begin with.
+    """
     find_pwc("train", config.manual_dir or None)
+    if not config.start:
+        raise InputError(
+            "stage finetune begins with a trained compressor; give --config.start=FOLDER "
+            f"of a run, or --config.start={FRESH} for random weights"
+        )
+    if config.start != FRESH:
+        load_start(config, parts)
     return finetuning(config, parts)
 
 
@@ -184,7 +213,7 @@ def pretraining_data(
     )
     batches = made.batches(windows, seed=config.seed, batch_size=cfg.batch_size, **here)
     valid = {}
-    if config.valid:
+    if config.valid and config.num_valid:
         held = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
         held = context_batches(
             held, **sizes, batch_size=config.num_valid, num_batches=1, seed=0
@@ -193,7 +222,11 @@ def pretraining_data(
         if config.objective.continuation_ratio < 1:
             valid["reconstruction"] = made.examples(held, goes_on)
         if config.objective.continuation_ratio > 0:
-            valid["continuation"] = made.examples(held, ~goes_on)
+            # A document that ends before would be reproduced in their place.
+            long = held.continuation.lengths >= made.min_continuation
+            if long.any():
+                held = Contexts(*(Padded(*(x[long] for x in part)) for part in held))
+                valid["continuation"] = made.examples(held, ~goes_on[long])
     return Data(micro_batches(batches, cfg.accumulation), valid)
 
 
@@ -216,8 +249,11 @@ def document_tokens(
 
 def document_texts(source: str, field: str) -> Iterator[tuple[str]]:
     """Documents of .jsonl files, of which duplicates are left out; or any others."""
-    path = epath.Path(source)
-    if source.endswith(".jsonl") or (path.is_dir() and any(path.glob("*.jsonl"))):
+    try:
+        jsonl = find_documents(source)[0].suffix == ".jsonl"
+    except InputError:
+        jsonl = source.endswith(".jsonl")  # of which the error is then said
+    if jsonl:
         yield from _documents(source, field).texts("text")
     else:
         yield from ((text,) for text in documents(source) if text.strip())

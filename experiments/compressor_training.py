@@ -12,6 +12,7 @@ import numpy as np
 import tensorboardX
 from compressor_parts import (
     COMPRESSOR,
+    FRESH,
     Data,
     Parts,
     finetuning_data,
@@ -118,7 +119,7 @@ def first_state(run: Run) -> TrainState:
     """Fresh weights, or those of another run."""
     parts = run.parts
     state = training.init_state(run.config.seed, parts.task, run.cfg, parts.mesh)
-    if not run.config.start:
+    if run.config.start in ("", FRESH):
         return state
     return training.with_params(state, load_start(run.config, parts).params)
 

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from compressor_parts import (
     Parts,
+    check_text,
     document_tokens,
     finetuning,
     finetuning_of_questions,
@@ -235,6 +236,7 @@ def held_out(
     config: config_dict.ConfigDict, parts: Parts, folder: epath.Path, length: int
 ) -> list[np.ndarray]:
     """Windows of the documents that are not trained on, all of `length` tokens."""
+    check_text("valid", config.valid, config.field)
     documents = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
     (windows,) = context_batches(
         documents,
