@@ -4,8 +4,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import grain
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_dict
@@ -123,6 +125,11 @@ def pretraining(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
     names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
     options = {name: config.objective[name] for name in names}
     made = Pretraining(shapes(config, parts), **options)
+    if made.shapes.teacher and not made.continuation_ratio:
+        raise InputError(
+            "objective.distillation has no teacher where all rows reproduce their context; "
+            "set it to 0, or raise objective.continuation_ratio"
+        )
     _check_positions(made, parts)
     return made
 
@@ -145,8 +152,15 @@ def template(config: config_dict.ConfigDict, parts: Parts) -> Template:
 
 
 def _check_positions(made: Pretraining | Finetuning, parts: Parts) -> None:
+    """Raises `InputError` where the LM, or the compressor, has no room for a run."""
     needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
     check_room(needed, parts.lm.name, parts.lm.config.max_positions)
+    compressor, shapes = parts.task.compressor, made.shapes
+    width = min(shapes.max_chunk or shapes.context, shapes.context)
+    params = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
+    chunk = jax.ShapeDtypeStruct((1, width), np.int32)
+    length = jax.ShapeDtypeStruct((1,), np.int32)
+    jax.eval_shape(compressor.digest, params, parts.lm.params, chunk, length)
 
 
 def pretraining_of_texts(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:

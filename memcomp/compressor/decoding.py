@@ -59,6 +59,8 @@ def decode_rows(
     """
     check_lm("the soft prompts were made", prompts, lm)
     _check(lm, prompts, rows, num_tokens, temperature, top_p, key)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more")
     if stop is None:
         stop = getattr(lm.tokenizer, "eos_token_id", None)
     B = min(batch_size, len(rows))

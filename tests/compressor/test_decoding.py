@@ -177,10 +177,24 @@ def test_bad_contexts_are_refused(tiny_lm, trained, prompts, rows):
         compress(tiny_lm, trained, [[]])
     with pytest.raises(InputError, match="has no tokenizer"):
         compress(tiny_lm, trained, ["text"])
-    with pytest.raises(InputError, match="needs 65 positions, .*max_chunk"):
-        compress(tiny_lm, trained, [np.zeros(65, int)], max_chunk=None)
+    for bad, message in [
+        ([[3, 23]], "token id 23; give ids from 0 to 22"),
+        ([[-1]], "token id -1"),
+        ("text", "is one string"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            compress(tiny_lm, trained, bad)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        compress(tiny_lm, trained, [[1]], batch_size=0)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        decode_rows(tiny_lm, prompts, rows, num_tokens=3, batch_size=0)
     with pytest.raises(InputError, match="4 soft prompts for 1 rows"):
         decode_rows(tiny_lm, prompts, rows[:1], num_tokens=3)
+
+
+def test_a_context_may_be_longer_than_the_window_where_no_lm_reads_it(tiny_lm, trained):
+    prompts = compress(tiny_lm, trained, [np.arange(65) % 23], max_chunk=None)
+    assert prompts.counts.tolist() == [M]
 
 
 def test_rotary_angles_that_depend_on_the_length_are_those_of_the_window():
