@@ -63,7 +63,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
 
     training, cut = importlib.import_module("compressor_training"), folder / "cut"
 
-    def stop(before, losses):
+    def stop(before, losses, advice):
         if before >= 4:
             raise Killed
 
