@@ -55,6 +55,10 @@ class Run(NamedTuple):
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for settings with which a run cannot be gone on with."""
     train_config(config)
+    least = dict(seed=0, num_valid=0, log_every=1, save_every=1, evaluate_every=1)
+    for name, value in least.items():
+        if config[name] < value:
+            raise InputError(f"{name} is {config[name]}; give {value} or more")
     for name in ("save_every", "evaluate_every"):
         if config[name] % config.log_every:
             raise InputError(
@@ -217,7 +221,8 @@ class Log:
           InputError: a loss that is not finite.
         """
         before = step - len(metrics)
-        check_finite(before, np.asarray([one["loss"] for one in metrics]))
+        advice = "lower the learning rate of train.schedule_options, or lengthen its warmup"
+        check_finite(before, np.asarray([one["loss"] for one in metrics]), advice)
         tokens = sum(float(one["num_tokens"]) for one in metrics)
         names = ("loss", "nats_per_token", "accuracy", "grad_norm")
         record: dict[str, Any] = {"step": step}

@@ -56,6 +56,7 @@ from memcomp.results import (
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
 
 class Run(NamedTuple):
@@ -262,13 +263,19 @@ class Log:
             self.line = time.monotonic()
 
 
-def check_finite(before: int, losses: np.ndarray) -> None:
-    """Raises `InputError` that names the first step whose loss is not finite."""
+def check_finite(before: int, losses: np.ndarray, advice: str = ADVICE) -> None:
+    """Raises `InputError` that names the first step whose loss is not finite.
+
+    Args:
+      before: steps before the first of `losses`.
+      losses: one a step.
+      advice: what in the config would help.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         raise InputError(
-            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; lower "
-            "train.learning_rate or lengthen train.warmup, in a new --workdir"
+            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; {advice}, in a "
+            "new --workdir"
         )
 
 
