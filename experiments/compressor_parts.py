@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
+from jaxtyping import Int64
 from ml_collections import config_dict
 from pretrain_lm import documents, say
 
@@ -58,10 +59,12 @@ class Data(NamedTuple):
     Attributes:
       batches: of `Batch`, each array with an axis of micro-batches.
       valid: examples that are not trained on, by the name of what they ask for.
+      counts: what was left out of the data, for summary.json.
     """
 
     batches: grain.MapDataset
     valid: dict[str, Examples]
+    counts: dict[str, int]
 
 
 def load_parts(config: config_dict.ConfigDict) -> Parts:
@@ -241,7 +244,7 @@ def pretraining_data(
             if long.any():
                 held = Contexts(*(Padded(*(x[long] for x in part)) for part in held))
                 valid["continuation"] = made.examples(held, ~goes_on[long])
-    return Data(micro_batches(batches, cfg.accumulation), valid)
+    return Data(micro_batches(batches, cfg.accumulation), valid, {})
 
 
 def document_tokens(
@@ -289,7 +292,7 @@ def finetuning_data(
     cfg = train_config(config)
     tokens = question_tokens(config, parts, "train", folder / "tokens" / "train")
     sizes = dict(context=config.context.length, prompt=made.prompt, answer=made.answer)
-    rows = fitting(tokens, **sizes | {"context": None})
+    rows, counts = fitting_questions(made, tokens)
     if len(rows) <= config.num_valid:
         raise InputError(
             f"{len(rows)} questions fit question.prompt and question.answer, and num_valid "
@@ -309,7 +312,27 @@ def finetuning_data(
     valid = {}
     if config.num_valid:
         valid["answers"] = made.examples(tokens.batch(held, **sizes))
-    return Data(micro_batches(made.batches(batches), cfg.accumulation), valid)
+    return Data(micro_batches(made.batches(batches), cfg.accumulation), valid, counts)
+
+
+def fitting_questions(
+    made: Finetuning, tokens: QuestionTokens
+) -> tuple[Int64[np.ndarray, " R"], dict[str, int]]:
+    """The rows that fit, and how many do not, or lose the end of their context."""
+    sizes = dict(context=None, prompt=made.prompt, answer=made.answer)
+    rows = fitting(tokens, **sizes)
+    counts = {
+        "num_questions": len(tokens.context),
+        "num_left_out": len(tokens.context) - len(rows),
+        "num_contexts_cut": int((tokens.context.lengths[rows] > made.shapes.context).sum()),
+    }
+    say(
+        f"{counts['num_left_out']:,} of {counts['num_questions']:,} questions left out, "
+        f"with a prompt of more than {made.prompt} tokens, an answer of more than "
+        f"{made.answer}, or nothing in one; of the others {counts['num_contexts_cut']:,} "
+        f"contexts are cut to {made.shapes.context} tokens"
+    )
+    return rows, counts
 
 
 def question_tokens(

@@ -1,6 +1,5 @@
 """The loop of experiments/icformer.py: steps, checkpoints, evaluation, log."""
 
-import dataclasses
 import json
 import sys
 import time
@@ -78,6 +77,7 @@ def train(
     trained = as_trained(parts, state)
     save_compressor(folder / COMPRESSOR, trained)
     summary = {"num_steps": cfg.num_steps, "num_params": num_params(state)}
+    summary |= data.counts
     lines = read_records(folder / LOG)
     drawn = learning_curves({config.compressor: lines})
     (folder / "figures").mkdir(exist_ok=True)
@@ -140,11 +140,19 @@ def num_params(state: TrainState) -> int:
 
 
 def evaluate(run: Run, state: TrainState) -> dict[str, float]:
-    """Losses on what is held out, and how free-running answers compare with it."""
+    """Losses on what is held out, and how free-running answers compare with it.
+
+    Losses are means over all that is scored in training, EOS included.
+    """
     parts, found = run.parts, {}
     for name, examples in run.data.valid.items():
         records = compressed.teacher_forced(
-            state.best, parts.lm, examples.batch, parts.task
+            state.best,
+            parts.lm,
+            examples.batch,
+            parts.task,
+            # As in training, for which there is memory, and which fits the mesh.
+            batch_size=run.cfg.batch_size // run.cfg.accumulation,
         )
         counts = [record["num_tokens"] for record in records]
         scores = {
@@ -160,11 +168,7 @@ def evaluate(run: Run, state: TrainState) -> dict[str, float]:
 def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, float]:
     """BLEU-4, ROUGE and the part that is exact, of the first `decode.num_texts`."""
     config, parts = run.config, run.parts
-    first = dataclasses.replace(
-        examples,
-        contexts=examples.contexts[: config.decode.num_texts],
-        rows=examples.rows[: config.decode.num_texts],
-    )
+    first = examples.part(slice(config.decode.num_texts))
     if not first.rows:
         return {}
     spoken = compressed.from_soft_prompts(
@@ -180,7 +184,7 @@ def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, f
     records = compressed.overlap(parts.lm, spoken)
     names = ("rouge_1_f1", "rouge_l_f1", "exact")
     scores = {n: float(np.mean([r[n] for r in records])) for n in names if n in records[0]}
-    return {"bleu": compressed.bleu(parts.lm, spoken), **scores}
+    return {"corpus_bleu": compressed.bleu(parts.lm, records), **scores}
 
 
 class Log:

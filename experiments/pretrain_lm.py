@@ -56,6 +56,7 @@ from memcomp.results import (
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+PYTHON = ("python/train", "python/valid")
 ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
 
@@ -120,7 +121,7 @@ def documents(source: str) -> list[str]:
 
     The first two are the topics of Python's own help(), one in ten of them for valid.
     """
-    if source not in ("python/train", "python/valid"):
+    if source not in PYTHON:
         return [text for _, text in read_texts(source)]
     topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
     held_out = source == "python/valid"

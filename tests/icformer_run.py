@@ -72,5 +72,5 @@ def tiny(folder, **changes):
     config.update(log_every=1, save_every=2, evaluate_every=3, num_valid=8)
     config.decode.update(num_texts=2, num_tokens=3)
     config.evaluate.update(lengths=(4, 12), num_texts=2, kinds=("normal", "random"))
-    config.update(changes)
+    config.update_from_flattened_dict(changes)
     return config

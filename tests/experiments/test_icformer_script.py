@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, folder, whole, monkeypatch
 ):
     assert [r["step"] for r in read_log(whole)] == [1, 2, 3, 4, 5, 6]
-    evaluated = [r for r in read_log(whole) if "valid_reconstruction_bleu" in r]
+    evaluated = [r for r in read_log(whole) if "valid_reconstruction_corpus_bleu" in r]
     assert [r["step"] for r in evaluated] == [3, 6]
     assert all("valid_continuation_nats_per_token" in r for r in evaluated)
 
@@ -100,17 +100,21 @@ def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
     summary = json.loads((tmp_path / "table/summary.json").read_text())
     kinds = [f"{kind} {n}" for kind in ("normal", "random", "no vectors") for n in (4, 12)]
     assert list(summary) == kinds
-    assert {"nats_per_token", "bleu", "exact"} <= summary["normal 4"].keys()
+    assert {"nats_per_token", "text_bleu", "corpus_bleu", "exact"} <= summary[
+        "normal 4"
+    ].keys()
     assert (first / "figures/curves.png").exists()
     drawn = tmp_path / "table/figures/attention.csv"
     assert drawn.exists() == (kind == "icformer")
-    if drawn.exists():  # a layer, two digests, twelve words
-        assert len(drawn.read_text().splitlines()) == 1 + 2 * 12
+    if drawn.exists():  # a layer, two digests, a chunk of six words
+        assert len(drawn.read_text().splitlines()) == 1 + 2 * 6
     config = tiny(folder, stage="evaluate", compressor=kind, start=str(tuned))
     config.evaluate.study = "answers"
     script.main(config, str(tmp_path / "answers"))
     summary = json.loads((tmp_path / "answers/summary.json").read_text())
-    assert list(summary) == [kind, "full context", "no context"]
+    assert list(summary)[:3] == [kind, "full context", "no context"]
+    assert (summary["num_questions"], summary["num_left_out"]) == (3, 0)
+    assert summary["num_contexts_cut"] > 0
     assert "rouge_l_f1: " not in capsys.readouterr().out
 
 
@@ -129,6 +133,33 @@ def asking(folder, question):
         ({"texts": "nowhere.jsonl"}, "no documents at 'nowhere.jsonl'"),
         ({"stage": "generate"}, "needs a trained compressor; give --config.start"),
         ({"stage": "finetune", "manual_dir": ""}, "manual_dir is not set"),
+        ({"stage": "finetune"}, "begins with a trained compressor; .*=fresh"),
+        ({"texts": ""}, "texts is '', where there is no text"),
+        ({"seed": -1}, "seed is -1; give 0"),
+        ({"log_every": 0}, "log_every is 0; give 1"),
+        ({"save_every": 0}, "save_every is 0; give 1"),
+        ({"start": "nowhere"}, "nowhere cannot be read"),
+        ({"context.min_length": 13}, "min_length is 13; give 1 to .* = 12"),
+        ({"objective.continuation_ratio": 0.0}, "distillation has no teacher"),
+        ({"stage": "evaluate", "valid": ""}, "valid is '', where there is no text"),
+        ({"stage": "evaluate", "evaluate.study": "x"}, "'x' is not one of reconstruction"),
+        ({"stage": "evaluate", "evaluate.kinds": ("old",)}, r"has \['old'\]; known"),
+        ({"stage": "evaluate", "evaluate.lengths": (13,)}, "lengths from 1 to .* = 12"),
+        ({"stage": "evaluate", "evaluate.num_texts": 0}, "num_texts is 0; give 1"),
+        (
+            {
+                "stage": "evaluate",
+                "evaluate.study": "answers",
+                "context.length": 20,
+                "question.prompt": 90,
+            },
+            "needs 1.. positions",
+        ),
+        (
+            {"compressor": "icae", "context.length": 64, "icae.num_digests": 65}
+            | {"context.max_chunk": 64, "objective.continuation": 9},
+            "chunks of 64 tokens and 65 slots",
+        ),
     ],
 )
 def test_configs_without_sense_are_refused_before_anything_is_written(
