@@ -96,7 +96,7 @@ def everything() -> config_dict.ConfigDict:
     )
     config.evaluate = config_dict.create(
         study="reconstruction",  # or "answers"
-        num_texts=64,
+        num_texts=64,  # None: all questions of the test set
         lengths=(128, 256, 512),
         kinds=("normal", "reversed", "patterned", "random"),
     )
