@@ -1,6 +1,8 @@
 """What the stages of experiments/icformer.py are made of: LM, compressor, data."""
 
+import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from memcomp.compressor.batches import (
     micro_batches,
 )
 from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.layout import check_room
+from memcomp.compressor.layout import SPECIAL, check_room
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.templates import Template, make_template
 from memcomp.compressor.training import TrainConfig
@@ -37,6 +39,8 @@ from memcomp.data.documents import find_documents
 from memcomp.data.pwc import find_pwc
 from memcomp.data.ragged import Padded, Ragged, cached_ragged, tokenized
 from memcomp.errors import InputError
+from memcomp.icformer.checkpoint_file import BESIDE, load_published
+from memcomp.icformer.config import ICFormerConfig
 from memcomp.lm import LanguageModel, load_lm
 from memcomp.registry import COMPRESSORS, load_compressor, make_compressor
 from memcomp.sharding import make_mesh
@@ -93,16 +97,34 @@ def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompresso
             f"stage {config.stage} needs a trained compressor; give --config.start=FOLDER "
             f"of a run, or a {COMPRESSOR}"
         )
-    path = epath.Path(config.start)
-    path = path / COMPRESSOR if path.is_dir() else path
-    trained = load_compressor(path, parts.lm)
-    if trained.compressor != parts.task.compressor:
+    trained, task = _trained(epath.Path(config.start), parts.lm), parts.task
+    if _written_out(trained.compressor) != _written_out(task.compressor):
         raise InputError(
-            f"{path} holds a compressor with {trained.compressor.config}, but the config "
-            f"says {parts.task.compressor.config}; give the same --config.compressor and "
+            f"{config.start} holds a compressor with {trained.compressor.config}, but the "
+            f"config says {task.compressor.config}; give the same --config.compressor and "
             "sizes"
         )
     return trained
+
+
+def _trained(path: epath.Path, lm: LanguageModel) -> TrainedCompressor:
+    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0."""
+    if path.is_dir() and (path / BESIDE).exists():
+        compressor, params = load_published(pathlib.Path(path), lm.module)
+        zeros = {name: np.zeros(lm.config.d_model, np.float32) for name in SPECIAL}
+        return TrainedCompressor(compressor, zeros | params, lm.name, lm.fingerprint)
+    return load_compressor(path / COMPRESSOR if path.is_dir() else path, lm)
+
+
+def _written_out(compressor: Any) -> tuple[type, Any]:
+    """Its kind and config, with the LM's sizes where the config leaves them to the LM."""
+    config = compressor.config
+    if isinstance(config, ICFormerConfig):
+        sizes = config.sizes(compressor.lm_module.config)._asdict()
+        del sizes["d_model"]
+        # How digests began is over, and the authors' files do not say it.
+        config = dataclasses.replace(config, **sizes, digest_init="zeros")
+    return type(compressor), config
 
 
 def train_config(config: config_dict.ConfigDict) -> TrainConfig:

@@ -11,8 +11,9 @@ def everything() -> config_dict.ConfigDict:
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "auto"  # float32 on a CPU, else bfloat16
     config.remat = False  # recompute the LM's layers in the backward pass
-    # A run's folder or a compressor.safetensors; fine-tuning begins with it, and
-    # pretraining where it is given; the last two stages use it. "fresh": random weights.
+    # A run's folder, a compressor.safetensors or what IC-Former's authors saved:
+    # fine-tuning begins with it, and pretraining where it is given; the last two stages
+    # use it. "fresh": random weights.
     config.start = ""
     # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
     # tensor cut weights.

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from icformer_run import import_script, make_folder, tiny
 
 from memcomp.errors import InputError
 from memcomp.lm import load_lm
@@ -156,9 +157,10 @@ def asking(folder, question):
             "needs 1.. positions",
         ),
         (
-            {"compressor": "icae", "context.length": 64, "icae.num_digests": 65}
-            | {"context.max_chunk": 64, "objective.continuation": 9},
-            "chunks of 64 tokens and 65 slots",
+            {"stage": "finetune", "start": "fresh", "compressor": "icae"}
+            | {"icae.num_digests": 9, "context.length": 125, "context.max_chunk": None}
+            | {"question.prompt": 3, "question.answer": 1, "objective.distillation": 0.0},
+            "chunks of 125 tokens and 9 slots",
         ),
     ],
 )

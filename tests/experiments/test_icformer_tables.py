@@ -11,13 +11,15 @@ from flax import linen as nn
 from icformer_run import import_script, make_folder, tiny, write
 
 from memcomp.compressor.batches import Pretraining, Shapes
-from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.compress import TrainedCompressor, compress
 from memcomp.compressor.layout import SPECIAL
 from memcomp.compressor.training import init_params
 from memcomp.data.contexts import Contexts
 from memcomp.data.ragged import Ragged
+from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.scores import baselines
+from memcomp.icformer.checkpoint_file import save_published
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +201,24 @@ def test_continuations_that_are_held_out_are_no_reproductions(made, folder, tmp_
     held = data.valid["continuation"].rows
     assert len(held) == 4  # of eight; one pass has each document once
     assert not any((row.slots == SPECIAL.index("ae")).any() for row in held)
+
+
+@pytest.mark.parity
+def test_a_run_may_start_with_what_the_authors_saved(made, tmp_path):
+    pytest.importorskip("torch")
+    parts_module = importlib.import_module("compressor_parts")
+    config, parts, trained = made
+    params = {name: x for name, x in trained.params.items() if name != "ft"}
+    save_published(tmp_path, trained.compressor, params)
+    config = config.copy_and_resolve_references()
+    config.start = str(tmp_path)
+    found = parts_module.load_start(config, parts)
+    assert not found.params["ft"].any()
+    wanted, tokens = compress(parts.lm, trained, [[3, 4, 5]]), [[3, 4, 5]]
+    made = compress(parts.lm, found, tokens)
+    np.testing.assert_allclose(made.vectors, wanted.vectors, atol=1e-6)
+    np.testing.assert_array_equal(made.special[0], wanted.special[0])
+    config.icformer.num_layers = 2
+    other = parts_module.load_parts(config)
+    with pytest.raises(InputError, match="num_layers=1.*, but the config says .*=2"):
+        parts_module.load_start(config, other)
