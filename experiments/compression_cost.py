@@ -23,6 +23,7 @@ from ml_collections import config_dict
 from timing import over, rates, spread
 
 from memcomp.convert.families import FAMILIES
+from memcomp.errors import InputError
 from memcomp.evaluation.compression_cost import compiled_flops, compiled_memory
 from memcomp.evaluation.compression_table import (
     NAMES,
@@ -43,9 +44,14 @@ DEFAULT_WORKDIR = "runs/compression_cost"
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    if config.clock.dtype not in DTYPES:
+        raise InputError(
+            f"clock.dtype {config.clock.dtype!r} is not one of {', '.join(DTYPES)}"
+        )
+    pair = compressors(config, config.shape)  # before a wrong shape binds the workdir
+    compressors(config, config.clock.shape)
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
     records = []
-    pair = compressors(config, config.shape)
     ways = cost_records(pair, config.contexts, config.chunk)
     for record in tqdm.tqdm(ways, unit="program", disable=not sys.stderr.isatty()):
         records.append(record)
@@ -64,7 +70,10 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
 def compressors(config: config_dict.ConfigDict, shape: config_dict.ConfigDict) -> list[Any]:
     """IC-Former and ICAE for the LM of `shape`, which is a config.json."""
     entries = shape.to_dict()
-    family = FAMILIES[entries["model_type"]]
+    kind = entries["model_type"]
+    if kind not in FAMILIES:
+        raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
     hf = transformers.AutoConfig.for_model(**entries)
     module, M = family.model(family.config_from_hf(hf)), config.num_digests
     return [

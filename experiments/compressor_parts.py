@@ -1,13 +1,18 @@
 """What the stages of experiments/icformer.py are made of: LM, compressor, data."""
 
+import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import grain
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
+from jaxtyping import Int64
 from ml_collections import config_dict
 from pretrain_lm import documents, say
 
@@ -19,24 +24,29 @@ from memcomp.compressor.batches import (
     micro_batches,
 )
 from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.layout import check_room
+from memcomp.compressor.layout import SPECIAL, check_room
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.templates import Template, make_template
 from memcomp.compressor.training import TrainConfig
 from memcomp.data.contexts import (
+    Contexts,
     QuestionTokens,
     context_batches,
     fitting,
     question_batches,
 )
+from memcomp.data.documents import find_documents
 from memcomp.data.pwc import find_pwc
-from memcomp.data.ragged import Ragged, cached_ragged, tokenized
+from memcomp.data.ragged import Padded, Ragged, cached_ragged, tokenized
 from memcomp.errors import InputError
+from memcomp.icformer.checkpoint_file import BESIDE, load_published
+from memcomp.icformer.config import ICFormerConfig
 from memcomp.lm import LanguageModel, load_lm
 from memcomp.registry import COMPRESSORS, load_compressor, make_compressor
 from memcomp.sharding import make_mesh
 
 COMPRESSOR = "compressor.safetensors"
+FRESH = "fresh"  # what config.start says for random weights
 
 
 class Parts(NamedTuple):
@@ -53,10 +63,12 @@ class Data(NamedTuple):
     Attributes:
       batches: of `Batch`, each array with an axis of micro-batches.
       valid: examples that are not trained on, by the name of what they ask for.
+      counts: what was left out of the data, for summary.json.
     """
 
     batches: grain.MapDataset
     valid: dict[str, Examples]
+    counts: dict[str, int]
 
 
 def load_parts(config: config_dict.ConfigDict) -> Parts:
@@ -86,16 +98,34 @@ def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompresso
             f"stage {config.stage} needs a trained compressor; give --config.start=FOLDER "
             f"of a run, or a {COMPRESSOR}"
         )
-    path = epath.Path(config.start)
-    path = path / COMPRESSOR if path.is_dir() else path
-    trained = load_compressor(path, parts.lm)
-    if trained.compressor != parts.task.compressor:
+    trained, task = _trained(epath.Path(config.start), parts.lm), parts.task
+    if _written_out(trained.compressor) != _written_out(task.compressor):
         raise InputError(
-            f"{path} holds a compressor with {trained.compressor.config}, but the config "
-            f"says {parts.task.compressor.config}; give the same --config.compressor and "
+            f"{config.start} holds a compressor with {trained.compressor.config}, but the "
+            f"config says {task.compressor.config}; give the same --config.compressor and "
             "sizes"
         )
     return trained
+
+
+def _trained(path: epath.Path, lm: LanguageModel) -> TrainedCompressor:
+    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0."""
+    if path.is_dir() and (path / BESIDE).exists():
+        compressor, params = load_published(pathlib.Path(path), lm.module)
+        zeros = {name: np.zeros(lm.config.d_model, np.float32) for name in SPECIAL}
+        return TrainedCompressor(compressor, zeros | params, lm.name, lm.fingerprint)
+    return load_compressor(path / COMPRESSOR if path.is_dir() else path, lm)
+
+
+def _written_out(compressor: Any) -> tuple[type, Any]:
+    """Its kind and config, with the LM's sizes where the config leaves them to the LM."""
+    config = compressor.config
+    if isinstance(config, ICFormerConfig):
+        sizes = config.sizes(compressor.lm_module.config)._asdict()
+        del sizes["d_model"]
+        # How digests began is over, and the authors' files do not say it.
+        config = dataclasses.replace(config, **sizes, digest_init="zeros")
+    return type(compressor), config
 
 
 def train_config(config: config_dict.ConfigDict) -> TrainConfig:
@@ -121,6 +151,11 @@ def pretraining(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
     names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
     options = {name: config.objective[name] for name in names}
     made = Pretraining(shapes(config, parts), **options)
+    if made.shapes.teacher and not made.continuation_ratio:
+        raise InputError(
+            "objective.distillation has no teacher where all rows reproduce their context; "
+            "set it to 0, or raise objective.continuation_ratio"
+        )
     _check_positions(made, parts)
     return made
 
@@ -143,25 +178,58 @@ def template(config: config_dict.ConfigDict, parts: Parts) -> Template:
 
 
 def _check_positions(made: Pretraining | Finetuning, parts: Parts) -> None:
+    """Raises `InputError` where the LM, or the compressor, has no room for a run."""
     needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
     check_room(needed, parts.lm.name, parts.lm.config.max_positions)
+    compressor, shapes = parts.task.compressor, made.shapes
+    width = min(shapes.max_chunk or shapes.context, shapes.context)
+    params = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
+    chunk = jax.ShapeDtypeStruct((1, width), np.int32)
+    length = jax.ShapeDtypeStruct((1,), np.int32)
+    jax.eval_shape(compressor.digest, params, parts.lm.params, chunk, length)
 
 
 def pretraining_of_texts(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
-    """`pretraining`, where there is text.
+    """`pretraining`, where there is text, and what it begins with if anything.
 
     Raises:
       InputError: there is none.
     """
-    for source in filter(None, (config.texts, config.valid)):
-        if next(document_texts(source, config.field), None) is None:
-            raise InputError(f"{source} has no text; give --config.texts=FOLDER")
+    check_text("texts", config.texts, config.field)
+    if config.valid:
+        check_text("valid", config.valid, config.field)
+    least, length = config.context.min_length, config.context.length
+    if least is not None and not 1 <= least <= length:
+        raise InputError(
+            f"context.min_length is {least}; give 1 to context.length = {length}, or None"
+        )
+    if config.start not in ("", FRESH):
+        load_start(config, parts)
     return pretraining(config, parts)
 
 
+def check_text(name: str, source: str, field: str) -> None:
+    """Raises `InputError` where the field `name` of the config names no text."""
+    if not source or next(document_texts(source, field), None) is None:
+        raise InputError(
+            f"{name} is {source!r}, where there is no text; give --config.{name}=FOLDER"
+        )
+
+
 def finetuning_of_questions(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
-    """`finetuning`, where there are questions."""
+    """`finetuning`, where there are questions, and a compressor to begin with.
+
+    Raises:
+      InputError: there are none, or nothing is said of what to begin with.
+    """
     find_pwc("train", config.manual_dir or None)
+    if not config.start:
+        raise InputError(
+            "stage finetune begins with a trained compressor; give --config.start=FOLDER "
+            f"of a run, or --config.start={FRESH} for random weights"
+        )
+    if config.start != FRESH:
+        load_start(config, parts)
     return finetuning(config, parts)
 
 
@@ -185,7 +253,7 @@ def pretraining_data(
     )
     batches = made.batches(windows, seed=config.seed, batch_size=cfg.batch_size, **here)
     valid = {}
-    if config.valid:
+    if config.valid and config.num_valid:
         held = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
         held = context_batches(
             held, **sizes, batch_size=config.num_valid, num_batches=1, seed=0
@@ -194,8 +262,12 @@ def pretraining_data(
         if config.objective.continuation_ratio < 1:
             valid["reconstruction"] = made.examples(held, goes_on)
         if config.objective.continuation_ratio > 0:
-            valid["continuation"] = made.examples(held, ~goes_on)
-    return Data(micro_batches(batches, cfg.accumulation), valid)
+            # A document that ends before would be reproduced in their place.
+            long = held.continuation.lengths >= made.min_continuation
+            if long.any():
+                held = Contexts(*(Padded(*(x[long] for x in part)) for part in held))
+                valid["continuation"] = made.examples(held, ~goes_on[long])
+    return Data(micro_batches(batches, cfg.accumulation), valid, {})
 
 
 def document_tokens(
@@ -217,8 +289,11 @@ def document_tokens(
 
 def document_texts(source: str, field: str) -> Iterator[tuple[str]]:
     """Documents of .jsonl files, of which duplicates are left out; or any others."""
-    path = epath.Path(source)
-    if source.endswith(".jsonl") or (path.is_dir() and any(path.glob("*.jsonl"))):
+    try:
+        jsonl = find_documents(source)[0].suffix == ".jsonl"
+    except InputError:
+        jsonl = source.endswith(".jsonl")  # of which the error is then said
+    if jsonl:
         yield from _documents(source, field).texts("text")
     else:
         yield from ((text,) for text in documents(source) if text.strip())
@@ -240,7 +315,7 @@ def finetuning_data(
     cfg = train_config(config)
     tokens = question_tokens(config, parts, "train", folder / "tokens" / "train")
     sizes = dict(context=config.context.length, prompt=made.prompt, answer=made.answer)
-    rows = fitting(tokens, **sizes | {"context": None})
+    rows, counts = fitting_questions(made, tokens)
     if len(rows) <= config.num_valid:
         raise InputError(
             f"{len(rows)} questions fit question.prompt and question.answer, and num_valid "
@@ -260,7 +335,27 @@ def finetuning_data(
     valid = {}
     if config.num_valid:
         valid["answers"] = made.examples(tokens.batch(held, **sizes))
-    return Data(micro_batches(made.batches(batches), cfg.accumulation), valid)
+    return Data(micro_batches(made.batches(batches), cfg.accumulation), valid, counts)
+
+
+def fitting_questions(
+    made: Finetuning, tokens: QuestionTokens
+) -> tuple[Int64[np.ndarray, " R"], dict[str, int]]:
+    """The rows that fit, and how many do not, or lose the end of their context."""
+    sizes = dict(context=None, prompt=made.prompt, answer=made.answer)
+    rows = fitting(tokens, **sizes)
+    counts = {
+        "num_questions": len(tokens.context),
+        "num_left_out": len(tokens.context) - len(rows),
+        "num_contexts_cut": int((tokens.context.lengths[rows] > made.shapes.context).sum()),
+    }
+    say(
+        f"{counts['num_left_out']:,} of {counts['num_questions']:,} questions left out, "
+        f"with a prompt of more than {made.prompt} tokens, an answer of more than "
+        f"{made.answer}, or nothing in one; of the others {counts['num_contexts_cut']:,} "
+        f"contexts are cut to {made.shapes.context} tokens"
+    )
+    return rows, counts
 
 
 def question_tokens(

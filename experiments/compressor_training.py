@@ -1,7 +1,6 @@
 """The loop of experiments/icformer.py: steps, checkpoints, evaluation, log."""
 
 import contextlib
-import dataclasses
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from compressor_parts import (
     COMPRESSOR,
+    FRESH,
     Data,
     Parts,
     finetuning_data,
@@ -64,6 +64,10 @@ class Run(NamedTuple):
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for settings with which a run cannot be gone on with."""
     train_config(config)
+    least = dict(seed=0, num_valid=0, log_every=1, save_every=1, evaluate_every=1)
+    for name, value in least.items():
+        if config[name] < value:
+            raise InputError(f"{name} is {config[name]}; give {value} or more")
     for name in ("save_every", "evaluate_every"):
         if config[name] % config.log_every:
             raise InputError(
@@ -90,6 +94,7 @@ def summarise_run(run: Run, num_params: int) -> None:
     """Writes summary.json and the learning curves, from the log."""
     folder, config = run.folder, run.config
     summary = {"num_steps": run.cfg.num_steps, "num_params": num_params}
+    summary |= run.data.counts
     lines = read_records(folder / LOG)
     drawn = learning_curves({config.compressor: lines})
     (folder / "figures").mkdir(exist_ok=True)
@@ -145,7 +150,7 @@ def first_state(run: Run) -> TrainState:
     """Fresh weights, or those of another run."""
     parts = run.parts
     state = training.init_state(run.config.seed, parts.task, run.cfg, parts.mesh)
-    if not run.config.start:
+    if run.config.start in ("", FRESH):
         return state
     return training.with_params(state, load_start(run.config, parts).params)
 
@@ -162,11 +167,19 @@ def num_params(state: TrainState) -> int:
 
 
 def evaluate(run: Run, state: TrainState) -> dict[str, float]:
-    """Losses on what is held out, and how free-running answers compare with it."""
+    """Losses on what is held out, and how free-running answers compare with it.
+
+    Losses are means over all that is scored in training, EOS included.
+    """
     parts, found = run.parts, {}
     for name, examples in run.data.valid.items():
         records = compressed.teacher_forced(
-            state.best, parts.lm, examples.batch, parts.task
+            state.best,
+            parts.lm,
+            examples.batch,
+            parts.task,
+            # As in training, for which there is memory, and which fits the mesh.
+            batch_size=run.cfg.batch_size // run.cfg.accumulation,
         )
         counts = [record["num_tokens"] for record in records]
         scores = {
@@ -182,11 +195,7 @@ def evaluate(run: Run, state: TrainState) -> dict[str, float]:
 def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, float]:
     """BLEU-4, ROUGE and the part that is exact, of the first `decode.num_texts`."""
     config, parts = run.config, run.parts
-    first = dataclasses.replace(
-        examples,
-        contexts=examples.contexts[: config.decode.num_texts],
-        rows=examples.rows[: config.decode.num_texts],
-    )
+    first = examples.part(slice(config.decode.num_texts))
     if not first.rows:
         return {}
     spoken = compressed.from_soft_prompts(
@@ -202,7 +211,7 @@ def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, f
     records = compressed.overlap(parts.lm, spoken)
     names = ("rouge_1_f1", "rouge_l_f1", "exact")
     scores = {n: float(np.mean([r[n] for r in records])) for n in names if n in records[0]}
-    return {"bleu": compressed.bleu(parts.lm, spoken), **scores}
+    return {"corpus_bleu": compressed.bleu(parts.lm, records), **scores}
 
 
 def measured(
@@ -214,7 +223,8 @@ def measured(
       InputError: a loss that is not finite.
     """
     before = step - len(metrics)
-    check_finite(before, np.asarray([one["loss"] for one in metrics]))
+    advice = "lower the learning rate of train.schedule_options, or lengthen its warmup"
+    check_finite(before, np.asarray([one["loss"] for one in metrics]), advice)
     record: Record = {"step": step}
     for name in ("loss", "nats_per_token", "accuracy", "grad_norm"):
         record[name] = float(np.mean([one[name] for one in metrics], dtype=np.float64))

@@ -18,59 +18,38 @@ again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, i
 are those of a run never stopped, bit for bit.
 """
 
-import functools
-import itertools
 import json
-from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from compressor_parts import (
     Parts,
-    document_tokens,
-    finetuning,
     finetuning_of_questions,
     load_parts,
     load_start,
-    pretraining,
     pretraining_of_texts,
-    question_tokens,
+    template,
 )
+from compressor_tables import evaluate, evaluated
 from compressor_training import check, train
 from etils import epath
 from launch import launch
 from ml_collections import config_dict
+from pretrain_lm import PYTHON, documents
 
-from memcomp.compressor import layout
 from memcomp.compressor.api import generate
-from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor, compress
 from memcomp.compressor.files import save_soft_prompts
-from memcomp.data.contexts import Contexts, context_batches, fitting
-from memcomp.data.ragged import Ragged
 from memcomp.data.texts import read_texts
-from memcomp.distributed import from_first, is_first
+from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.digest_figures import attention_map
-from memcomp.evaluation.overlap import bleu_signature, rouge
+from memcomp.evaluation.overlap import bleu_signatures, rouge
 from memcomp.evaluation.runs import describe
-from memcomp.evaluation.scores import baselines
-from memcomp.evaluation.text_kinds import ordinary_ids, text_of_kind
-from memcomp.icformer.model import ICFormer
-from memcomp.lm import LanguageModel
 from memcomp.results import (
     RECORDS,
-    SUMMARY,
-    Record,
-    append_records,
     claim_workdir,
-    read_records,
-    summarise,
     write_whole,
 )
-from memcomp.sharding import fetch
 
 DEFAULT_WORKDIR = "runs/icformer"
 
@@ -87,21 +66,40 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     prepared = prepare(config, parts)  # before a wrong name binds the workdir
     about = describe(parts.lm)
     if config.stage != "generate":  # what it takes is there, before anything is trained
-        about |= {"bleu": bleu_signature()}
+        about |= {"bleu": bleu_signatures()}
         rouge(["a"], ["a"])
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
     run(config, parts, prepared, folder)
 
 
+class Asked(NamedTuple):
+    """What stage generate is about: sources and texts, and what compresses them."""
+
+    found: list[tuple[str, Any]]
+    trained: TrainedCompressor
+
+
+def asked(config: config_dict.ConfigDict, parts: Parts) -> Asked:
+    """The texts and the compressor of stage generate.
+
+    Raises:
+      InputError: there are none, or they cannot be asked.
+    """
+    if config.decode.ask not in ("reproduce", "continue"):
+        template(config, parts)
+    trained, num_texts = load_start(config, parts), config.decode.num_texts
+    if config.texts in PYTHON:
+        texts = documents(config.texts)[:num_texts]
+        return Asked([(config.texts, text) for text in texts], trained)
+    found = read_texts(config.texts, field=config.field, num_texts=num_texts)
+    return Asked(found, trained)
+
+
 def generate_answers(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    folder: epath.Path,
+    config: config_dict.ConfigDict, parts: Parts, made: Asked, folder: epath.Path
 ) -> None:
     """Writes soft_prompts.safetensors and results.jsonl, and prints the answers."""
-    lm, decode = parts.lm, config.decode
-    found = read_texts(config.texts, field=config.field, num_texts=decode.num_texts)
+    lm, decode, (found, trained) = parts.lm, config.decode, made
     prompts = compress(
         lm, trained, [text for _, text in found], max_chunk=config.context.max_chunk
     )
@@ -128,192 +126,13 @@ def generate_answers(
     write_whole(folder / RECORDS, lines)
 
 
-def evaluate(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    folder: epath.Path,
-) -> None:
-    """Writes results.jsonl, one line a text and row of the table, and summary.json."""
-    if config.evaluate.study not in STUDIES:
-        raise InputError(
-            f"evaluate.study {config.evaluate.study!r} is not one of {', '.join(STUDIES)}"
-        )
-    file = folder / RECORDS
-    # What the first process has read, since only it writes.
-    before = read_records(file) if is_first() else []
-    done = json.loads(from_first(json.dumps([r["row"] for r in before]).encode()))
-    for name, make in STUDIES[config.evaluate.study](config, parts, trained, folder):
-        if name not in done:
-            found = [{"row": name, **record} for record in make()]
-            if is_first():
-                append_records(file, found)
-    if is_first():
-        show_table(folder, read_records(file))
-
-
-def show_table(folder: epath.Path, records: list[Record]) -> None:
-    """Writes and prints the means of every row."""
-    names = list(dict.fromkeys(record["row"] for record in records))
-    table = {
-        name: summarise([record for record in records if record["row"] == name])
-        for name in names
-    }
-    write_whole(folder / SUMMARY, json.dumps(table, indent=2) + "\n")
-    for name, figures in table.items():
-        shown = ("nats_per_token", "bleu", "exact", "rouge_1_f1", "rouge_l_f1")
-        means = [f"{k} {figures[k]['mean']:.3f}" for k in shown if k in figures]
-        print(f"{name}: n {figures['n']}, {', '.join(means)}")
-
-
-# The rows of a table: a name, and what makes the records of its texts.
-Rows = Iterator[tuple[str, Callable[[], list[Record]]]]
-
-
-def reconstructions(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    folder: epath.Path,
-) -> Rows:
-    """Texts of each length and kind, reproduced."""
-    lm, made = parts.lm, pretraining(config, parts)
-    ids = ordinary_ids(lm.tokenizer, lm.config.vocab_size)
-    longest = max(config.evaluate.lengths)
-    if longest > config.context.length:
-        raise InputError(
-            f"evaluate.lengths has {longest}, more than context.length = "
-            f"{config.context.length}; raise the one or lower the other"
-        )
-    tokens = held_out(config, parts, folder, longest)
-    numbers = np.arange(len(tokens))
-    nothing = Ragged.of([[]] * len(tokens)).padded(numbers, 0)
-
-    def make(kind: str, length: int) -> list[Record]:
-        texts = [
-            text_of_kind(kind, row[:length], ids=ids, seed=config.seed, text_id=i)
-            for i, row in enumerate(tokens)
-        ]
-        held = Ragged.of(row.tolist() for row in texts).padded(numbers, length)
-        examples = made.examples(Contexts(held, nothing), np.zeros(len(tokens), bool))
-        return scored(config, parts, trained, examples, length)
-
-    for kind, length in itertools.product(config.evaluate.kinds, config.evaluate.lengths):
-        yield f"{kind} {length}", functools.partial(make, kind, length)
-    for length in config.evaluate.lengths:
-        yield f"no vectors {length}", functools.partial(unaided, lm, tokens, length)
-    if isinstance(trained.compressor, ICFormer):
-        draw_attention(parts, trained, tokens[0], folder)
-
-
-def unaided(lm: LanguageModel, tokens: list[np.ndarray], length: int) -> list[Record]:
-    """What the LM gives the first `length` tokens of each text without vectors."""
-    texts = [row[:length].astype(np.int32) for row in tokens]
-    found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
-    return [{"nats_per_token": b.loss_nats, "accuracy": b.accuracy} for b in found]
-
-
-def held_out(
-    config: config_dict.ConfigDict, parts: Parts, folder: epath.Path, length: int
-) -> list[np.ndarray]:
-    """Windows of the documents that are not trained on, all of `length` tokens."""
-    documents = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
-    (windows,) = context_batches(
-        documents,
-        length=length,
-        batch_size=config.evaluate.num_texts,
-        num_batches=1,
-        seed=config.seed,
-        by_tokens=True,
-    )
-    held = windows.context
-    tokens = [row for row, n in zip(held.tokens, held.lengths, strict=True) if n == length]
-    if not tokens:
-        raise InputError(
-            f"no text of {config.valid} has {length} tokens; lower evaluate.lengths"
-        )
-    return tokens
-
-
-def draw_attention(
-    parts: Parts, trained: TrainedCompressor, tokens: np.ndarray, folder: epath.Path
-) -> None:
-    """Writes figures/attention.png and .csv: what each digest reads of one text."""
-    params = trained.params["compressor"]
-    one, lengths = jnp.asarray(tokens[None], jnp.int32), jnp.array([len(tokens)])
-    read = jax.jit(trained.compressor.attention)
-    weights = read(params, parts.lm.params, one, lengths)
-    words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
-    drawn = attention_map(fetch(weights)[:, 0], words)
-    if is_first():
-        (folder / "figures").mkdir(exist_ok=True)
-        write_whole(folder / "figures" / "attention.csv", drawn.csv())
-        write_whole(folder / "figures" / "attention.png", drawn.png())
-
-
-def answers(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    folder: epath.Path,
-) -> Rows:
-    """Questions of PwC's test set, from vectors, from the text, and from neither."""
-    made = finetuning(config, parts)
-    tokens = question_tokens(config, parts, "test", folder / "tokens" / "test")
-    sizes = dict(context=config.context.length, prompt=made.prompt, answer=made.answer)
-    rows = fitting(tokens, **sizes | {"context": None})[: config.evaluate.num_texts]
-    if not len(rows):
-        raise InputError(
-            "no question of the test set fits; raise question.prompt and question.answer"
-        )
-    batch = tokens.batch(rows, **sizes)
-    examples, lm = made.examples(batch), parts.lm
-    nothing = np.zeros(0, np.int32)
-    bare = [
-        layout.full_context_row(question, nothing, made.shapes.eos)
-        for question in made.questions(batch)
-    ]
-
-    def read(texts: list[layout.Row]) -> list[Record]:
-        spoken = compressed.from_texts(lm, texts, num_tokens=made.answer)
-        return compressed.overlap(lm, spoken)
-
-    vectors = functools.partial(scored, config, parts, trained, examples, made.answer)
-    yield config.compressor, vectors
-    yield "full context", lambda: read(examples.teachers)
-    yield "no context", lambda: read(bare)
-
-
-def scored(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    examples: Examples,
-    num_tokens: int,
-) -> list[Record]:
-    """Of each text: nats and accuracy, teacher-forced; and its free-running answer."""
-    lm, task = parts.lm, parts.task
-    spoken = compressed.from_soft_prompts(
-        lm,
-        trained,
-        examples,
-        max_chunk=config.context.max_chunk,
-        # One more than is wanted: an answer that does not end there is not exact.
-        num_tokens=num_tokens + 1,
-    )
-    forced = compressed.teacher_forced(trained.params, lm, examples.batch, task)
-    answered = compressed.overlap(lm, spoken)
-    return [a | b for a, b in zip(forced, answered, strict=True)]
-
-
 # What is made of the config before the workdir is claimed, and what is done with it.
 STAGES = {
     "pretrain": (pretraining_of_texts, train),
     "finetune": (finetuning_of_questions, train),
-    "generate": (load_start, generate_answers),
-    "evaluate": (load_start, evaluate),
+    "generate": (asked, generate_answers),
+    "evaluate": (evaluated, evaluate),
 }
-STUDIES = {"reconstruction": reconstructions, "answers": answers}
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ from memcomp.results import (
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+PYTHON = ("python/train", "python/valid")
+ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
 
 class Run(NamedTuple):
@@ -120,7 +122,7 @@ def documents(source: str) -> list[str]:
 
     The first two are the topics of Python's own help(), one in ten of them for valid.
     """
-    if source not in ("python/train", "python/valid"):
+    if source not in PYTHON:
         return [text for _, text in read_texts(source)]
     topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
     held_out = source == "python/valid"
@@ -261,13 +263,19 @@ class Log:
             self.line = time.monotonic()
 
 
-def check_finite(before: int, losses: np.ndarray) -> None:
-    """Raises `InputError` that names the first step whose loss is not finite."""
+def check_finite(before: int, losses: np.ndarray, advice: str = ADVICE) -> None:
+    """Raises `InputError` that names the first step whose loss is not finite.
+
+    Args:
+      before: steps before the first of `losses`.
+      losses: one a step.
+      advice: what in the config would help.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         raise InputError(
-            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; lower "
-            "train.learning_rate or lengthen train.warmup, in a new --workdir"
+            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; {advice}, in a "
+            "new --workdir"
         )
 
 

@@ -132,15 +132,19 @@ def run_studies(
 ) -> list[Record]:
     """Runs what the file does not have yet, and adds its records, whole, with its `kind`.
 
+    Of several processes, which all must call it, the first reads and writes.
+
     Args:
       path: a file of records, of all studies one after the other.
       studies: by kind, each at least one record.
     """
-    records = read_records(path)
+    before = read_records(path) if distributed.is_first() else []
+    records = json.loads(distributed.from_first(json.dumps(before).encode()))
     done = {record["kind"] for record in records}
     for kind in [kind for kind in studies if kind not in done]:
         records += [{"kind": kind, **record} for record in studies[kind]()]
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
+        if distributed.is_first():
+            write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
     return records
 
 

@@ -15,8 +15,9 @@ def everything() -> config_dict.ConfigDict:
     config.remat = "none"
     # "plain", "blockwise", "cudnn" (GPU), "splash" (TPU), or "auto" by the devices.
     config.attention = "plain"
-    # A run's folder or a compressor.safetensors; fine-tuning begins with it, the last two
-    # stages use it.
+    # A run's folder, a compressor.safetensors or what IC-Former's authors saved:
+    # fine-tuning begins with it, and pretraining where it is given; the last two stages
+    # use it. "fresh": random weights.
     config.start = ""
     # Devices; -1 for all that the others leave. data and fsdp cut batches, fsdp and
     # tensor cut weights.
@@ -101,7 +102,7 @@ def everything() -> config_dict.ConfigDict:
     )
     config.evaluate = config_dict.create(
         study="reconstruction",  # or "answers"
-        num_texts=64,
+        num_texts=64,  # None: all questions of the test set
         lengths=(128, 256, 512),
         kinds=("normal", "reversed", "patterned", "random"),
     )

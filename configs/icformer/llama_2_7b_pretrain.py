@@ -13,8 +13,8 @@ bfloat16, so that their norms could not move (reference/icformer.md, 0.8). Publi
 
 Expected cost (computed): 1.8e13 FLOPs a row, 2.7e18 in all, 1.9 hours on one NVIDIA H100
 at 40% of its dense peak in bfloat16, which is assumed; where layers are recomputed, half as
-much again. For all 2.29 million texts, as may
-have been meant: --config.train.num_steps=143_000.
+much again. For all 2.29 million texts, as may have been meant:
+--config.train.num_steps=143_000.
 """
 
 from ml_collections import config_dict

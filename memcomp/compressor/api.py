@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from memcomp.compressor import layout
-from memcomp.compressor.compress import SoftPrompts
+from memcomp.compressor.compress import SoftPrompts, own_tokens
 from memcomp.compressor.decoding import decode_rows
 from memcomp.compressor.layout import Row
 from memcomp.compressor.templates import make_template
@@ -52,6 +52,5 @@ def _asked(lm: LanguageModel, ask: str, template: str, count: int) -> Row:
     if ask == "continue":
         return layout.continuation_row(nothing, count)
     words = make_template(template, lm.tokenizer)
-    prompt = lm.tokenizer(words.written(ask), add_special_tokens=False)["input_ids"]
-    question = words.question(np.asarray(prompt, np.int32), nothing)
+    question = words.question(own_tokens(lm, words.written(ask)), nothing)
     return layout.answer_row(question, count, None)

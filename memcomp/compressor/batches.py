@@ -83,6 +83,11 @@ class Examples:
     rows: list[Row]
     teachers: list[Row]
 
+    def part(self, rows: slice) -> "Examples":
+        """Some of the rows."""
+        batch = jax.tree.map(lambda x: x[rows], self.batch)
+        return Examples(batch, self.contexts[rows], self.rows[rows], self.teachers[rows])
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from memcomp.compressor.chunks import split
-from memcomp.compressor.layout import SPECIAL, check_room
+from memcomp.compressor.layout import SPECIAL
 from memcomp.compressor.protocol import Compressor, Params
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
@@ -76,17 +76,20 @@ def compress(
       batch_size: chunks at once; it does not change the result, beyond rounding.
 
     Raises:
-      InputError: the compressor is for another LM, there are no contexts, one is empty,
-        or without chunks is longer than what the LM was made for.
+      InputError: the compressor is for another LM, there are no contexts, one is empty or
+        has ids that are none, or chunks are longer than the compressor takes.
     """
     check_lm("the compressor was trained", trained, lm)
-    if not contexts:
+    if isinstance(contexts, str):
+        raise InputError("contexts is one string; give a list of contexts")
+    if not len(contexts):
         raise InputError("there are no contexts; give at least one")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more")
     ids = [_tokens(lm, context) for context in contexts]
     parts = [split(tokens, max_chunk) for tokens in ids]
     chunks = [chunk for part in parts for chunk in part]
     longest = max(len(chunk) for chunk in chunks)
-    check_room(longest, lm.name, lm.config.max_positions)
 
     params = jax.tree.map(lambda x: jnp.asarray(x, lm.dtype), trained.params["compressor"])
     # Batches of one shape, so that one program is compiled.
@@ -124,12 +127,29 @@ def _digest(
 
 def _tokens(lm: LanguageModel, context: Any) -> Int[np.ndarray, "_"]:
     """Token ids, without those that the tokenizer adds by itself, as published."""
-    if not isinstance(context, str):
-        return np.asarray(context, np.int32)
+    if isinstance(context, str):
+        return own_tokens(lm, context)
+    ids = np.asarray(context)
+    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise InputError(
+            f"a context is an array of {ids.dtype} with {ids.ndim} axes; give a string or "
+            "a one-dimensional array of integer token ids"
+        )
+    most = lm.config.vocab_size
+    if bad := ids[(ids < 0) | (ids >= most)].tolist():
+        raise InputError(f"a context has token id {bad[0]}; give ids from 0 to {most - 1}")
+    return ids.astype(np.int32)
+
+
+def own_tokens(lm: LanguageModel, text: str) -> Int[np.ndarray, "_"]:
+    """The ids of a text's own tokens, made as in training.
+
+    None is added, and what looks like a special token is read as text.
+    """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer; give token ids in place of strings")
-    ids = lm.tokenizer(context, add_special_tokens=False, verbose=False)["input_ids"]
-    return np.asarray(ids, np.int32)
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    return np.asarray(lm.tokenizer(text, **options)["input_ids"], np.int32)
 
 
 def check_lm(what: str, made: TrainedCompressor | SoftPrompts, lm: LanguageModel) -> None:

@@ -60,6 +60,8 @@ def decode_rows(
     """
     check_lm("the soft prompts were made", prompts, lm)
     _check(lm, prompts, rows, num_tokens, temperature, top_p, key)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more")
     if stop is None:
         stop = getattr(lm.tokenizer, "eos_token_id", None)
     B = min(batch_size, len(rows))
@@ -183,7 +185,10 @@ def _decode(
         logits, cache = read(x, cache)
         return position + 1, logits, cache, said, counts, done
 
-    cache = module.empty_cache(B, S + N, own.dtype)
+    # No longer than the LM's window: rotary angles that are scaled by the length in use
+    # would be those of a longer text than there is.
+    room = min(S + N, module.config.max_positions)
+    cache = module.empty_cache(B, room, own.dtype)
     logits, cache = read(own[:, :num_prefill], cache)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
     start = (jnp.int32(num_prefill), logits, cache, said, counts, jnp.zeros(B, bool))

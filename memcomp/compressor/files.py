@@ -16,6 +16,7 @@ from etils import epath
 
 from memcomp import distributed
 from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, check_lm
+from memcomp.compressor.layout import SPECIAL
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.protocol import Compressor
 from memcomp.compressor.training import init_params
@@ -70,6 +71,10 @@ def load_compressor(
         made = make(metadata["kind"], lm.module, metadata["config"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not say what it holds ({error!r}); it is damaged, make it again"
+        ) from error
     trained = TrainedCompressor(
         compressor=made,
         params=flax.traverse_util.unflatten_dict(tensors, sep="/"),
@@ -117,6 +122,8 @@ def load_soft_prompts(
       InputError: not such a file, or made for other weights than those of `lm`.
     """
     tensors, metadata = _read(path, SOFT_PROMPTS, "save_soft_prompts")
+    if not _whole(tensors):
+        raise InputError(f"{path} holds no whole soft prompts; it is damaged, make it new")
     prompts = SoftPrompts(
         **tensors,
         lm_name=metadata["lm_name"],
@@ -125,6 +132,18 @@ def load_soft_prompts(
     if lm is not None:
         check_lm(f"{path} was made", prompts, lm)
     return prompts
+
+
+def _whole(tensors: Tensors) -> bool:
+    """Whether these are the arrays of `SoftPrompts`, in shapes that fit each other."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if set(shapes) != {"vectors", "counts", "special"} or len(shapes["vectors"]) != 3:
+        return False
+    B, P, D = shapes["vectors"]
+    if (shapes["counts"], shapes["special"]) != ((B,), (len(SPECIAL), D)):
+        return False
+    counts = tensors["counts"]
+    return bool(np.all((counts >= 0) & (counts <= P)))
 
 
 def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) -> None:
@@ -157,7 +176,13 @@ def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
         raise InputError(f"{path} cannot be read ({error})") from error
     except (safetensors.SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from error
-    metadata = json.loads(header.get("__metadata__", {}).get(_ABOUT, "{}"))
-    if metadata.get("format") != form:
+    try:
+        metadata = json.loads(header.get("__metadata__", {}).get(_ABOUT, "{}"))
+        found = [metadata.get(name) for name in ("format", "lm_name", "lm_fingerprint")]
+    except (ValueError, AttributeError):
+        found = [None]
+    if found[0] != form:
         raise InputError(f"{path} is of another kind; memcomp.{writer} writes such files")
+    if not all(isinstance(value, str) for value in found):
+        raise InputError(f"{path} does not say which LM it is for; make it again")
     return tensors, metadata

@@ -27,18 +27,38 @@ class Spoken(NamedTuple):
 
 
 def teacher_forced(
-    params: Params, lm: LanguageModel, batch: Batch, task: Task
+    params: Params, lm: LanguageModel, batch: Batch, task: Task, *, batch_size: int = 16
 ) -> list[dict[str, float]]:
-    """Of each row: `nats_per_token`, `accuracy` and `num_tokens`, of its scored tokens."""
-    losses = _losses(params, lm.params, batch, task=task, dtype=lm.dtype)
+    """Of each row: `nats_per_token`, `accuracy` and `num_tokens`, of its scored tokens.
+
+    `first_nats`, of the first of them, stands beside them: where a text begins in the
+    middle of another, it is dear without vectors.
+
+    Args:
+      params: the trained tree.
+      lm: the language model.
+      batch: of any number of rows, as numpy arrays.
+      task: see `Task`.
+      batch_size: rows at once; the last of them are filled up, so that it is one program.
+    """
+    B, found = len(batch.rows.scored), []
+    for first in range(0, B, batch_size):
+        numbers = np.arange(first, first + batch_size)
+        numbers = np.where(numbers < B, numbers, first)
+        rows = jax.tree.map(lambda x, n=numbers: x[n], batch)
+        losses = _losses(params, lm.params, rows, task=task, dtype=lm.dtype)
+        found.append(fetch((losses.nats, losses.right)))
+    nats_of_all, right_of_all = map(np.concatenate, zip(*found, strict=True))
     records = []
-    found = fetch((batch.rows.scored, losses.nats, losses.right))
-    for scored, nats, right in zip(*found, strict=True):
+    for scored, nats, right in zip(
+        np.asarray(batch.rows.scored), nats_of_all[:B], right_of_all[:B], strict=True
+    ):
         records.append(
             {
                 "nats_per_token": float(np.mean(nats[scored], dtype=np.float64)),
                 "accuracy": float(right[scored].mean()),
                 "num_tokens": int(scored.sum()),
+                "first_nats": float(nats[scored][0]),
             }
         )
     return records
@@ -89,8 +109,9 @@ def _spoken(lm, prompts: SoftPrompts, rows: Sequence[Row], **decoding) -> Spoken
 
 
 def overlap(lm: LanguageModel, spoken: Spoken) -> list[dict[str, Any]]:
-    """For each answer: `bleu`, ROUGE as `rouge_1_f1` and so on, `exact`, `output`.
+    """For each answer: `text_bleu`, ROUGE as `rouge_1_f1` and so on, `exact`.
 
+    `output` and `reference` are what was said, and what should have been, as text.
     `num_output_tokens` stands beside them, since ROUGE likes short answers. Without a
     tokenizer there is no text: BLEU is then of token ids, and ROUGE left out.
     """
@@ -103,20 +124,21 @@ def overlap(lm: LanguageModel, spoken: Spoken) -> list[dict[str, Any]]:
     for record, bleu in zip(
         records, text_bleu(outputs, references, words=_words(lm)), strict=True
     ):
-        record["bleu"] = float(bleu)
+        record["text_bleu"] = float(bleu)
     if lm.tokenizer is not None:
         for name, scores in rouge(outputs, references).items():
             for part, values in scores._asdict().items():
                 for record, value in zip(records, values, strict=True):
                     record[f"{name}_{part}"] = float(value)
-    for record, output in zip(records, outputs, strict=True):
-        record["output"] = output
+    for record, output, reference in zip(records, outputs, references, strict=True):
+        record |= {"output": output, "reference": reference}
     return records
 
 
-def bleu(lm: LanguageModel, spoken: Spoken) -> float:
-    """BLEU-4 of all answers together."""
-    return corpus_bleu(*texts(lm, spoken), words=_words(lm))
+def bleu(lm: LanguageModel, records: Sequence[dict[str, Any]]) -> float:
+    """BLEU-4 of all answers of `overlap` together, which is no mean over them."""
+    pairs = ([record[name] for record in records] for name in ("output", "reference"))
+    return corpus_bleu(*pairs, words=_words(lm))
 
 
 def texts(lm: LanguageModel, spoken: Spoken) -> tuple[list[str], list[str]]:

@@ -69,11 +69,14 @@ def text_bleu(
     return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
 
 
-def bleu_signature(words: str = "13a") -> str:
-    """What sacrebleu wants said beside a `corpus_bleu`: its version and settings."""
-    metric = _bleu(words)
-    metric.corpus_score(["a"], [["a"]])  # which sets the number of references
-    return metric.get_signature().format()
+def bleu_signatures(words: str = "13a") -> dict[str, str]:
+    """What sacrebleu wants said beside each score: its version and settings."""
+    found = {}
+    for name, whole in (("text_bleu", False), ("corpus_bleu", True)):
+        metric = _bleu(words, effective_order=not whole)
+        metric.corpus_score(["a"], [["a"]])  # which sets the number of references
+        found[name] = metric.get_signature().format()
+    return found
 
 
 def words_of_ids(tokens: Sequence[int]) -> str:

@@ -11,7 +11,9 @@ SLOT_INITS = ("normal", "zeros")
 class ICAEConfig:
     """Sizes; with the defaults, what was published.
 
-    The dropout of 0.05 that the authors train their adapters with is not there.
+    The dropout of 0.05 that the authors train their adapters with is not there, and the
+    vectors AE and FT begin at 0, as IC-Former's do, where the authors draw them from
+    N(0, 1), in one table with the slots (reference/icformer.md, d.1).
 
     Attributes:
       num_digests: memory slots a chunk (M).
@@ -33,10 +35,11 @@ class ICAEConfig:
 
     def __post_init__(self):
         for name in ("num_digests", "rank"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if not self.alpha > 0:
-            raise InputError(f"alpha is {self.alpha}; give a number above 0")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} is {value!r}; give a whole number from 1")
+        if not isinstance(self.alpha, int | float) or not self.alpha > 0:
+            raise InputError(f"alpha is {self.alpha!r}; give a number above 0")
         if self.slot_init not in SLOT_INITS:
             raise InputError(
                 f"slot_init {self.slot_init!r} is not one of {', '.join(SLOT_INITS)}"

@@ -147,6 +147,11 @@ def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConf
         width, num_heads = entries["hidden_size"], entries["num_attention_heads"]
         if entries.get("context_hidden_size", width) != width:
             raise InputError(f"{name} reads contexts of another width than its digests'")
+        if width % num_heads:
+            raise InputError(
+                f"config.json of {name} has {num_heads} heads, which do not divide the "
+                f"width of {width}; get it again"
+            )
         return ICFormerConfig(
             num_digests=entries["num_query_tokens"],
             num_layers=entries["num_hidden_layers"],
@@ -157,7 +162,7 @@ def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConf
             rope_theta=entries["rope_theta"],
             norm_eps=entries["rms_norm_eps"],
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ZeroDivisionError) as error:
         raise InputError(
             f"config.json of {name} lacks sizes of an IC-Former ({error}); get it again"
         ) from error

@@ -65,13 +65,16 @@ class ICFormerConfig:
     rescale: bool = False
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if type(value) is int and value < 1:
-                raise InputError(f"{field.name} is {value}; it must be 1 or more")
+        for name in ("num_digests", "num_layers", *Sizes._fields[1:]):
+            value = getattr(self, name)
+            if value is None and name in Sizes._fields:
+                continue
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} is {value!r}; give a whole number from 1")
         for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise InputError(f"{name} is {value!r}; give a number above 0")
         if self.digest_init not in DIGEST_INITS:
             raise InputError(
                 f"digest_init {self.digest_init!r} is not one of {', '.join(DIGEST_INITS)}"
@@ -97,6 +100,10 @@ class ICFormerConfig:
                 "could take over; give them in ICFormerConfig"
             )
         sizes = Sizes(**found)
+        if sizes.head_dim % 2:
+            raise InputError(
+                f"heads of width {sizes.head_dim}; rotary positions want an even one"
+            )
         if sizes.num_heads % sizes.num_kv_heads:
             raise InputError(
                 f"{sizes.num_kv_heads} heads of keys and values; wanted a divisor of the "

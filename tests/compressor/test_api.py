@@ -4,6 +4,7 @@ import pytest
 from flax import linen as nn
 
 import memcomp
+from memcomp.compressor.compress import own_tokens
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.training import init_params
 from memcomp.errors import InputError
@@ -48,6 +49,12 @@ def test_texts_are_compressed_saved_and_asked_about(lm, trained, tmp_path):
         assert len(answers) == 2
     # What is asked changes what is read: AE is a vector of zeros, and counts.
     assert len({tuple(answers) for answers in said.values()}) > 1
+
+
+def test_what_looks_like_a_special_token_in_a_context_is_text(lm):
+    ids = own_tokens(lm, f"The{lm.tokenizer.eos_token}king")
+    assert lm.tokenizer.eos_token_id not in ids
+    assert lm.tokenizer.decode(ids) == f"The{lm.tokenizer.eos_token}king"
 
 
 def test_compressors_that_are_not_there_are_refused(lm):

@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ from flax import linen as nn
 from pooling import Pooling
 
 from memcomp.compressor import layout
-from memcomp.compressor.compress import TrainedCompressor, compress
+from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, compress
 from memcomp.compressor.decoding import decode_rows, sample
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.training import init_params
 from memcomp.errors import InputError
+from memcomp.lm import load_lm
 
 M, N = 2, 6
 
@@ -175,7 +177,37 @@ def test_bad_contexts_are_refused(tiny_lm, trained, prompts, rows):
         compress(tiny_lm, trained, [[]])
     with pytest.raises(InputError, match="has no tokenizer"):
         compress(tiny_lm, trained, ["text"])
-    with pytest.raises(InputError, match="needs 65 positions, .*max_chunk"):
-        compress(tiny_lm, trained, [np.zeros(65, int)], max_chunk=None)
+    for bad, message in [
+        ([[3, 23]], "token id 23; give ids from 0 to 22"),
+        ([[-1]], "token id -1"),
+        ("text", "is one string"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            compress(tiny_lm, trained, bad)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        compress(tiny_lm, trained, [[1]], batch_size=0)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        decode_rows(tiny_lm, prompts, rows, num_tokens=3, batch_size=0)
     with pytest.raises(InputError, match="4 soft prompts for 1 rows"):
         decode_rows(tiny_lm, prompts, rows[:1], num_tokens=3)
+
+
+def test_a_context_may_be_longer_than_the_window_where_no_lm_reads_it(tiny_lm, trained):
+    prompts = compress(tiny_lm, trained, [np.arange(65) % 23], max_chunk=None)
+    assert prompts.counts.tolist() == [M]
+
+
+def test_rotary_angles_that_depend_on_the_length_are_those_of_the_window():
+    lm = load_lm(str(pathlib.Path(__file__).parents[1] / "golden" / "llama_dynamic"))
+    rng = np.random.default_rng(0)
+    rows = [layout.text(rng.integers(3, 31, n)) for n in (3, 5)]
+    vectors, special = np.zeros((2, 0, 24), np.float32), np.zeros((2, 24), np.float32)
+    about = (np.zeros(2, int), special, lm.name, lm.fingerprint)
+    said = decode_rows(lm, SoftPrompts(vectors, *about), rows, num_tokens=4, stop=-1)
+    for row, answer in zip(rows, said, strict=True):
+        tokens = row.tokens.tolist()
+        for token in answer:
+            # One shape, which is not longer than the window.
+            padded = jnp.zeros((1, 16), int).at[0, : len(tokens)].set(jnp.asarray(tokens))
+            assert token == lm.logits(padded)[0, len(tokens) - 1].argmax()
+            tokens.append(int(token))

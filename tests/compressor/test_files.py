@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -79,3 +80,35 @@ def test_files_that_cannot_be_used_are_refused(tiny_lm, trained, path, tmp_path)
     safetensors.numpy.save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="of another kind"):
         files.load_compressor(path, tiny_lm, make)
+
+
+GOOD = {"format": files.COMPRESSOR, "lm_name": "a", "lm_fingerprint": "b"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ([1], "of another kind"),
+        (GOOD, "does not say what it holds .*kind"),
+        ({**GOOD, "kind": "pooling", "config": [1]}, "does not say what it holds"),
+        ({**GOOD, "lm_name": None}, "does not say which LM"),
+    ],
+)
+def test_metadata_without_sense_is_refused(tiny_lm, tmp_path, metadata, message):
+    data = {"memcomp": json.dumps(metadata)}
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "f", data)
+    with pytest.raises(InputError, match=message):
+        files.load_compressor(tmp_path / "f", tiny_lm, make)
+
+
+@pytest.mark.parametrize(
+    "change", [{"counts": None}, {"counts": np.array([3])}, {"vectors": np.zeros((2, 16))}]
+)
+def test_soft_prompts_that_are_not_whole_are_refused(tmp_path, change):
+    tensors = {"vectors": np.zeros((1, 2, 16)), "counts": np.array([2])}
+    tensors |= {"special": np.zeros((2, 16))} | change
+    tensors = {name: x for name, x in tensors.items() if x is not None}
+    data = {"memcomp": json.dumps({**GOOD, "format": files.SOFT_PROMPTS})}
+    safetensors.numpy.save_file(tensors, tmp_path / "f", data)
+    with pytest.raises(InputError, match="no whole soft prompts"):
+        files.load_soft_prompts(tmp_path / "f")

@@ -8,17 +8,23 @@ import os
 import pathlib
 import re
 
+import jax
 import pytest
 import transformers
+from flax import linen as nn
 from scripts import run_script
+from tiny_lm import LLAMA_2_7B
 
 import memcomp
+from memcomp.compressor.batches import Finetuning, Pretraining, Shapes
+from memcomp.compressor.templates import Template
 from memcomp.compressor.training import learning_rate
 from memcomp.cram.recipe import RECIPES
+from memcomp.evaluation.compression_cost import icformer_flops
 from memcomp.icae.config import ICAEConfig
 from memcomp.icformer.config import ICFormerConfig
-from memcomp.lm import DTYPES, FAMILIES
-from memcomp.models.llama import LlamaConfig
+from memcomp.lm import DTYPES, FAMILIES, abstract_params
+from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.pretrain import TrainConfig
 
@@ -32,7 +38,12 @@ CRAM = [name for name in NAMES if name.startswith("cram/")]
 PUBLISHED = [name for name in CRAM if name != "cram/builtin.py"]
 SIZES = json.loads((ROOT / "configs/full_size.json").read_text())
 # The scripts that experiments/icformer.py is made of; sections that it reads by name.
-SHARED = ("compressor_parts", "compressor_training", "compile_check")
+SHARED = (
+    "compressor_parts",
+    "compressor_tables",
+    "compressor_training",
+    "compile_check",
+)
 ENTRIES = ("icformer", "icae")
 # FLOP/s of the accelerator that configs/cram/base.py assumes, times its utilisation.
 RATES = {"bfloat16": 0.4 * 989e12, "float32": 0.4 * 495e12}
@@ -146,6 +157,29 @@ def test_the_stated_cost_is_that_of_the_formula(module, config, name):
     assert float(said[1]) == pytest.approx(flops, rel=0.05)  # two digits are printed
     hours = flops / RATES[config.dtype] / 3600
     assert float(said[2]) == pytest.approx(hours, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_the_stated_cost_of_a_compressor_is_that_of_its_padded_rows(name, monkeypatch):
+    module = load(f"icformer/llama_2_7b_{name}.py", monkeypatch)
+    config, lm = module.get_config(), Llama(LLAMA_2_7B)
+    cfg = ICFormerConfig(**config.icformer)
+    sizes = Shapes(cfg.num_digests, config.context.length, config.context.max_chunk, eos=2)
+    rows = Pretraining(sizes)
+    if name == "finetune":
+        words = Template(before=(0,) * 20, prompt="", end=(0,) * 5)
+        rows = Finetuning(sizes, words, config.question.prompt, config.question.answer)
+        assert f"padded to {rows.length} positions" in module.__doc__
+    weights = jax.tree.leaves(nn.unbox(abstract_params(lm)))
+    # The LM forward and backward to its input; the compressor to its weights too.
+    flops = 4 * sum(x.size for x in weights) * rows.length
+    width = sizes.max_chunk or sizes.context
+    flops += 3 * sizes.num_chunks * sum(icformer_flops(cfg, LLAMA_2_7B, width))
+    said = re.search(r"(\S+) FLOPs a row,\s(\S+) in all, (\S+) hours", module.__doc__)
+    every = flops * config.train.batch_size * config.train.num_steps
+    hours = every / RATES["bfloat16"] / 3600
+    for number, wanted in zip(said.groups(), (flops, every, hours), strict=True):
+        assert float(number) == pytest.approx(wanted, rel=0.03)  # two digits are printed
 
 
 @pytest.mark.parametrize("way", ["absolute", "relative"])

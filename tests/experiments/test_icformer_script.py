@@ -3,84 +3,31 @@ import importlib
 import json
 import os
 import pathlib
-import runpy
 import signal
 import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
-from etils import epath
-from flax import linen as nn
+from icformer_run import import_script, make_folder, tiny
 from several import Job
 
-from memcomp import pretrain
 from memcomp.distributed import EX_TEMPFAIL
 from memcomp.errors import InputError
-from memcomp.lm import abstract_params, export_lm, load_lm
-from memcomp.models.llama import Llama, LlamaConfig
-from memcomp.nn.rotary import Rotary
+from memcomp.lm import load_lm
 
 ROOT = pathlib.Path(__file__).parents[2]
-SIZES = dict(vocab_size=280, num_layers=1, d_model=16, d_mlp=24, num_heads=2)
-SIZES |= dict(num_kv_heads=1, head_dim=8, max_positions=128)
-WORDS = "the cat saw a dog and the dog saw the cat but no rat was seen by them at all"
 
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "experiments"))
-        patch.syspath_prepend(str(ROOT))
-        yield importlib.import_module("icformer")
+    yield from import_script()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An LM with random weights, documents, and questions about them."""
-    folder = tmp_path_factory.mktemp("icformer")
-    module = Llama(LlamaConfig(**SIZES, rotary=Rotary(8), tied_embeddings=True))
-    leaves, tree = jax.tree.flatten(nn.unbox(abstract_params(module)))
-    rng = np.random.default_rng(0)
-    params = [0.3 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
-    export_lm(folder / "lm", module, jax.tree.unflatten(tree, params), eos_token_id=0)
-    tokenizer = pretrain.train_tokenizer([WORDS] * 3, 280)
-    pretrain.save_tokenizer(tokenizer, epath.Path(folder / "lm"), 128)
-    texts = [" ".join(rng.choice(WORDS.split(), n)) for n in (30, 9, 60, 44)]
-    write(folder / "train.jsonl", [{"text": text} for text in [*texts, texts[0]]])
-    write(folder / "valid.jsonl", [{"text": text} for text in texts[::-1]])
-    rows = [
-        {"input": text, "prompt": f"Who saw the {word}?", "answer": f"The {word}."}
-        for text in texts
-        for word in ("cat", "dog", "rat", "mouse", "cow")
-    ]
-    write(folder / "PwC_train.jsonl", rows)
-    write(folder / "PwC_test.jsonl", rows[:3])
-    return folder
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def tiny(folder, **changes):
-    config = runpy.run_path(str(ROOT / "configs/icformer/tiny.py"))["get_config"]()
-    config.lm = str(folder / "lm")
-    config.texts, config.valid = (str(folder / f"{n}.jsonl") for n in ("train", "valid"))
-    config.manual_dir = str(folder)
-    config.icformer.update(num_digests=2, num_layers=1)
-    config.icae.update(num_digests=2, rank=2)
-    config.context.update(length=12, max_chunk=6)
-    config.objective.update(continuation=8, continuation_ratio=0.5, distillation=0.3)
-    config.question.update(template="plain", prompt=48, answer=12)
-    config.train.update(num_steps=6, batch_size=16, accumulation=2, ema_decay=0.9)
-    config.update(log_every=1, save_every=2, evaluate_every=3, num_valid=8)
-    config.decode.update(num_texts=2, num_tokens=3)
-    config.evaluate.update(lengths=(4, 12), num_texts=2, kinds=("normal", "random"))
-    config.update(changes)
-    return config
+    return make_folder(tmp_path_factory.mktemp("icformer"))
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +60,13 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, folder, whole, monkeypatch
 ):
     assert [r["step"] for r in read_log(whole)] == [1, 2, 3, 4, 5, 6]
-    evaluated = [r for r in read_log(whole) if "valid_reconstruction_bleu" in r]
+    evaluated = [r for r in read_log(whole) if "valid_reconstruction_corpus_bleu" in r]
     assert [r["step"] for r in evaluated] == [3, 6]
     assert all("valid_continuation_nats_per_token" in r for r in evaluated)
 
     training, cut = importlib.import_module("compressor_training"), folder / "cut"
 
-    def stop(before, losses):
+    def stop(before, losses, advice):
         if before >= 4:
             raise Killed
 
@@ -156,17 +103,21 @@ def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
     summary = json.loads((tmp_path / "table/summary.json").read_text())
     kinds = [f"{kind} {n}" for kind in ("normal", "random", "no vectors") for n in (4, 12)]
     assert list(summary) == kinds
-    assert {"nats_per_token", "bleu", "exact"} <= summary["normal 4"].keys()
+    assert {"nats_per_token", "text_bleu", "corpus_bleu", "exact"} <= summary[
+        "normal 4"
+    ].keys()
     assert (first / "figures/curves.png").exists()
     drawn = tmp_path / "table/figures/attention.csv"
     assert drawn.exists() == (kind == "icformer")
-    if drawn.exists():  # a layer, two digests, twelve words
-        assert len(drawn.read_text().splitlines()) == 1 + 2 * 12
+    if drawn.exists():  # a layer, two digests, a chunk of six words
+        assert len(drawn.read_text().splitlines()) == 1 + 2 * 6
     config = tiny(folder, stage="evaluate", compressor=kind, start=str(tuned))
     config.evaluate.study = "answers"
     script.main(config, str(tmp_path / "answers"))
     summary = json.loads((tmp_path / "answers/summary.json").read_text())
-    assert list(summary) == [kind, "full context", "no context"]
+    assert list(summary)[:3] == [kind, "full context", "no context"]
+    assert (summary["num_questions"], summary["num_left_out"]) == (3, 0)
+    assert summary["num_contexts_cut"] > 0
     assert "rouge_l_f1: " not in capsys.readouterr().out
 
 
@@ -185,6 +136,34 @@ def asking(folder, question):
         ({"texts": "nowhere.jsonl"}, "no documents at 'nowhere.jsonl'"),
         ({"stage": "generate"}, "needs a trained compressor; give --config.start"),
         ({"stage": "finetune", "manual_dir": ""}, "manual_dir is not set"),
+        ({"stage": "finetune"}, "begins with a trained compressor; .*=fresh"),
+        ({"texts": ""}, "texts is '', where there is no text"),
+        ({"seed": -1}, "seed is -1; give 0"),
+        ({"log_every": 0}, "log_every is 0; give 1"),
+        ({"save_every": 0}, "save_every is 0; give 1"),
+        ({"start": "nowhere"}, "nowhere cannot be read"),
+        ({"context.min_length": 13}, "min_length is 13; give 1 to .* = 12"),
+        ({"objective.continuation_ratio": 0.0}, "distillation has no teacher"),
+        ({"stage": "evaluate", "valid": ""}, "valid is '', where there is no text"),
+        ({"stage": "evaluate", "evaluate.study": "x"}, "'x' is not one of reconstruction"),
+        ({"stage": "evaluate", "evaluate.kinds": ("old",)}, r"has \['old'\]; known"),
+        ({"stage": "evaluate", "evaluate.lengths": (13,)}, "lengths from 1 to .* = 12"),
+        ({"stage": "evaluate", "evaluate.num_texts": 0}, "num_texts is 0; give 1"),
+        (
+            {
+                "stage": "evaluate",
+                "evaluate.study": "answers",
+                "context.length": 20,
+                "question.prompt": 90,
+            },
+            "needs 1.. positions",
+        ),
+        (
+            {"stage": "finetune", "start": "fresh", "compressor": "icae"}
+            | {"icae.num_digests": 9, "context.length": 125, "context.max_chunk": None}
+            | {"question.prompt": 3, "question.answer": 1, "objective.distillation": 0.0},
+            "chunks of 125 tokens and 9 slots",
+        ),
     ],
 )
 def test_configs_without_sense_are_refused_before_anything_is_written(

@@ -152,6 +152,10 @@ def test_chunks_without_room_for_slots_are_refused():
     compressor = ICAE(lm.module, dataclasses.replace(CONFIG, num_digests=59))
     with pytest.raises(InputError, match="chunks of 6 tokens and 59 slots .* of 5 or less"):
         compressor.digest(params, lm.params, jnp.asarray(TOKENS), jnp.asarray(LENGTHS))
+    compressor = ICAE(lm.module, dataclasses.replace(CONFIG, num_digests=58))  # 58 + 6
+    params = nn.unbox(jax.eval_shape(compressor.init, KEY))
+    made = jax.eval_shape(compressor.digest, params, lm.params, TOKENS, LENGTHS)
+    assert made.shape == (3, 58, lm.config.d_model)
 
 
 @pytest.mark.parametrize(
