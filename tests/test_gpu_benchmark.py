@@ -123,7 +123,7 @@ def test_a_row_that_fails_leaves_the_reason(script, config):
 
 def test_shapes_are_the_published_ones(script):
     config = from_file()
-    sizes = json.loads((ROOT / "tests/models/full_size.json").read_text())
+    sizes = json.loads((ROOT / "configs/full_size.json").read_text())
     published = {
         "pythia_160m": "EleutherAI/pythia-160m",
         "pythia_1_4b": "EleutherAI/pythia-1.4b",

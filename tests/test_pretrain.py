@@ -172,7 +172,8 @@ def test_every_config_is_read_in_full(path, script):
     config = load_config(path.name)
     cfg = pretrain.TrainConfig(**config.train, dtype="float32")
     assert cfg.window <= script.build_model(config.model).config.max_positions
-    source = (ROOT / "experiments" / "pretrain_lm.py").read_text()
+    scripts = (ROOT / "experiments" / f"{n}.py" for n in ("pretrain_lm", "compile_check"))
+    source = "".join(script.read_text() for script in scripts)
     assert all(f"config.{name}" in source for name in config)
 
 
