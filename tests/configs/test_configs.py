@@ -182,7 +182,9 @@ def test_the_stated_cost_of_a_compressor_is_that_of_its_padded_rows(name, monkey
         assert float(number) == pytest.approx(wanted, rel=0.03)  # two digits are printed
 
 
-@pytest.mark.parametrize("way", ["absolute", "relative"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("absolute", marks=pytest.mark.slow), "relative"]
+)
 def test_a_config_is_found_from_any_folder(tmp_path, way):
     path = str(ROOT / "configs/cram/pythia_160m.py")
     if way == "relative":
@@ -194,6 +196,7 @@ def test_a_config_is_found_from_any_folder(tmp_path, way):
     assert status == 2 and "num_tokenz" in err and "num_tokens" in err
 
 
+@pytest.mark.slow
 def test_a_published_config_runs_with_another_lm(tmp_path):
     path = ROOT / "configs/cram/pythia_160m.py"
     overrides = ("lm=builtin", "texts=builtin", "num_texts=1", "cram.num_tokens=(3,)")

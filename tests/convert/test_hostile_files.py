@@ -216,7 +216,9 @@ NEW_ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["config", "weights"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("config", marks=pytest.mark.slow), "weights"]
+)
 def test_every_value_in_turn_is_absurd(name, folder, good):
     """Of config.json, and of the entries of the first two tensors."""
     if name == "config":

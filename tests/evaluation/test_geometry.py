@@ -100,6 +100,7 @@ def test_scores_are_those_of_each_memory_by_itself(tiny_lm, solutions, monkeypat
     assert score(tiny_lm, solutions, CFG).accuracy.tolist() == [1] * 10
 
 
+@pytest.mark.slow
 def test_curves_are_better_than_straight_lines_and_exact_at_their_ends(tiny_lm, solutions):
     found, rows = solutions, pairs(solutions.tokens[:, 0], same=True, most=5)
     done = []

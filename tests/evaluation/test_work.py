@@ -209,7 +209,10 @@ def cram_program(**mesh):
     return lowered.compile()
 
 
-@pytest.mark.parametrize("n", [2, 4, 8])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("n", [pytest.param(n, marks=SLOW) for n in (2, 4)] + [8])
 def test_texts_over_data_cut_the_work_in_equal_parts(n):
     one, part = work(cram_program(data=1)), work(cram_program(data=n))
     assert part.flops == pytest.approx(one.flops / n, rel=0.02)  # measured: equal

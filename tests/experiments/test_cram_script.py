@@ -34,6 +34,7 @@ def small_run(tmp_path_factory):
     return folder, out, folder / "run"
 
 
+@pytest.mark.slow
 def test_a_trace_of_a_few_chunks_is_written_where_it_is_asked_for(tmp_path, small_run):
     options = (*SMALL, "--config.cram.steps_per_chunk=3", "--workdir=run")
     status, _, err = run_script("cram.py", *options, "--profile", folder=tmp_path)

@@ -278,6 +278,7 @@ def test_two_processes_one_of_which_is_killed_end_with_the_same_bits(folder, tmp
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_saves_and_goes_on(script, folder, whole, monkeypatch):
     training, cut = importlib.import_module("compressor_training"), folder / "told"
     with monkeypatch.context() as patch:

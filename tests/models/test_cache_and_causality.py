@@ -104,7 +104,9 @@ def gradient(case, **options):
 
 
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])]
+)
 def test_remat_gives_the_same_gradient(case, remat):
     assert load(case, remat=remat).config.remat == remat
     got, want = gradient(case, remat=remat), gradient(case)

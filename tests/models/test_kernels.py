@@ -57,7 +57,11 @@ def by_the_weights(case):
     return gradient(load(case), vectors(load(case)))
 
 
-@pytest.mark.parametrize("case", CASES)
+# The first has windows, grouped heads and a soft cap.
+LATER = [pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:]]
+
+
+@pytest.mark.parametrize("case", [CASES[0], *LATER])
 def test_blocks_give_what_the_weights_give(case):
     got = gradient(load(case, "blockwise"), vectors(load(case)))
     for a, b in zip(got, by_the_weights(case), strict=True):

@@ -119,6 +119,7 @@ def test_a_text_read_in_two_pieces_ends_in_the_same_state():
     np.testing.assert_allclose(state, last, rtol=0, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_vmapped_gradients_equal_one_by_one():
     texts = [
         {n: jnp.asarray(v, jnp.float32) for n, v in problem(9, seed).items()}
