@@ -234,6 +234,7 @@ def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(
     assert int(state.step) == (trial.steps if grows else 0)
 
 
+@pytest.mark.slow
 def test_each_target_of_a_recipe_that_does_not_grow_has_all_its_steps(tiny_lm_float64):
     """Two exact targets of a text take more than `max_steps` of one together."""
     steps = {}

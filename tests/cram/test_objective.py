@@ -69,7 +69,11 @@ def test_weights_by_hand(grows, sure_weight, prefix, stale, want):
 
 @pytest.mark.parametrize(
     "loss, grows, num_read",
-    [("cross_entropy", False, 5), ("cross_entropy", True, 3), ("margin", True, 3)],
+    [
+        ("margin", True, 3),
+        pytest.param("cross_entropy", False, 5, marks=pytest.mark.slow),
+        pytest.param("cross_entropy", True, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_follows_the_loss_of_the_chosen_positions(
     tiny_lm_float64, loss, grows, num_read

@@ -147,6 +147,7 @@ def test_bits_are_the_cross_entropy(tiny_lm):
             assert 8 * len(coded.data) < 1.01 * by_hand
 
 
+@pytest.mark.slow
 def test_a_cache_that_grows_holds_what_was_read(tiny_lm):
     lm, text = longer(tiny_lm), np.random.default_rng(5).integers(0, 23, 230)
     coded = encode(lm, [text])[0]

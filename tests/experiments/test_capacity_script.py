@@ -76,6 +76,7 @@ def test_other_settings_in_the_same_workdir_are_refused(folder):
     assert cell(folder) == before
 
 
+@pytest.mark.slow
 def test_horizons_of_the_same_texts(folder):
     arguments = ("--config.mode=horizon", "--config.cram.max_steps=60")
     status, out, err = sweep(folder, *arguments)

@@ -81,7 +81,7 @@ def test_fields_are_set_otherwise():
     [
         ("cram/llama_3_1_8b.py cram.batch_size=9", 16, 1568),  # a multiple of the devices
         ("icformer/llama_2_7b_pretrain.py", 8, 512),
-        ("icformer/llama_2_7b_finetune.py", 8, 1024),
+        pytest.param("icformer/llama_2_7b_finetune.py", 8, 1024, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_of_full_size_is_made_without_weights(program, rows, num_tokens):

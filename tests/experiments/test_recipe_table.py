@@ -29,6 +29,7 @@ def some_texts():
     return [Text(i, "test", row) for i, row in enumerate(tokens)]
 
 
+@pytest.mark.slow
 def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     lm, texts = tiny_lm, some_texts()
     found = recipe_table.horizon(lm, texts, CFG, Growth(first=2, factor=2.0))

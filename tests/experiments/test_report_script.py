@@ -21,6 +21,7 @@ def sweep(tmp_path_factory):
     return make_sweep(tmp_path_factory.mktemp("report_script") / "sweep", num_texts=2)
 
 
+@pytest.mark.slow
 def test_folders_become_a_report_twice_the_same_and_are_left_alone(sweep):
     before, folder = fingerprints(sweep), sweep.parent
     halves = ("sweep/cells", "sweep/geometry", "sweep/compress")
