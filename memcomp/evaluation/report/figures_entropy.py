@@ -13,7 +13,7 @@ from memcomp.evaluation.report.section import Section, by_lm
 from memcomp.evaluation.report.style import Drawn, panels
 
 MOST_POINTS = 2000  # of a group that are drawn; the CSV has all
-MARKERS = "osD^vP*"
+MARKERS, GLYPHS = "osD^vP*", "●■◆▲▼✚★"
 LINE, LEFT = "#D55E00", "#0072B2"
 
 
@@ -34,6 +34,10 @@ def figure_3_6(section: Section) -> Drawn | None:
     for axis, (name, measures) in zip(axes, lms.items(), strict=True):
         for rank, m in enumerate(measures):
             _scatter(axis, m, factor, shades, MARKERS[rank % len(MARKERS)])
+            # Written sources end near each other: one name above the other.
+            written_before = sum(not other.is_random for other in measures[:rank])
+            glyph = GLYPHS[rank % len(GLYPHS)]
+            _name(axis, m, factor, glyph, 0 if m.is_random else written_before)
             rows += _scatter_rows(m, factor)
         _lines(axis, measures, unit, factor)
         axis.set(
@@ -68,11 +72,15 @@ def _scatter(
     if m.is_random:
         style = {"c": "black", "marker": "x", "linewidths": 0.8}
     axis.scatter(before, after, s=14, alpha=0.7, **style)
-    outer = int(np.argmax(before))
+
+
+def _name(axis: Axes, m: Measures, factor: float, glyph: str, row: int) -> None:
+    """The source's name, after its marker, above its outermost text."""
+    outer = int(np.argmax(m.before))
     axis.annotate(
-        m.key.source,
-        (float(before[outer]), float(after[outer])),
-        xytext=(-6, 6),
+        f"{'×' if m.is_random else glyph} {m.key.source}",
+        (float(m.before[outer]) * factor, float(m.after[outer]) * factor),
+        xytext=(-6, 6 + 13 * row),
         textcoords="offset points",
         ha="right",
         fontsize=9,
