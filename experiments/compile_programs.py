@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import transformers
 from compressor_parts import Parts, finetuning, pretraining, train_config
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -125,6 +124,8 @@ def module_of(config: config_dict.ConfigDict, device: Any) -> Any:
         sizes = json.loads(SIZES.read_text())
         if config.lm not in sizes:
             raise InputError(f"configs/full_size.json has no {config.lm!r}; add its sizes")
+        import transformers  # late: without torch it says so, on a line of its own
+
         hf = transformers.AutoConfig.for_model(**sizes[config.lm]["config"])
         family = FAMILIES[hf.model_type]
         module = family.model(family.config_from_hf(hf))

@@ -12,7 +12,7 @@ from memcomp.icformer.config import ICFormerConfig
 from memcomp.icformer.model import ICFormer
 from memcomp.sharding import put_batch
 
-M, ROWS, STEPS = 2, 8, 10
+M, ROWS, STEPS = 2, 8, 50
 CFG = training.TrainConfig(
     num_steps=STEPS,
     batch_size=ROWS,
@@ -52,18 +52,14 @@ def trained(lm, sizes):
 @pytest.mark.slow
 def test_a_mesh_changes_no_loss_of_icformer():
     lm = make_tiny_lm("float32", EIGHT_HEADS)
-    want, alone = trained(lm, (1, 1, 1))
+    want, _ = trained(lm, (1, 1, 1))
     assert want[-1] < want[0]
     for sizes in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)):
         got, state = trained(lm, sizes)
-        worst = [0.0]
-        for a, b in zip(*map(jax.tree.leaves, (state.params, alone.params)), strict=True):
-            worst.append(np.abs(np.asarray(a) - np.asarray(b)).max())
-        print(sizes, np.max(np.abs(np.subtract(got, want)) / want), max(worst))
-        np.testing.assert_allclose(got, want, rtol=1e-4)
+        np.testing.assert_allclose(got, want, rtol=1e-5)  # measured: 6e-7
         cut = {
             x.addressable_shards[0].data.size < x.size
             for x in jax.tree.leaves(state)
             if getattr(x, "ndim", 0) > 1
         }
-        assert cut == ({False} if sizes[0] == 8 else {True, False}) or cut == {True}
+        assert (True in cut) == (sizes[0] < 8)
