@@ -73,31 +73,38 @@ MARGINS = tuple(
     for margin in (0.0, 0.05, 0.1, 0.2, 0.5)
 )
 # Fewer steps to exactness, at lengths that `reference` solves for about 90 % of texts.
+ADAMW = dict(optimizer="adamw", learning_rate=1.0, eps=1e-8)
 SPEED = tuple(
     dict(changes, name=name, base="default")
     for name, changes in {
         "default": {},
+        "adamw, warm-up 20": dict(ADAMW, warmup_steps=20),
+        "adamw": ADAMW,
+        "adamw, lr 0.5": dict(ADAMW, learning_rate=0.5),
+        "adamw, b1 0.5": dict(ADAMW, b1=0.5),
+        "adamw, b1 0.9": dict(ADAMW, b1=0.9),
+        "adamw, low_dim, lr 0.1": dict(ADAMW, parametrisation="low_dim", learning_rate=0.1),
+        "power 0": dict(power=0.0),
+        "power 0.5": dict(power=0.5),
+        "power 1": dict(power=1.0),
+        "window 8": dict(window=8),
+        "window 48": dict(window=48),
+        "eps 0.001": dict(eps=0.001),
+        "eps 0.1": dict(eps=0.1),
+        "b1 0": dict(b1=0.0),
+        "b1 0.5": dict(b1=0.5),
+        "b1 0.8": dict(b1=0.8),
+        "b2 0.8": dict(b2=0.8),
+        "b2 0.95": dict(b2=0.95),
+        "lr 0.35": dict(learning_rate=0.35),
+        "lr 1.4": dict(learning_rate=1.4),
+        "warm-up 20": dict(warmup_steps=20),
+        "init 1": dict(init_scale=1.0),
+        "init 30": dict(init_scale=30.0),
         "all tokens at once": dict(grows=False),
-        "2 ahead": dict(ahead=2),
         "8 ahead": dict(ahead=8),
         "cross-entropy": dict(loss="cross_entropy"),
         "sure weight 0.2": dict(sure_weight=0.2),
-        "lr 0.5": dict(learning_rate=0.5),
-        "lr 2": dict(learning_rate=2.0),
-        "lr 4": dict(learning_rate=4.0),
-        "warm-up 1": dict(warmup_steps=1),
-        "warm-up 5": dict(warmup_steps=5),
-        "warm-up 40": dict(warmup_steps=40),
-        "b1 0.5": dict(b1=0.5),
-        "b1 0.8": dict(b1=0.8),
-        "b1 0.9": dict(b1=0.9),
-        "b2 0.8": dict(b2=0.8),
-        "b2 0.95": dict(b2=0.95),
-        "b2 0.99": dict(b2=0.99),
-        "init 1": dict(init_scale=1.0),
-        "init 30": dict(init_scale=30.0),
-        "b1 0.9, init 1": dict(b1=0.9, init_scale=1.0),
-        "low_dim, lr 0.1": dict(parametrisation="low_dim", learning_rate=0.1),
     }.items()
 )
 # stage -> recipes, vectors a text, first and number of texts, lengths of nano and stories

@@ -19,9 +19,13 @@ RECIPES = {
     "progressive": dict(base="progressive", growth=(1, 1.0)),
     "low_dim": dict(base="low_dim", growth=(1, 1.0)),
 }
-# With the learning rate, start and margin of default, and nothing else of it.
+# With the start, first moment, margin and patience of default, and nothing else of it.
 PLAIN = dict(
     base="default",
+    optimizer="adamw",
+    learning_rate=1.0,
+    eps=1e-8,
+    warmup_steps=20,
     loss="cross_entropy",
     ahead=0,
     sure_weight=1.0,
@@ -30,6 +34,7 @@ PLAIN = dict(
     growth=(4, 1.25),
 )
 PARTS = {
+    "ggt": dict(optimizer="ggt", learning_rate=0.7, eps=0.01, warmup_steps=0),
     "margin": dict(loss="margin"),
     "small weight": dict(sure_weight=0.02),
     "ahead": dict(ahead=4),
@@ -45,8 +50,6 @@ ABLATION = {
     },
     "patience 100": RECIPES["default"] | dict(patience=100),
     "patience 400": RECIPES["default"] | dict(patience=400),
-    "default, low_dim": RECIPES["default"]
-    | dict(parametrisation="low_dim", learning_rate=0.1),
 }
 
 

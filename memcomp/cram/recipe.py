@@ -9,11 +9,20 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from memcomp.cram.objective import LOSSES
+from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
 from memcomp.errors import InputError
 
-POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "rank", "sure_weight")
-NOT_NEGATIVE = ("margin", "warmup_steps", "weight_decay", "init_scale", "ahead")
+POSITIVE = (
+    "learning_rate",
+    "max_steps",
+    "patience",
+    "eps",
+    "window",
+    "rank",
+    "sure_weight",
+)
+NOT_NEGATIVE = ("margin", "warmup_steps", "weight_decay", "power", "init_scale", "ahead")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +30,7 @@ class Recipe:
     """Everything that decides which memory a text ends with, the LM and seed aside.
 
     Attributes:
-      learning_rate: peak step size of AdamW.
+      learning_rate: peak step size.
       max_steps: gradient evaluations that a text gets at the most; in a horizon, what
         each of its targets gets, or if the recipe `grows`, all of them together.
       patience: a text is given up after this many evaluations without a new best
@@ -31,10 +40,13 @@ class Recipe:
       warmup_steps: steps of linear rise to the learning rate.
       schedule: after that, a key of `SCHEDULES`.
       final_learning_rate: where a cosine ends.
-      b1: decay of AdamW's first moment.
-      b2: decay of AdamW's second moment.
-      eps: AdamW's epsilon.
-      weight_decay: AdamW's decoupled decay.
+      optimizer: what makes an update of a gradient, a key of `OPTIMIZERS`.
+      b1: decay of its mean of gradients.
+      b2: decay of their second moments; in "ggt", of what these are made of.
+      eps: AdamW's epsilon, or see `scale_by_ggt`.
+      window: of "ggt".
+      power: of "ggt".
+      weight_decay: decoupled, as AdamW's, of each optimiser.
       init: how memory starts, a key of `INITS`.
       init_scale: see `INITS`.
       loss: what the gradient is of, a key of `LOSSES`.
@@ -43,7 +55,7 @@ class Recipe:
         that of the highest accuracy; and so is progress.
       ahead: tokens that a target which has just grown is longer, see `token_weights`.
       sure_weight: of the loss of tokens that are surely right, see there.
-      parametrisation: what AdamW steps on, a key of `PARAMETRISATIONS`.
+      parametrisation: what the optimiser steps on, a key of `PARAMETRISATIONS`.
       rank: of "low_dim".
     """
 
@@ -54,9 +66,12 @@ class Recipe:
     warmup_steps: int = 0
     schedule: str = "constant"
     final_learning_rate: float = 0.0
+    optimizer: str = "adamw"
     b1: float = 0.9
     b2: float = 0.9
     eps: float = 1e-8
+    window: int = 24
+    power: float = 0.75
     weight_decay: float = 0.01
     init: str = "normal"
     init_scale: float = 1.0
@@ -76,6 +91,7 @@ class Recipe:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         known_of = {
             "schedule": SCHEDULES,
+            "optimizer": OPTIMIZERS,
             "init": INITS,
             "loss": LOSSES,
             "parametrisation": PARAMETRISATIONS,
@@ -85,6 +101,10 @@ class Recipe:
                 raise InputError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
+        if self.optimizer == "ggt" and not 0 <= self.b1 < self.b2 <= 1:
+            raise InputError(
+                f"b1 is {self.b1} and b2 {self.b2}; ggt wants 0 <= b1 < b2 <= 1"
+            )
 
 
 def _constant(recipe: Recipe, step: Array, stale: Array) -> Array:
@@ -121,23 +141,33 @@ def learning_rate(
     return rate * jnp.minimum((step + 1) / max(recipe.warmup_steps, 1), 1)
 
 
-def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
-    """AdamW for the memory [M D] of one text; `update` wants `learning_rate=` as well.
+def _adam(recipe: Recipe) -> optax.GradientTransformation:
+    return optax.scale_by_adam(recipe.b1, recipe.b2, recipe.eps)
 
-    Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
-    """
+
+def _ggt(recipe: Recipe) -> optax.GradientTransformation:
+    return scale_by_ggt(recipe.b1, recipe.b2, recipe.eps, recipe.window, recipe.power)
+
+
+# "adamw": with the decay and rate below, Loshchilov and Hutter 2019, arXiv:1711.05101;
+# "ggt": see `scale_by_ggt`.
+OPTIMIZERS = {"adamw": _adam, "ggt": _ggt}
+
+
+def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
+    """That of the memory [M D] of one text; `update` wants `learning_rate=` as well."""
 
     def scaled(updates, state, params=None, **extra_args):
         rate = extra_args["learning_rate"]
         return jax.tree.map(lambda u: -rate * u, updates), state
 
     none = optax.init_empty_state
-    adamw = optax.chain(
-        optax.scale_by_adam(recipe.b1, recipe.b2, recipe.eps),
+    chain = optax.chain(
+        OPTIMIZERS[recipe.optimizer](recipe),
         optax.add_decayed_weights(recipe.weight_decay),
         optax.GradientTransformationExtraArgs(none, scaled),
     )
-    return PARAMETRISATIONS[recipe.parametrisation](adamw, recipe.rank)
+    return PARAMETRISATIONS[recipe.parametrisation](chain, recipe.rank)
 
 
 def _normal(key, shape, embedding, scale):
@@ -185,14 +215,15 @@ RECIPES = {
     "low_dim": dataclasses.replace(_PROGRESSIVE, parametrisation="low_dim"),
     # Ours, docs/recipes.md. For whole texts, exact:
     "default": Recipe(
-        learning_rate=1.0,
+        learning_rate=0.7,
         max_steps=10_000,
         patience=200,
         margin=0.1,
-        warmup_steps=20,
         schedule="restarts",
         final_learning_rate=1e-3,
+        optimizer="ggt",
         b1=0.7,
+        eps=0.01,
         init_scale=10.0,
         loss="margin",
         grows=True,

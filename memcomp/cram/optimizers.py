@@ -1,0 +1,64 @@
+"""How a memory moves, given its gradients: AdamW's directions, or those of all of them."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+
+class GGTState(NamedTuple):
+    """What GGT remembers.
+
+    Attributes:
+      window: the last gradients, newest first, each one b2 times as long with each step
+        since; zero where there was none.
+    """
+
+    window: Float[Array, "W P"]
+
+
+def scale_by_ggt(
+    b1: float, b2: float, eps: float, window: int, power: float
+) -> optax.GradientTransformationExtraArgs:
+    """Gradients over the whole matrix of their second moments, not its diagonal alone.
+
+    With G [W P] the window of gradients, the update is (G^T G)^-power m, where m is the
+    running mean of them with decay b1, made as long as AdamW's usually are: root mean
+    square 1. Both are sums over the window, so that the update is G^T f(G G^T) w, with the
+    weights w that make m, and the only matrix that has to be decomposed is [W W].
+
+    Memory is the case for it: P is only M D, hence G small beside the LM's activations, and
+    one text has few tokens, so that few directions matter and they are not the axes.
+
+    Source: GGT, Agarwal et al. 2019, arXiv:1806.02958, section 2, whose power is 1/2, and
+      which adds the identity to what is inverted.
+
+    Args:
+      b1: decay of the mean of gradients, below b2.
+      b2: decay of the gradients in the matrix.
+      eps: added to the singular values of G, as a share of the largest.
+      window: gradients that are kept (W).
+      power: 1/2 makes steps in all directions of the window alike long, as Adam's are in
+        all coordinates; 1 divides by the second moments themselves, as a natural gradient
+        step does.
+    """
+
+    def init(params):
+        flat, _ = ravel_pytree(params)
+        return GGTState(jnp.zeros((window, flat.size), flat.dtype))
+
+    def update(updates, state, params=None, **extra_args):
+        grad, unravel = ravel_pytree(updates)
+        G = jnp.concatenate([grad[None], b2 * state.window[:-1]])
+        tiny = jnp.finfo(G.dtype).tiny
+        squares, vectors = jnp.linalg.eigh(G @ G.T)
+        singular = jnp.sqrt(jnp.maximum(squares, 0) / jnp.maximum(squares[-1], tiny))
+        mean = (b1 / b2) ** jnp.arange(window, dtype=G.dtype)
+        weights = vectors @ ((mean @ vectors) / (singular + eps) ** (2 * power))
+        move = weights @ G
+        move = move / jnp.sqrt(jnp.maximum(jnp.mean(move**2), tiny))
+        return unravel(move), GGTState(G)
+
+    return optax.GradientTransformationExtraArgs(init, update)
