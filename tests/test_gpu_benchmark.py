@@ -11,6 +11,9 @@ import jax
 import pytest
 from absl import flags
 from etils import epath
+from scripts import run_script
+
+from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = {
@@ -119,6 +122,29 @@ def test_a_row_that_fails_leaves_the_reason(script, config):
 
     record = script.with_room(kind, config, script.Row(ROWS["loop"]))
     assert record["error"] == "ValueError: no such kernel"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "JAX finds no GPU here, only a cpu"),
+        (["--config.rows=warp"], "no rows warp; there are attention_llama_1b"),
+    ],
+)
+def test_nothing_is_begun_without_a_gpu(tmp_path, rows, words):
+    if jax.default_backend() == "gpu":
+        pytest.skip("there is one")
+    status, out, err = run_script("gpu_benchmark.py", *rows, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1 and err.startswith("gpu_benchmark.py: " + words)
+    assert {file.name for file in tmp_path.iterdir()} == {"out.txt", "err.txt"}
+
+
+def test_rows_of_pytorch_need_a_torch_that_finds_a_gpu(script, config, monkeypatch):
+    config.rows = "torch,loop,step"
+    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="no torch .*--config.rows=loop,step$"):
+        script.check_gpu("pytorch", config)
 
 
 def test_shapes_are_the_published_ones(script):
