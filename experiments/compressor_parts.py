@@ -14,7 +14,8 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Int64
 from ml_collections import config_dict
-from pretrain_lm import documents, say
+from pretrain_lm import documents
+from training_log import say
 
 from memcomp.compressor.batches import (
     Examples,

@@ -260,8 +260,8 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     cut = texts / "cut"
     check = script.check_finite
 
-    def stop(before, losses):
-        check(before, losses)
+    def stop(before, losses, advice):
+        check(before, losses, advice)
         if before >= 6:
             raise Killed
 
@@ -336,9 +336,9 @@ def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step(script):
-    script.check_finite(10, np.asarray([1.0, 2.0]))
-    with pytest.raises(InputError, match="nan at step 12"):
-        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]))
+    script.check_finite(10, np.asarray([1.0, 2.0]), script.ADVICE)
+    with pytest.raises(InputError, match="nan at step 12; lower train.learning_rate"):
+        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]), script.ADVICE)
 
 
 @pytest.mark.slow
