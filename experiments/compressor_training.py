@@ -28,6 +28,7 @@ from memcomp.checkpoints import Checkpoints
 from memcomp.compressor import training
 from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.decoding import check_sampling
 from memcomp.compressor.training import TrainConfig, TrainState
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
@@ -68,6 +69,9 @@ def check(config: config_dict.ConfigDict) -> None:
                 f"{name} is {config[name]}; give a multiple of log_every = "
                 f"{config.log_every}, so that a run that goes on logs the same lines"
             )
+    check_sampling(config.decode.temperature, config.decode.top_p)
+    if config.decode.num_texts < 0:
+        raise InputError(f"decode.num_texts is {config.decode.num_texts}; give 0 or more")
 
 
 def train(
