@@ -78,6 +78,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    check(config)
     train = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     module = build_model(config.model)
     if train.window > module.config.max_positions:
@@ -95,6 +96,24 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
     finish(run, state)
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Raises `InputError` for numbers with which nothing could be trained."""
+    least = dict(seed=0, steps_per_chunk=1, save_every=1, evaluate_every=1)
+    wanted = {name: (config[name], value) for name, value in least.items()}
+    sizes = {k: v for k, v in config.model.items() if isinstance(v, int)}
+    wanted |= {f"model.{name}": (value, 1) for name, value in sizes.items()}
+    # The tokenizer has all bytes, and what begins a document.
+    wanted["model.vocab_size"] = (config.model.vocab_size, 257)
+    for name, (value, fewest) in wanted.items():
+        if value < fewest:
+            raise InputError(f"{name} is {value}; give {fewest} or more")
+    if config.model.head_dim % 2:
+        raise InputError(
+            f"model.head_dim is {config.model.head_dim}; give an even number, since rotary "
+            "positions turn pairs"
+        )
 
 
 def build_model(model: config_dict.ConfigDict) -> Llama:
