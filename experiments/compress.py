@@ -50,7 +50,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
 
 def _texts(config: config_dict.ConfigDict, lm: LanguageModel) -> list[tuple[str, str]]:
     """Pairs of a source's name and a text."""
-    found = config_texts(config, lm, num_words=config.num_words or 1568)
+    num_words = 1568 if config.num_words is None else config.num_words
+    found = config_texts(config, lm, num_words=num_words)
     if any(not isinstance(text, str) for _, text in found):
         raise InputError(f"{config.texts} has token ids; compressors want text")
     if config.num_words is not None:

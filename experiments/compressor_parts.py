@@ -14,7 +14,8 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Int64
 from ml_collections import config_dict
-from pretrain_lm import documents, say
+from pretrain_lm import documents
+from training_log import say
 
 from memcomp.compressor.batches import (
     Examples,
@@ -181,8 +182,13 @@ def _check_positions(made: Pretraining | Finetuning, parts: Parts) -> None:
     """Raises `InputError` where the LM, or the compressor, has no room for a run."""
     needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
     check_room(needed, parts.lm.name, parts.lm.config.max_positions)
-    compressor, shapes = parts.task.compressor, made.shapes
-    width = min(shapes.max_chunk or shapes.context, shapes.context)
+    shapes = made.shapes
+    check_chunks(min(shapes.max_chunk or shapes.context, shapes.context), parts)
+
+
+def check_chunks(width: int, parts: Parts) -> None:
+    """Raises `InputError` where the compressor takes no chunks of `width` tokens."""
+    compressor = parts.task.compressor
     params = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
     chunk = jax.ShapeDtypeStruct((1, width), np.int32)
     length = jax.ShapeDtypeStruct((1,), np.int32)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -22,15 +21,14 @@ from compressor_parts import (
 from etils import epath
 from launch import Stopped, is_told_to_stop
 from ml_collections import config_dict
-from pretrain_lm import check_finite, crossed, say
 from profiling import Profile
-from scalars import scalar_writer
-from tqdm import tqdm
+from training_log import LOG, Log, check_finite, crossed, say
 
 from memcomp.checkpoints import Checkpoints
 from memcomp.compressor import training
 from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.decoding import check_sampling
 from memcomp.compressor.training import TrainConfig, TrainState
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
@@ -40,14 +38,11 @@ from memcomp.registry import save_compressor
 from memcomp.results import (
     SUMMARY,
     Record,
-    append_records,
     read_records,
     write_whole,
 )
 from memcomp.sharding import put_batch
 
-LOG = "log.jsonl"
-SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 DATA = {"pretrain": pretraining_data, "finetune": finetuning_data}
 
 
@@ -74,6 +69,9 @@ def check(config: config_dict.ConfigDict) -> None:
                 f"{name} is {config[name]}; give a multiple of log_every = "
                 f"{config.log_every}, so that a run that goes on logs the same lines"
             )
+    check_sampling(config.decode.temperature, config.decode.top_p)
+    if config.decode.num_texts < 0:
+        raise InputError(f"decode.num_texts is {config.decode.num_texts}; give 0 or more")
 
 
 def train(
@@ -123,8 +121,7 @@ def run_steps(run: Run) -> TrainState:
             state = first_state(run)
         # The clock of the first lines also counts the compilation.
         waiting, clock = [], time.monotonic()
-        logs = Log(run, state) if is_first() else contextlib.nullcontext()
-        with logs as log, Profile(run.folder) as profile:
+        with open_log(run, state) as log, Profile(run.folder) as profile:
             for step, batch in enumerate(iterator, start=int(state.step) + 1):
                 batch = put_batch(batch, mesh, axis=1)
                 state, metrics = step_once(state, parts.lm.params, batch)
@@ -136,7 +133,7 @@ def run_steps(run: Run) -> TrainState:
                     seconds = time.monotonic() - clock
                     record = measured(run, step, jax.device_get(waiting), state, seconds)
                     if log:
-                        log.add(record)
+                        add_to_log(log, record)
                     waiting, clock = [], time.monotonic()
                 told = logged and is_told_to_stop()
                 if told or crossed(config.save_every, step - 1, step, cfg.num_steps):
@@ -159,6 +156,19 @@ def as_trained(parts: Parts, state: TrainState) -> TrainedCompressor:
     """The weights to use, as they are kept."""
     lm = parts.lm
     return TrainedCompressor(parts.task.compressor, state.best, lm.name, lm.fingerprint)
+
+
+def open_log(run: Run, state: TrainState) -> contextlib.AbstractContextManager[Log | None]:
+    """The log, which only the first process has; says what is trained."""
+    cfg, mesh = run.cfg, run.parts.mesh
+    say(
+        f"{num_params(state):,} trained parameters, {cfg.num_steps:,} steps of "
+        f"{cfg.batch_size} rows in {cfg.dtype} on {mesh.size} x "
+        f"{jax.devices()[0].device_kind}"
+    )
+    if not is_first():
+        return contextlib.nullcontext()
+    return Log(run.folder, num_steps=cfg.num_steps, step=int(state.step))
 
 
 def num_params(state: TrainState) -> int:
@@ -236,58 +246,13 @@ def measured(
     return record
 
 
-class Log:
-    """log.jsonl, TensorBoard scalars and what the user sees of a run in training.
-
-    Of several processes the first has one.
-    """
-
-    def __init__(self, run: Run, state: TrainState):
-        self.run, step = run, int(state.step)
-        self.file = run.folder / LOG
-        # What came after the checkpoint will be made, and written, again.
-        kept = [r for r in read_records(self.file) if r["step"] <= step]
-        write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
-        self.line = time.monotonic()
-        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
-        cfg, mesh = run.cfg, run.parts.mesh
-        self.bar = tqdm(
-            total=cfg.num_steps, initial=step, unit="step", disable=not sys.stderr.isatty()
-        )
-        say(
-            f"{num_params(state):,} trained parameters, {cfg.num_steps:,} steps of "
-            f"{cfg.batch_size} rows in {cfg.dtype} on {mesh.size} x "
-            f"{jax.devices()[0].device_kind}"
-        )
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.writer.close()
-        self.bar.close()
-
-    def add(self, record: Record) -> None:
-        """Adds a line."""
-        append_records(self.file, [record])
-        for name, value in record.items():
-            if name != "step":
-                self.writer.add_scalar(name, value, record["step"])
-        self.show(record, any(name.startswith("valid_") for name in record))
-
-    def show(self, record: dict[str, Any], now: bool) -> None:
-        """The bar on a terminal; else a line, `now` or when it is time for one."""
-        said = [f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}"]
-        said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-        said += [
-            f"{name.removeprefix('valid_')} {value:.3f}"
-            for name, value in record.items()
-            if name.endswith(("_nats_per_token", "_bleu"))
-        ]
-        self.bar.set_postfix_str(", ".join(said))
-        self.bar.update(record["step"] - self.bar.n)
-        if not self.bar.disable:
-            return
-        if now or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
-            say(f"step {record['step']:,}/{self.run.cfg.num_steps:,}: {', '.join(said)}")
-            self.line = time.monotonic()
+def add_to_log(log: Log, record: Record) -> None:
+    """Adds a record, of which the losses, the speed and BLEU are shown."""
+    said = [f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}"]
+    said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
+    said += [
+        f"{name.removeprefix('valid_')} {value:.3f}"
+        for name, value in record.items()
+        if name.endswith(("_nats_per_token", "_bleu"))
+    ]
+    log.add(record, said, now=any(name.startswith("valid_") for name in record))

@@ -5,6 +5,7 @@
 
 Ours and PyTorch's part run one after the other, in a process each. The record of each row
 is in results.jsonl when it is done; the same command goes on with what is not there.
+Nothing is begun where a part that has rows finds no GPU.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -48,6 +50,7 @@ ENVIRONMENT = {
     "pytorch": {"JAX_PLATFORMS": "cpu"},
 }
 PART = flags.DEFINE_enum("part", None, PARTS, "Measure here, as the processes do.")
+CHECK = flags.DEFINE_bool("check", False, "Of a part: only see that it has a GPU.")
 Row = config_dict.ConfigDict
 
 
@@ -55,17 +58,51 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Starts a process for each part and prints what they found; or is one of them."""
     folder = epath.Path(workdir or "runs/gpu_benchmark")
     if PART.value is not None:
-        return measure(PART.value, config, folder / RECORDS)
+        check_gpu(PART.value, config)
+        return None if CHECK.value else measure(PART.value, config, folder / RECORDS)
+    jax.config.update("jax_platforms", "cpu")  # the GPU's memory is the parts' own
     names = config.rows.split(",")
     if unknown := [name for name in names if name not in config.row]:
         raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(config.row)}")
+    parts = [part for part in PARTS if rows_of(part, config)]
+    for part in parts:  # before anything is written
+        if status := run_part(part, folder, "--check"):
+            sys.exit(status)  # it has said why
     folder = claim_workdir(folder, config.to_dict(), {})  # its devices are the parts' own
-    for part in PARTS:
-        if any(part_of(config.row[name]) == part for name in names):
-            extra = [f"--part={part}", f"--workdir={folder}"]
-            command = [sys.executable, __file__, *sys.argv[1:], *extra]
-            subprocess.run(command, env=os.environ | ENVIRONMENT[part], check=False)
+    for part in parts:
+        run_part(part, folder)
     print(table(read_records(folder / RECORDS), config.ratios))
+
+
+def run_part(part: str, folder: epath.Path, *more: str) -> int:
+    """Exit status of this command as the process of a part."""
+    extra = [f"--part={part}", f"--workdir={folder}", *more]
+    command = [sys.executable, __file__, *sys.argv[1:], *extra]
+    environment = os.environ | ENVIRONMENT[part]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def check_gpu(part: str, config: config_dict.ConfigDict) -> None:
+    """Raises `InputError` where a part has no GPU to measure."""
+    if part == "ours":
+        if jax.default_backend() != "gpu":
+            raise InputError(
+                f"JAX finds no GPU here, only a {jax.default_backend()}, and the rows are "
+                "of full size; install 'memcomp[cuda]' on a machine with an NVIDIA GPU, or "
+                "measure on this one with experiments/benchmark.py"
+            )
+    elif not (find_spec("torch") and importlib.import_module("torch").cuda.is_available()):
+        ours = ",".join(rows_of("ours", config))
+        raise InputError(
+            "no torch here finds a GPU, which the rows of PyTorch need; install torch with "
+            "CUDA" + (f", or leave them out with --config.rows={ours}" if ours else "")
+        )
+
+
+def rows_of(part: str, config: config_dict.ConfigDict) -> list[str]:
+    """The chosen rows that a part measures, in their order."""
+    names = config.rows.split(",")
+    return [name for name in names if part_of(config.row[name]) == part]
 
 
 def part_of(row: Row) -> str:
@@ -77,9 +114,8 @@ def measure(part: str, config: config_dict.ConfigDict, file: epath.Path) -> None
     """The rows of a part that have no record yet, until its time is over."""
     end = time.monotonic() + config.seconds[part]
     done = {record["row"] for record in read_records(file)}
-    names = [name for name in config.rows.split(",") if part_of(config.row[name]) == part]
     matmul = max(MATMULS[part](config)() for _ in range(config.rounds))
-    for name in names:
+    for name in rows_of(part, config):
         if name in done:
             continue
         if time.monotonic() > end:

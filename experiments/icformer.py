@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 from compressor_parts import (
     Parts,
+    check_chunks,
     finetuning_of_questions,
     load_parts,
     load_start,
@@ -37,8 +38,10 @@ from launch import launch
 from ml_collections import config_dict
 from pretrain_lm import PYTHON, documents
 
-from memcomp.compressor.api import generate
-from memcomp.compressor.compress import TrainedCompressor, compress
+from memcomp.compressor.api import asked_rows, generate
+from memcomp.compressor.chunks import split
+from memcomp.compressor.compress import TrainedCompressor, compress, own_tokens
+from memcomp.compressor.decoding import check_rows
 from memcomp.compressor.files import save_soft_prompts
 from memcomp.data.texts import read_texts
 from memcomp.distributed import is_first
@@ -85,13 +88,22 @@ def asked(config: config_dict.ConfigDict, parts: Parts) -> Asked:
     Raises:
       InputError: there are none, or they cannot be asked.
     """
-    if config.decode.ask not in ("reproduce", "continue"):
+    decode, max_chunk = config.decode, config.context.max_chunk
+    if decode.num_texts < 1:
+        raise InputError(f"decode.num_texts is {decode.num_texts}; give 1 or more")
+    if decode.ask not in ("reproduce", "continue"):
         template(config, parts)
-    trained, num_texts = load_start(config, parts), config.decode.num_texts
+    trained = load_start(config, parts)
     if config.texts in PYTHON:
-        texts = documents(config.texts)[:num_texts]
-        return Asked([(config.texts, text) for text in texts], trained)
-    found = read_texts(config.texts, field=config.field, num_texts=num_texts)
+        texts = documents(config.texts)[: decode.num_texts]
+        found = [(config.texts, text) for text in texts]
+    else:
+        found = read_texts(config.texts, field=config.field, num_texts=decode.num_texts)
+    chunks = [split(own_tokens(parts.lm, text), max_chunk) for _, text in found]
+    check_chunks(max(len(chunk) for text in chunks for chunk in text), parts)
+    counts = [len(text) * trained.compressor.num_digests for text in chunks]
+    rows = asked_rows(parts.lm, counts, decode.ask, config.question.template)
+    check_rows(parts.lm, rows, decode.num_tokens)
     return Asked(found, trained)
 
 

@@ -19,7 +19,6 @@ import importlib
 import json
 import pathlib
 import pydoc_data.topics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,14 +32,12 @@ import tokenizers
 from etils import epath
 from launch import launch
 from ml_collections import config_dict
-from scalars import scalar_writer
-from tqdm import tqdm
+from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
 from memcomp.data.windows import cached_tokens, flat_tokens, windows
-from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
@@ -48,15 +45,13 @@ from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.results import (
     SUMMARY,
-    append_records,
+    Record,
     claim_workdir,
-    read_records,
     write_whole,
 )
 
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
-SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 PYTHON = ("python/train", "python/valid")
 ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
@@ -83,6 +78,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    check(config)
     train = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     module = build_model(config.model)
     if train.window > module.config.max_positions:
@@ -100,6 +96,24 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
     finish(run, state)
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Raises `InputError` for numbers with which nothing could be trained."""
+    least = dict(seed=0, steps_per_chunk=1, save_every=1, evaluate_every=1)
+    wanted = {name: (config[name], value) for name, value in least.items()}
+    sizes = {k: v for k, v in config.model.items() if isinstance(v, int)}
+    wanted |= {f"model.{name}": (value, 1) for name, value in sizes.items()}
+    # The tokenizer has all bytes, and what begins a document.
+    wanted["model.vocab_size"] = (config.model.vocab_size, 257)
+    for name, (value, fewest) in wanted.items():
+        if value < fewest:
+            raise InputError(f"{name} is {value}; give {fewest} or more")
+    if config.model.head_dim % 2:
+        raise InputError(
+            f"model.head_dim is {config.model.head_dim}; give an even number, since rotary "
+            "positions turn pairs"
+        )
 
 
 def build_model(model: config_dict.ConfigDict) -> Llama:
@@ -173,110 +187,56 @@ def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state, iterator)
             say(f"going on from step {int(state.step):,}")
-        with Log(run, int(state.step)) as log:
+        # The clock of the first chunk also counts the compilation.
+        clock, step = time.monotonic(), int(state.step)
+        with Log(run.folder, num_steps=train.num_steps, step=step) as log:
             for chunk in iterator:
-                before = int(state.step)
+                before, step = step, step + len(chunk)
                 state, metrics = pretrain.train_chunk(
                     state, chunk, module=run.module, cfg=train
                 )
                 # A checkpoint of a run that has failed would only fail again.
-                log.add(before, jax.device_get(metrics), state.params)
-                step = before + len(chunk)
+                metrics, seconds = jax.device_get(metrics), time.monotonic() - clock
+                record = measured(run, before, metrics, state.params, seconds)
+                add_to_log(log, record)
+                clock = time.monotonic()
                 if crossed(run.config.save_every, before, step, train.num_steps):
                     checkpoints.save(step, state, iterator)
     return state
 
 
-def crossed(every: int, before: int, step: int, last: int) -> bool:
-    """Whether a multiple of `every`, or the end, lies after `before` and up to `step`."""
-    return step // every > before // every or step == last
+def measured(
+    run: Run, before: int, metrics: dict[str, np.ndarray], params: Any, seconds: float
+) -> Record:
+    """What the log says of a chunk of steps after step `before`; evaluates if due.
 
-
-class Log:
-    """log.jsonl, TensorBoard scalars and what the user sees of a run in training."""
-
-    def __init__(self, run: Run, step: int):
-        self.run = run
-        self.file = run.folder / "log.jsonl"
-        # What came after the checkpoint will be made, and written, again.
-        kept = [r for r in read_records(self.file) if r["step"] <= step]
-        write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
-        # The clock of the first chunk also counts the compilation.
-        self.clock = self.line = time.monotonic()
-        self.writer = scalar_writer(run.folder / "metrics", purge_step=step + 1)
-        self.bar = tqdm(
-            total=run.train.num_steps,
-            initial=step,
-            unit="step",
-            disable=not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.writer.close()
-        self.bar.close()
-
-    def add(self, before: int, metrics: dict[str, np.ndarray], params: Any) -> None:
-        """Logs a chunk of steps that began after step `before`, and evaluates if due.
-
-        Raises:
-          InputError: a loss that is not finite.
-        """
-        run, train = self.run, self.run.train
-        check_finite(before, metrics["loss"])
-        step = before + len(metrics["loss"])
-        chunk_tokens = len(metrics["loss"]) * train.window * train.batch_size
-        rate = pretrain.schedule(train, train.learning_rate)(step - 1)
-        record = {
-            "step": step,
-            "tokens": step * train.window * train.batch_size,
-            "loss_nats": float(metrics["loss"].mean(dtype=np.float64)),
-            "grad_norm": float(metrics["grad_norm"].mean(dtype=np.float64)),
-            "learning_rate": float(rate),
-            "tokens_per_second": chunk_tokens / (time.monotonic() - self.clock),
-        }
-        every = run.config.evaluate_every
-        due = run.valid and crossed(every, before, step, train.num_steps)
-        if due:
-            record |= scores(evaluate(run, as_lm(run, params)))
-        append_records(self.file, [record])
-        for name, value in record.items():
-            if name != "step":
-                self.writer.add_scalar(name, value, step)
-        self.show(record, bool(due))
-        self.clock = time.monotonic()
-
-    def show(self, record: dict[str, Any], now: bool) -> None:
-        """The bar on a terminal; else a line, `now` or when it is time for one."""
-        parts = [f"loss {record['loss_nats']:.3f}"]
-        parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-        if "valid_bits_per_byte" in record:
-            parts.append(f"valid {record['valid_bits_per_byte']:.3f} bits/byte")
-        self.bar.set_postfix_str(", ".join(parts))
-        self.bar.update(record["step"] - self.bar.n)
-        if not self.bar.disable:
-            return
-        if now or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
-            say(f"step {record['step']:,}/{self.run.train.num_steps:,}: {', '.join(parts)}")
-            self.line = time.monotonic()
-
-
-def check_finite(before: int, losses: np.ndarray, advice: str = ADVICE) -> None:
-    """Raises `InputError` that names the first step whose loss is not finite.
-
-    Args:
-      before: steps before the first of `losses`.
-      losses: one a step.
-      advice: what in the config would help.
+    Raises:
+      InputError: a loss that is not finite.
     """
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if bad.size:
-        raise InputError(
-            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; {advice}, in a "
-            "new --workdir"
-        )
+    train, losses = run.train, metrics["loss"]
+    check_finite(before, losses, ADVICE)
+    step, step_tokens = before + len(losses), train.window * train.batch_size
+    record = {
+        "step": step,
+        "tokens": step * step_tokens,
+        "loss_nats": float(losses.mean(dtype=np.float64)),
+        "grad_norm": float(metrics["grad_norm"].mean(dtype=np.float64)),
+        "learning_rate": float(pretrain.schedule(train, train.learning_rate)(step - 1)),
+        "tokens_per_second": len(losses) * step_tokens / seconds,
+    }
+    if run.valid and crossed(run.config.evaluate_every, before, step, train.num_steps):
+        record |= scores(evaluate(run, as_lm(run, params)))
+    return record
+
+
+def add_to_log(log: Log, record: Record) -> None:
+    """Adds a record, of which the losses and the speed are shown."""
+    said = [f"loss {record['loss_nats']:.3f}"]
+    said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
+    evaluated = "valid_bits_per_byte" in record
+    if evaluated:
+        said.append(f"valid {record['valid_bits_per_byte']:.3f} bits/byte")
+    log.add(record, said, now=evaluated)
 
 
 def as_lm(run: Run, params: Any) -> LanguageModel:
@@ -332,12 +292,6 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
             write_whole(target / file.name, file.read_bytes())
     write_whole(run.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     say(f"wrote {target}: " + ", ".join(f"{k} {v}" for k, v in summary.items()))
-
-
-def say(line: str) -> None:
-    """A line that does not tear the progress bar, once for all processes."""
-    if is_first():
-        tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ STUDIES = (*ATTENDING, "use", "context")
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
-    cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
     T = one_length(config)
+    cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
     kinds = chosen(lm, config.studies, T)
     check_use(
         lm,
@@ -76,7 +76,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
 def one_length(config: config_dict.ConfigDict) -> int:
     """Tokens of every text."""
     lengths = config.cram.num_tokens
-    if len(lengths) != 1:
+    if len(lengths) != 1 or not isinstance(lengths[0], int):
         raise InputError(f"cram.num_tokens is {lengths}; give one length for all texts")
     return lengths[0]
 

@@ -57,7 +57,8 @@ class TrainConfig:
     dtype: str
 
     def __post_init__(self):
-        for name in ("num_tokens", "window", "batch_size", "learning_rate"):
+        names = ("num_tokens", "window", "batch_size", "learning_rate", "max_grad_norm")
+        for name in names:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
         if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:

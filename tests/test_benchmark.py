@@ -1,30 +1,17 @@
 """The benchmark's own sums, and each of its rows on a tiny model."""
 
 import importlib
-import importlib.util
 import json
 import pathlib
-import sys
+import runpy
 
+import benchmark
 import jax
 import numpy as np
 import pytest
-from absl import flags
+from tiny_lm import TINY_ENTRIES
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": False,
-}
-
 TINY_MAMBA = {
     "model_type": "mamba",
     "hidden_size": 16,
@@ -34,28 +21,12 @@ TINY_MAMBA = {
 }
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(str(ROOT / "experiments"))
-    known = set(flags.FLAGS)
-    yield importlib.import_module("benchmark")
-    for name in set(flags.FLAGS) - known:  # of launch.py, which others load too
-        delattr(flags.FLAGS, name)
-    for name in ("launch", "benchmark", "whole_jobs"):
-        sys.modules.pop(name, None)
-    patch.undo()
-
-
 @pytest.fixture()
 def config():
-    spec = importlib.util.spec_from_file_location("cfg", ROOT / "configs/benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = runpy.run_path(str(ROOT / "configs/benchmark.py"))["get_config"]()
     config.rounds = 2
     config.pytorch = False
-    config.pythia_160m.shape = TINY
+    config.pythia_160m.shape = TINY_ENTRIES
     config.pythia_160m.update(num_texts=3, num_tokens=5, one_steps=2, matmul=(8, 8, 8))
     config.mamba_130m.shape = TINY_MAMBA
     config.mamba_130m.update(num_tokens=20, steps=1, rounds=2)
@@ -67,7 +38,7 @@ def read(folder):
 
 
 @pytest.mark.slow
-def test_speed_is_measured_and_recorded(benchmark, config, tmp_path, capsys):
+def test_speed_is_measured_and_recorded(config, tmp_path, capsys):
     config.rows = "pythia_160m"
     benchmark.main(config, str(tmp_path / "run"))
     (record,) = read(tmp_path / "run")
@@ -79,9 +50,9 @@ def test_speed_is_measured_and_recorded(benchmark, config, tmp_path, capsys):
     assert record["what"] in capsys.readouterr().out
 
 
-def test_flops_are_those_that_the_compiler_counts(benchmark, config, tmp_path):
+def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     """Matrix products dominate at this width; what else there is, the compiler adds."""
-    shape = {**TINY, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    shape = {**TINY_ENTRIES, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
     config.pythia_160m.shape = {**shape, "num_hidden_layers": 1, "vocab_size": 512}
     folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
     lm = benchmark.memcomp.load_lm(str(folder))
@@ -97,12 +68,12 @@ def test_flops_are_those_that_the_compiler_counts(benchmark, config, tmp_path):
     assert 1.0 < counted / (benchmark.token_flops(lm, 24) * tokens.size) < 1.06
 
 
-def test_a_ratio_is_that_of_neighbours(benchmark):
+def test_a_ratio_is_that_of_neighbours():
     figure = benchmark.over([2.0, 8.0, 9.0], [1.0, 2.0, 3.0])
     assert figure == {"min": 2.0, "median": 3.0, "max": 4.0}
 
 
-def test_sides_take_turns(benchmark):
+def test_sides_take_turns():
     calls = []
     sides = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
     benchmark.rates(sides, 3)
@@ -110,9 +81,9 @@ def test_sides_take_turns(benchmark):
 
 
 @pytest.mark.slow
-def test_loss_in_chunks_needs_less_memory(benchmark, config):
+def test_loss_in_chunks_needs_less_memory(config):
     section = config.cross_entropy
-    section.shape = {**TINY, "vocab_size": 4096, "num_hidden_layers": 1}
+    section.shape = {**TINY_ENTRIES, "vocab_size": 4096, "num_hidden_layers": 1}
     section.update(num_texts=2, num_tokens=16, vocab_chunk=128)
     records = list(benchmark.cross_entropy("cross_entropy", config, None))
     assert len(records) == 4
@@ -120,7 +91,7 @@ def test_loss_in_chunks_needs_less_memory(benchmark, config):
 
 
 @pytest.mark.slow
-def test_a_step_is_the_sum_of_its_parts(benchmark, config, tmp_path):
+def test_a_step_is_the_sum_of_its_parts(config, tmp_path):
     if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
     config.breakdown.update(num_texts=2, num_tokens=4, steps=2)
@@ -131,9 +102,9 @@ def test_a_step_is_the_sum_of_its_parts(benchmark, config, tmp_path):
 
 
 @pytest.mark.slow
-def test_blocks_need_less_memory_on_a_long_text(benchmark, config):
+def test_blocks_need_less_memory_on_a_long_text(config):
     section = config.long_text
-    section.shape = {**TINY, "max_position_embeddings": 2048}
+    section.shape = {**TINY_ENTRIES, "max_position_embeddings": 2048}
     section.update(num_tokens=1024, num_memory=2, vocab_chunk=16)
     records = list(benchmark.long_texts("long_text", config, None))
     ratios = {record["what"].split(" / ")[1]: record["median"] for record in records}
@@ -143,7 +114,7 @@ def test_blocks_need_less_memory_on_a_long_text(benchmark, config):
 
 
 @pytest.mark.slow
-def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
+def test_gradients_to_input_vectors_are_measured(config, tmp_path):
     config.rows = "mamba_130m"
     benchmark.main(config, str(tmp_path / "run"))
     records = read(tmp_path / "run")
@@ -153,7 +124,7 @@ def test_gradients_to_input_vectors_are_measured(benchmark, config, tmp_path):
 
 
 @pytest.fixture()
-def whole_jobs(benchmark, monkeypatch):
+def whole_jobs(monkeypatch):
     """The rows of whole jobs, with two steps a text."""
     module = importlib.import_module("whole_jobs")
     if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
@@ -189,19 +160,19 @@ def test_a_grid_is_timed(whole_jobs, config):
     assert record["what"] == "grid: seconds, ours" and record["num_texts"] == 4
 
 
-def test_an_unknown_row_is_refused(benchmark):
+def test_an_unknown_row_is_refused():
     with pytest.raises(benchmark.InputError, match="no rows warp; there are builtin"):
         benchmark.chosen("builtin,warp")
 
 
-def test_rows_of_a_gpu_run_on_a_gpu_alone(benchmark, monkeypatch):
+def test_rows_of_a_gpu_run_on_a_gpu_alone(monkeypatch):
     assert not any(name.startswith("gpu") for name in benchmark.chosen("all"))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "gpu_llama_1b" in benchmark.chosen("all")
 
 
 @pytest.mark.parity
-def test_both_sides_do_the_same_work(benchmark, config, tmp_path):
+def test_both_sides_do_the_same_work(config, tmp_path):
     """The same memory after three steps, in PyTorch and in ours, one text or a batch."""
     loops = importlib.import_module("torch_cramming")
     torch = importlib.import_module("torch")
@@ -232,7 +203,7 @@ def test_both_sides_do_the_same_work(benchmark, config, tmp_path):
 
 
 @pytest.mark.parity
-def test_ratios_to_pytorch(benchmark, config, tmp_path):
+def test_ratios_to_pytorch(config, tmp_path):
     config.rows, config.pytorch = "pythia_160m", True
     benchmark.main(config, str(tmp_path / "run"))
     whats = [record["what"] for record in read(tmp_path / "run")]
@@ -243,7 +214,7 @@ def test_ratios_to_pytorch(benchmark, config, tmp_path):
 
 
 @pytest.mark.parity
-def test_both_sides_compute_the_same_gradient(benchmark, config, tmp_path):
+def test_both_sides_compute_the_same_gradient(config, tmp_path):
     sides = importlib.import_module("input_gradient")
     folder = benchmark.random_folder(config.mamba_130m, tmp_path / "lm")
     lm = benchmark.memcomp.load_lm(str(folder))
@@ -258,7 +229,7 @@ def test_both_sides_compute_the_same_gradient(benchmark, config, tmp_path):
 
 
 @pytest.mark.parity
-def test_the_whole_sample_has_no_error(benchmark, config, tmp_path):
+def test_the_whole_sample_has_no_error(config, tmp_path):
     loops = importlib.import_module("torch_cramming")
     folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
     tokens = np.random.default_rng(0).integers(40, size=(2, 3), dtype=np.int32)

@@ -1,29 +1,20 @@
 """The GPU's benchmark at small shapes on a CPU: every kind of row, budget, and going on."""
 
-import importlib
-import importlib.util
 import json
 import pathlib
-import sys
+import runpy
 
 import flax.linen as nn
+import gpu_benchmark as script
 import jax
 import pytest
-from absl import flags
 from etils import epath
+from scripts import run_script
+from tiny_lm import TINY_ENTRIES
+
+from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "intermediate_size": 24,
-    "vocab_size": 40,
-    "max_position_embeddings": 64,
-}
 ROW = {"shape": "tiny", "num_tokens": 6, "num_texts": 2, "steps": 1, "remat": "none"}
 ROWS = {
     "heads": ROW | {"kind": "attention", "attention": "blockwise", "num_tokens": 140},
@@ -34,32 +25,16 @@ ROWS = {
 }
 
 
-@pytest.fixture(scope="module")
-def script():
-    patch = pytest.MonkeyPatch()
-    patch.syspath_prepend(str(ROOT / "experiments"))
-    known = set(flags.FLAGS)
-    yield importlib.import_module("gpu_benchmark")
-    for name in set(flags.FLAGS) - known:  # of launch.py, which others load too
-        delattr(flags.FLAGS, name)
-    for name in ("launch", "benchmark", "whole_jobs", "compression_cost", "gpu_benchmark"):
-        sys.modules.pop(name, None)
-    patch.undo()
-
-
 def from_file():
     path = ROOT / "configs/gpu_benchmark.py"
-    spec = importlib.util.spec_from_file_location("cfg", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return runpy.run_path(str(path))["get_config"]()
 
 
 @pytest.fixture()
-def config(script):
+def config():
     config = from_file().unlock()
     config.update(dtype="float32", rounds=1, num_digests=2, matmul=(8, 8, 8))
-    for name, value in {"shapes": {"tiny": TINY}, "row": ROWS}.items():
+    for name, value in {"shapes": {"tiny": TINY_ENTRIES}, "row": ROWS}.items():
         del config[name]
         config[name] = value
     config.rows = "heads,loop,step"
@@ -70,7 +45,7 @@ def read(file):
     return {r["row"]: r for r in map(json.loads, file.read_text().splitlines())}
 
 
-def test_a_kernel_is_compared_with_the_weights(script, config, tmp_path):
+def test_a_kernel_is_compared_with_the_weights(config, tmp_path):
     config.rows = "heads,torch"  # the second is of the other part
     file = epath.Path(tmp_path) / "results.jsonl"
     script.measure("ours", config, file)
@@ -79,7 +54,7 @@ def test_a_kernel_is_compared_with_the_weights(script, config, tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_are_measured_in_their_order_and_once(script, config, tmp_path):
+def test_rows_are_measured_in_their_order_and_once(config, tmp_path):
     file = epath.Path(tmp_path) / "results.jsonl"
     config.rows = "loop"
     script.measure("ours", config, file)
@@ -97,13 +72,13 @@ def test_rows_are_measured_in_their_order_and_once(script, config, tmp_path):
     assert f"loop / step: {ratio:.3g} (wanted 1)" in table
 
 
-def test_no_row_is_begun_when_the_time_is_over(script, config, tmp_path):
+def test_no_row_is_begun_when_the_time_is_over(config, tmp_path):
     config.seconds.ours = 0.0
     script.measure("ours", config, epath.Path(tmp_path) / "results.jsonl")
     assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_a_row_is_halved_until_it_fits(script, config):
+def test_a_row_is_halved_until_it_fits(config):
     def kind(config, row):
         if row.num_texts > 3:
             raise RuntimeError("RESOURCE_EXHAUSTED: no room")
@@ -113,7 +88,7 @@ def test_a_row_is_halved_until_it_fits(script, config):
     assert script.with_room(kind, config, row)["rate"] == 3
 
 
-def test_a_row_that_fails_leaves_the_reason(script, config):
+def test_a_row_that_fails_leaves_the_reason(config):
     def kind(config, row):
         raise ValueError("no such kernel")
 
@@ -121,7 +96,30 @@ def test_a_row_that_fails_leaves_the_reason(script, config):
     assert record["error"] == "ValueError: no such kernel"
 
 
-def test_shapes_are_the_published_ones(script):
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "JAX finds no GPU here, only a cpu"),
+        (["--config.rows=warp"], "no rows warp; there are attention_llama_1b"),
+    ],
+)
+def test_nothing_is_begun_without_a_gpu(tmp_path, rows, words):
+    if jax.default_backend() == "gpu":
+        pytest.skip("there is one")
+    status, out, err = run_script("gpu_benchmark.py", *rows, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1 and err.startswith("gpu_benchmark.py: " + words)
+    assert {file.name for file in tmp_path.iterdir()} == {"out.txt", "err.txt"}
+
+
+def test_rows_of_pytorch_need_a_torch_that_finds_a_gpu(config, monkeypatch):
+    config.rows = "torch,loop,step"
+    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="no torch .*--config.rows=loop,step$"):
+        script.check_gpu("pytorch", config)
+
+
+def test_shapes_are_the_published_ones():
     config = from_file()
     sizes = json.loads((ROOT / "configs/full_size.json").read_text())
     published = {
@@ -143,7 +141,7 @@ def test_shapes_are_the_published_ones(script):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # of torch's own compiler
-def test_the_loop_of_pytorch_runs_as_it_is_and_compiled(script, config, tmp_path):
+def test_the_loop_of_pytorch_runs_as_it_is_and_compiled(config, tmp_path):
     config.rows = "torch,torch_one"
     script.measure("pytorch", config, epath.Path(tmp_path) / "results.jsonl")
     found = read(tmp_path / "results.jsonl")

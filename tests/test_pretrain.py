@@ -260,8 +260,8 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     cut = texts / "cut"
     check = script.check_finite
 
-    def stop(before, losses):
-        check(before, losses)
+    def stop(before, losses, advice):
+        check(before, losses, advice)
         if before >= 6:
             raise Killed
 
@@ -314,6 +314,29 @@ def test_a_workdir_of_another_config_is_refused(script, texts, whole):
         script.main(tiny(texts, seed=1), str(whole))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed is -1; give 0"),
+        ({"steps_per_chunk": 0}, "steps_per_chunk is 0; give 1"),
+        ({"save_every": 0}, "save_every is 0; give 1"),
+        ({"evaluate_every": 0}, "evaluate_every is 0; give 1"),
+        ({"model.vocab_size": 256}, "model.vocab_size is 256; give 257"),
+        ({"model.num_kv_heads": 0}, "model.num_kv_heads is 0; give 1"),
+        ({"model.head_dim": 7}, "model.head_dim is 7; give an even number"),
+        ({"train.max_grad_norm": 0.0}, "max_grad_norm is 0.0; give a number above 0"),
+    ],
+)
+def test_numbers_without_sense_are_refused_before_anything_is_written(
+    script, texts, tmp_path, changes, message
+):
+    config = tiny(texts)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message):
+        script.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
     def main(name):
         folder = tmp_path / name
@@ -336,9 +359,9 @@ def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step(script):
-    script.check_finite(10, np.asarray([1.0, 2.0]))
-    with pytest.raises(InputError, match="nan at step 12"):
-        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]))
+    script.check_finite(10, np.asarray([1.0, 2.0]), script.ADVICE)
+    with pytest.raises(InputError, match="nan at step 12; lower train.learning_rate"):
+        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]), script.ADVICE)
 
 
 @pytest.mark.slow

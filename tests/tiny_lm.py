@@ -28,6 +28,19 @@ TINY = LlamaConfig(
 EIGHT_HEADS = dataclasses.replace(
     TINY, num_heads=8, num_kv_heads=8, head_dim=2, rotary=Rotary(2)
 )
+# A config.json, for scripts that make random weights of one.
+TINY_ENTRIES = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "intermediate_size": 24,
+    "vocab_size": 40,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
 # For counts and costs: no weight of it is ever made.
 LLAMA_2_7B = LlamaConfig(
     vocab_size=32_000,

@@ -1,8 +1,10 @@
 """`generate`: what a language model says from soft prompts, as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from memcomp.compressor import layout
 from memcomp.compressor.compress import SoftPrompts, own_tokens
@@ -40,9 +42,29 @@ def generate(
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer; use decode_rows, which gives ids")
-    rows = [_asked(lm, ask, template, int(count)) for count in prompts.counts]
+    rows = asked_rows(lm, prompts.counts, ask, template)
     answers = decode_rows(lm, prompts, rows, num_tokens=num_tokens, **decoding)
     return [lm.tokenizer.decode(answer.tolist()) for answer in answers]
+
+
+def asked_rows(
+    lm: LanguageModel,
+    counts: Sequence[int] | Int[np.ndarray, "B"],
+    ask: str,
+    template: str,
+) -> list[Row]:
+    """What the LM reads of each context before it answers; see `generate`.
+
+    Args:
+      lm: the language model.
+      counts: vectors of each context.
+      ask: as of `generate`.
+      template: as of `generate`.
+
+    Raises:
+      InputError: no such template, or one that the tokenizer does not have.
+    """
+    return [_asked(lm, ask, template, int(count)) for count in counts]
 
 
 def _asked(lm: LanguageModel, ask: str, template: str, count: int) -> Row:

@@ -59,7 +59,14 @@ def decode_rows(
     Source: top_p: Holtzman et al. 2020, arXiv:1904.09751.
     """
     check_lm("the soft prompts were made", prompts, lm)
-    _check(lm, prompts, rows, num_tokens, temperature, top_p, key)
+    if len(prompts) != len(rows) or not rows:
+        raise InputError(
+            f"{len(prompts)} soft prompts for {len(rows)} rows; give one for each row"
+        )
+    check_sampling(temperature, top_p)
+    if temperature > 0 and key is None:
+        raise InputError("sampling needs a random key; give key, or temperature=0")
+    check_rows(lm, rows, num_tokens)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
     if stop is None:
@@ -94,21 +101,22 @@ def decode_rows(
     return answers[: len(rows)]
 
 
-def _check(lm, prompts, rows, num_tokens, temperature, top_p, key) -> None:
-    if len(prompts) != len(rows) or not rows:
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raises `InputError` where tokens cannot be drawn with these; see `decode_rows`."""
+    if not (temperature >= 0 and 0 < top_p <= 1):
         raise InputError(
-            f"{len(prompts)} soft prompts for {len(rows)} rows; give one for each row"
+            f"temperature is {temperature} and top_p is {top_p}; give at least 0, and "
+            "above 0 to 1"
         )
-    if num_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise InputError(
-            f"num_tokens {num_tokens}, temperature {temperature} and top_p {top_p}; wanted "
-            "at least 1, at least 0, and above 0 to 1"
-        )
-    if temperature > 0 and key is None:
-        raise InputError("sampling needs a random key; give key, or temperature=0")
-    longest = max(len(row.tokens) for row in rows)
+
+
+def check_rows(lm: LanguageModel, rows: Sequence[Row], num_tokens: int) -> None:
+    """Raises `InputError` where `decode_rows` cannot say `num_tokens` after each row."""
+    if num_tokens < 1:
+        raise InputError(f"num_tokens is {num_tokens}; give 1 or more")
     if min(len(row.tokens) for row in rows) < 1:
         raise InputError("a row is empty; give at least one vector or token to go on from")
+    longest = max(len(row.tokens) for row in rows)
     # The last token is never read.
     check_room(longest + num_tokens - 1, lm.name, lm.config.max_positions)
 

@@ -92,8 +92,8 @@ class GeometryConfig:
             low, value = least.get(field.name, 1), getattr(self, field.name)
             if low is not None and value < low:
                 raise InputError(f"{field.name} is {value}; it must be {low} or more")
-        if not self.scales:
-            raise InputError("scales is empty; give at least one factor")
+        if not self.scales or not all(isinstance(x, int | float) for x in self.scales):
+            raise InputError(f"scales is {self.scales}; give numbers, at least one factor")
 
 
 def restarts(texts: Sequence[Text], num: int) -> list[Text]:

@@ -119,6 +119,8 @@ def check_use(
       before: numbers of tokens before it that are to stand in the place of memory.
       num_after: tokens of the continuation.
     """
+    if not all(isinstance(number, int) for number in before):
+        raise InputError(f"before is {tuple(before)}; give numbers of tokens")
     for name, value, least in (
         ("num_texts", num_texts, 2),  # so that there is a memory of another text
         ("num_tokens", num_tokens, 1),

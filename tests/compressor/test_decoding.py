@@ -153,9 +153,9 @@ def test_what_is_sampled_depends_on_the_row_and_not_on_its_batch(tiny_lm, prompt
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_tokens": 0}, "num_tokens 0"),
-        ({"temperature": -1.0}, "temperature -1"),
-        ({"top_p": 0.0}, "top_p 0"),
+        ({"num_tokens": 0}, "num_tokens is 0; give 1"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"top_p": 0.0}, "top_p is 0.0; give"),
         ({"temperature": 1.0}, "needs a random key"),
         ({"num_tokens": 30}, "needs 70 positions, but tiny has 64"),
     ],

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +7,15 @@ import optax
 import pytest
 from flax import linen as nn
 from pooling import Pooling
+from tiny_lm import on_devices
+from training_run import ROWS, M, in_parts, losses, program, run, step_rows
 
 from memcomp.checkpoints import Checkpoints
-from memcomp.compressor import layout, training
-from memcomp.compressor.chunks import stack_chunks
-from memcomp.compressor.objectives import Batch, Task, token_losses, token_weights
+from memcomp.compressor import training
+from memcomp.compressor.objectives import Task, token_losses, token_weights
 from memcomp.errors import InputError
-from memcomp.lm import abstract_params
-from memcomp.sharding import make_mesh, param_shardings, put_batch
+from memcomp.sharding import make_mesh, put_batch
 
-M, ROWS = 2, 8
 CFG = training.TrainConfig(
     num_steps=50,
     batch_size=ROWS,
@@ -35,49 +33,9 @@ CFG = training.TrainConfig(
 )
 
 
-def step_rows(step):
-    """The examples of a step, whose rows have very different numbers of scored tokens."""
-    rng = np.random.default_rng([7, step])
-    contexts = [rng.integers(2, 23, n) for n in rng.integers(1, 9, ROWS)]
-    chunks = stack_chunks(contexts, 4, 2)
-    counts = M * (chunks.lengths > 0).sum(axis=1)
-    rows = [
-        layout.autoencoding_row(context, int(count), 1)
-        if i % 2
-        else layout.continuation_row(context, int(count))
-        for i, (context, count) in enumerate(zip(contexts, counts, strict=True))
-    ]
-    return Batch(chunks, layout.stack_rows(rows, 14, 9))
-
-
-def in_parts(batch, number):
-    return jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), batch)
-
-
 @pytest.fixture(scope="module")
 def task(tiny_lm):
     return Task(tiny_lm.module, Pooling(tiny_lm.module, M))
-
-
-@functools.cache  # a program for each, and not for each test
-def program(task, cfg, mesh):
-    return training.jit_train_step(task, cfg, mesh)
-
-
-def run(task, cfg, lm, sizes=(1, 1, 1), steps=4, state=None, first=0):
-    """State and metrics of steps on a mesh of these sizes."""
-    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    place = param_shardings(abstract_params(lm.module), mesh)
-    lm_params = jax.device_put(lm.params, place)
-    step = program(task, cfg, mesh)
-    metrics = []
-    with jax.set_mesh(mesh):
-        state = state(mesh) if state else training.init_state(0, task, cfg, mesh)
-        for i in range(first, first + steps):
-            batches = put_batch(in_parts(step_rows(i), cfg.accumulation), mesh, axis=1)
-            state, found = step(state, lm_params, batches)
-            metrics.append(jax.device_get(found))
-    return state, metrics
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +110,9 @@ def test_a_mesh_changes_no_loss(task, tiny_lm, whole, sizes, steps):
     cfg = dataclasses.replace(CFG, accumulation=1 if max(sizes) == 8 else 2)
     _, want = run(task, cfg, tiny_lm, steps=steps)
     state, got = run(task, cfg, tiny_lm, sizes, steps)
-    losses = [[float(m["loss"]) for m in metrics] for metrics in (got, want)]
-    assert steps < 50 or np.mean(losses[0][-5:]) < np.mean(losses[0][:5]) - 0.2
-    # Measured 3e-7 after 50 steps.
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    got, want = losses(got), losses(want)
+    assert steps < 50 or np.mean(got[-5:]) < np.mean(got[:5]) - 0.2
+    np.testing.assert_allclose(got, want, rtol=1e-5)  # measured 3e-7 after 50 steps
     kernel = state.params["compressor"]["kernel"]
     parts = (1, sizes[1], sizes[2])
     shard = tuple(n // part for n, part in zip(kernel.shape, parts, strict=True))
@@ -165,18 +122,15 @@ def test_a_mesh_changes_no_loss(task, tiny_lm, whole, sizes, steps):
 
 
 def test_the_state_is_given_up_and_stays_in_its_place(task, tiny_lm):
-    mesh = make_mesh(2, 2, 2)
-    state = training.init_state(0, task, CFG, mesh)
+    lm = on_devices(tiny_lm, 2, 2, 2)
+    state = training.init_state(0, task, CFG, lm.mesh)
     where = jax.tree.map(lambda x: x.sharding, state)
-    step = program(task, CFG, mesh)
-    with jax.set_mesh(mesh):
-        batches = put_batch(in_parts(step_rows(0), 2), mesh, axis=1)
-        lm_params = jax.device_put(
-            tiny_lm.params, param_shardings(abstract_params(tiny_lm.module), mesh)
-        )
-        new, _ = step(state, lm_params, batches)
+    step = program(task, CFG, lm.mesh)
+    with jax.set_mesh(lm.mesh):
+        batches = put_batch(in_parts(step_rows(0), 2), lm.mesh, axis=1)
+        new, _ = step(state, lm.params, batches)
     assert all(x.is_deleted() for x in jax.tree.leaves((state.params, state.ema)))
-    assert not any(x.is_deleted() for x in jax.tree.leaves(lm_params))
+    assert not any(x.is_deleted() for x in jax.tree.leaves(lm.params))
     for x, sharding in zip(jax.tree.leaves(new), jax.tree.leaves(where), strict=True):
         assert x.sharding.is_equivalent_to(sharding, x.ndim)
 

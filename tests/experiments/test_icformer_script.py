@@ -142,6 +142,9 @@ def asking(folder, question):
         ({"log_every": 0}, "log_every is 0; give 1"),
         ({"save_every": 0}, "save_every is 0; give 1"),
         ({"start": "nowhere"}, "nowhere cannot be read"),
+        ({"decode.num_texts": -1}, "decode.num_texts is -1; give 0"),
+        ({"decode.temperature": -1.0}, "temperature is -1.0 and .*give at least 0"),
+        ({"decode.top_p": 0.0}, "top_p is 0.0; give .* above 0 to 1"),
         ({"context.min_length": 13}, "min_length is 13; give 1 to .* = 12"),
         ({"objective.continuation_ratio": 0.0}, "distillation has no teacher"),
         ({"stage": "evaluate", "valid": ""}, "valid is '', where there is no text"),
@@ -169,6 +172,26 @@ def asking(folder, question):
 def test_configs_without_sense_are_refused_before_anything_is_written(
     script, folder, tmp_path, changes, message
 ):
+    with pytest.raises(InputError, match=message):
+        script.main(tiny(folder, **changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decode.num_texts": 0}, "decode.num_texts is 0; give 1"),
+        ({"decode.num_texts": 6}, "has 5 texts where 6 are wanted"),
+        ({"decode.num_tokens": 0}, "num_tokens is 0; give 1"),
+        ({"decode.num_tokens": 125}, "a row needs 1.. positions, .* has 128"),
+        ({"decode.ask": "Who? " * 90}, "a row needs .* positions, .* has 128"),
+        ({"context.max_chunk": 0}, "max_chunk is 0; give at least 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(
+    script, folder, whole, tmp_path, changes, message
+):
+    changes = {"stage": "generate", "start": str(whole)} | changes
     with pytest.raises(InputError, match=message):
         script.main(tiny(folder, **changes), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

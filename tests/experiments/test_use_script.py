@@ -45,6 +45,8 @@ def test_a_run_goes_on_and_ends_the_same(tmp_path):
         (["--config.num_texts=1"], ["num_texts is 1", "2 or more"]),
         (["--config.cram.num_tokens=(1,)", "--config.studies=('knockout',)"], ["1 token"]),
         (["--config.before=(600,)"], ["positions"]),
+        (["--config.before=('a',)"], ["before is ('a',)", "numbers of tokens"]),
+        (["--config.cram.num_tokens=('a',)"], ["('a',)", "one length"]),
         (["--config.after=40"], ["fewer than num_tokens"]),
     ],
 )

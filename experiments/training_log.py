@@ -1,0 +1,95 @@
+"""What a run in training tells: log.jsonl, TensorBoard scalars, lines on the screen."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+from scalars import scalar_writer
+from tqdm import tqdm
+
+from memcomp.distributed import is_first
+from memcomp.errors import InputError
+from memcomp.results import Record, append_records, read_records, write_whole
+
+LOG = "log.jsonl"
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+
+
+class Log:
+    """The log of a run, added to at one step after the other.
+
+    Of several processes the first has one.
+    """
+
+    def __init__(self, folder: epath.Path, *, num_steps: int, step: int):
+        """Opens the log of a run of `num_steps` that is at `step`.
+
+        What it says of later steps is cut off: it came after the checkpoint, and will be
+        made, and written, again.
+        """
+        self.file, self.num_steps = folder / LOG, num_steps
+        kept = [r for r in read_records(self.file) if r["step"] <= step]
+        write_whole(self.file, "".join(json.dumps(r) + "\n" for r in kept))
+        self.line = time.monotonic()
+        self.writer = scalar_writer(folder / "metrics", purge_step=step + 1)
+        self.bar = tqdm(
+            total=num_steps, initial=step, unit="step", disable=not sys.stderr.isatty()
+        )
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.writer.close()
+        self.bar.close()
+
+    def add(self, record: Record, said: Sequence[str], now: bool) -> None:
+        """Adds a record, and shows it.
+
+        Args:
+          record: numbers by name; `step` says after which step.
+          said: what of it is shown: by the bar of a terminal, else in a line.
+          now: whether the line is shown even if there was one a moment ago.
+        """
+        append_records(self.file, [record])
+        step = record["step"]
+        for name, value in record.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, step)
+        self.bar.set_postfix_str(", ".join(said))
+        self.bar.update(step - self.bar.n)
+        if not self.bar.disable:
+            return
+        if now or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
+            say(f"step {step:,}/{self.num_steps:,}: {', '.join(said)}")
+            self.line = time.monotonic()
+
+
+def crossed(every: int, before: int, step: int, last: int) -> bool:
+    """Whether a multiple of `every`, or the end, lies after `before` and up to `step`."""
+    return step // every > before // every or step == last
+
+
+def check_finite(before: int, losses: np.ndarray, advice: str) -> None:
+    """Raises `InputError` that names the first step whose loss is not finite.
+
+    Args:
+      before: steps before the first of `losses`.
+      losses: one a step.
+      advice: what in the config would help.
+    """
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise InputError(
+            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; {advice}, in a "
+            "new --workdir"
+        )
+
+
+def say(line: str) -> None:
+    """A line that does not tear the progress bar, once for all processes."""
+    if is_first():
+        tqdm.write(line, file=sys.stderr)
