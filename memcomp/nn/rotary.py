@@ -69,8 +69,11 @@ def rotate(
     cos, sin = (jnp.expand_dims(t, new_axes) for t in table)
     half = cos.shape[-1]
     x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    a, b, rest = x32[..., :half], x32[..., half : 2 * half], x[..., 2 * half :]
-    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    turning, rest = x32[..., : 2 * half], x[..., 2 * half :]
+    # Each half takes of the other. In whole rows: to make the halves one by one and join
+    # them is several times slower on a CPU.
+    same, other = jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1)
+    turned = turning * same + jnp.roll(turning, half, axis=-1) * other
     return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
 
 
