@@ -99,7 +99,7 @@ def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompresso
             f"stage {config.stage} needs a trained compressor; give --config.start=FOLDER "
             f"of a run, or a {COMPRESSOR}"
         )
-    trained, task = _trained(epath.Path(config.start), parts.lm), parts.task
+    trained, task = load_trained(config.start, parts.lm), parts.task
     if _written_out(trained.compressor) != _written_out(task.compressor):
         raise InputError(
             f"{config.start} holds a compressor with {trained.compressor.config}, but the "
@@ -109,8 +109,17 @@ def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompresso
     return trained
 
 
-def _trained(path: epath.Path, lm: LanguageModel) -> TrainedCompressor:
-    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0."""
+def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:
+    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0.
+
+    Args:
+      name: of a run's folder, of a compressor's file, or of what the authors saved.
+      lm: the language model.
+
+    Raises:
+      InputError: there is none, or one for another LM.
+    """
+    path = epath.Path(name)
     if path.is_dir() and (path / BESIDE).exists():
         compressor, params = load_published(pathlib.Path(path), lm.module)
         zeros = {name: np.zeros(lm.config.d_model, np.float32) for name in SPECIAL}

@@ -1,6 +1,5 @@
 """Stage evaluate of experiments/icformer.py: tables of what vectors are worth."""
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -16,29 +15,37 @@ from compressor_parts import (
     document_tokens,
     finetuning,
     fitting_questions,
-    load_start,
     pretraining,
     question_tokens,
+)
+from compressor_rows import (
+    Compared,
+    Make,
+    by_compressor,
+    by_cramming,
+    cram_config,
+    load_compared,
+    num_vectors,
+    scored,
+    unaided,
+    with_gains,
 )
 from etils import epath
 from ml_collections import config_dict
 
 from memcomp.compressor import layout
-from memcomp.compressor.batches import Examples, Finetuning, Pretraining
+from memcomp.compressor.batches import Finetuning, Pretraining
 from memcomp.compressor.chunks import split
 from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.layout import check_room
-from memcomp.data.contexts import Contexts, context_batches
+from memcomp.data.contexts import context_batches
 from memcomp.data.pwc import find_pwc
-from memcomp.data.ragged import Ragged
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import attention_map
-from memcomp.evaluation.scores import baselines
 from memcomp.evaluation.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
 from memcomp.icformer.model import ICFormer
-from memcomp.lm import LanguageModel
 from memcomp.results import (
     RECORDS,
     SUMMARY,
@@ -52,7 +59,6 @@ from memcomp.sharding import fetch
 # Of a table, on the screen.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
 SHOWN += ("rouge_l_f1",)
-GROUP = 64  # texts whose vectors are in memory at once
 
 
 class Study(NamedTuple):
@@ -81,11 +87,11 @@ class Study(NamedTuple):
 def evaluate(
     config: config_dict.ConfigDict,
     parts: Parts,
-    trained: TrainedCompressor,
+    compared: list[Compared],
     folder: epath.Path,
 ) -> None:
     """Writes results.jsonl, one line a text and row of the table, and summary.json."""
-    study = STUDIES[config.evaluate.study].make(config, parts, trained, folder)
+    study = STUDIES[config.evaluate.study].make(config, parts, compared, folder)
     rows = {name: functools.partial(study.numbered, name) for name in study.rows}
     records = run_studies(folder / RECORDS, rows)
     table: dict[str, Any] = {}
@@ -124,7 +130,7 @@ def check_reconstructions(config: config_dict.ConfigDict, parts: Parts) -> None:
 def reconstructions(
     config: config_dict.ConfigDict,
     parts: Parts,
-    trained: TrainedCompressor,
+    compared: list[Compared],
     folder: epath.Path,
 ) -> Study:
     """Texts of each length and kind, reproduced.
@@ -132,69 +138,44 @@ def reconstructions(
     EOS is not scored: windows end in the middle of a document, where it costs as much as
     several words, and the LM without vectors is not asked for it.
     """
-    lm, made = parts.lm, pretraining(config, parts)
-    made = dataclasses.replace(made, shapes=dataclasses.replace(made.shapes, eos=None))
+    lm, asked, main = parts.lm, config.evaluate, compared[0]
     ids = ordinary_ids(lm.tokenizer, lm.config.vocab_size)
-    tokens = held_out(config, parts, folder, max(config.evaluate.lengths))
-    numbers = np.arange(len(tokens))
-    nothing = Ragged.of([[]] * len(tokens)).padded(numbers, 0)
+    tokens = held_out(config, parts, folder, max(asked.lengths))
 
-    def make(kind: str, length: int) -> list[Record]:
-        texts = [
+    def texts(kind: str, length: int) -> list[np.ndarray]:
+        return [
             text_of_kind(kind, row[:length], ids=ids, seed=config.seed, text_id=i)
             for i, row in enumerate(tokens)
         ]
-        held = Ragged.of(row.tolist() for row in texts).padded(numbers, length)
-        examples = made.examples(Contexts(held, nothing), np.zeros(len(tokens), bool))
-        records = scored(config, parts, trained, examples, length)
-        return with_gains(records, unaided(lm, texts, length))
 
-    if isinstance(trained.compressor, ICFormer):
-        draw_attention(config, parts, trained, tokens[0], folder)
-    lengths = config.evaluate.lengths
-    rows = {
-        f"{kind} {length}": functools.partial(make, kind, length)
-        for kind, length in itertools.product(config.evaluate.kinds, lengths)
-    }
-    for length in lengths:
-        begun = [row[:length] for row in tokens]
-        rows[f"no vectors {length}"] = functools.partial(unaided, lm, begun, length)
-    return Study(rows, numbers.tolist(), config.valid, {})
+    @functools.cache  # for all rows of this text
+    def bare(kind: str, length: int) -> list[Record]:
+        return unaided(lm, texts(kind, length), length)
 
+    def row(
+        one: Compared, make: Make, wanted: Any, kind: str, length: int, most: int
+    ) -> list[Record]:
+        own = texts(kind, length)
+        counts = num_vectors(config, one, own)
+        rows = [wanted(text, count) for text, count in zip(own, counts, strict=True)]
+        return with_gains(scored(lm, make, own, rows, most), bare(kind, length))
 
-def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Record]:
-    """What the LM gives texts of `length` tokens without vectors.
-
-    `first_nats` is what it gives their first token after the start of a document.
-    """
-    texts = [text.astype(np.int32) for text in texts]
-    found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
-    return [
-        {
-            "nats_per_token": one.loss_nats,
-            "accuracy": one.accuracy,
-            "num_tokens": length,
-            "first_nats": float(one.surprise_nats[0]),
-        }
-        for one in found
-    ]
-
-
-def with_gains(records: list[Record], without: list[Record]) -> list[Record]:
-    """The records, each with what its vectors are worth beside the LM without them.
-
-    `gain_nats_per_token` is of all tokens, `gain_nats_per_later_token` of those after the
-    first, where there are any.
-    """
-    found = []
-    for record, bare in zip(records, without, strict=True):
-        n, gain = record["num_tokens"], bare["nats_per_token"] - record["nats_per_token"]
-        gains = {"gain_nats_per_token": gain}
-        if n > 1:
-            later = n * gain - (bare["first_nats"] - record["first_nats"])
-            gains["gain_nats_per_later_token"] = later / (n - 1)
-        found.append(record | gains)
-    return found
+    if isinstance(main.trained.compressor, ICFormer):
+        draw_attention(config, parts, main.trained, tokens[0], folder)
+    rows, reproduce = {}, functools.partial(layout.autoencoding_row, eos=None)
+    for one, kind, length in itertools.product(compared, asked.kinds, asked.lengths):
+        name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
+        options = (one, by_compressor(config, one), reproduce, kind, length)
+        # One more than is wanted: an answer that does not end there is not exact.
+        rows[name] = functools.partial(row, *options, length + 1)
+    for length in asked.lengths if asked.cramming else ():
+        options = (main, by_cramming(config, main), layout.continuation_row)
+        # No more than is wanted: memory is not made to say that its text ends.
+        last = ("normal", length, length)
+        rows[f"cramming {length}"] = functools.partial(row, *options, *last)
+    for length in asked.lengths:
+        rows[f"no vectors {length}"] = functools.partial(bare, "normal", length)
+    return Study(rows, list(range(len(tokens))), config.valid, {})
 
 
 def held_out(
@@ -258,7 +239,7 @@ def check_decoding(made: Pretraining | Finetuning, parts: Parts) -> None:
 def answers(
     config: config_dict.ConfigDict,
     parts: Parts,
-    trained: TrainedCompressor,
+    compared: list[Compared],
     folder: epath.Path,
 ) -> Study:
     """Questions of PwC's test set, from vectors, from the text, and from neither."""
@@ -272,56 +253,38 @@ def answers(
             "no question of the test set fits; raise question.prompt and question.answer"
         )
     batch = tokens.batch(rows, **sizes)
-    examples, lm = made.examples(batch), parts.lm
+    examples, asked, eos = made.examples(batch), made.questions(batch), made.shapes.eos
+    lm, main, contexts = parts.lm, compared[0], examples.contexts
     nothing = np.zeros(0, np.int32)
-    bare = [
-        layout.full_context_row(question, nothing, made.shapes.eos)
-        for question in made.questions(batch)
-    ]
+    bare = [layout.full_context_row(question, nothing, eos) for question in asked]
+    most = made.answer + 1  # an answer that goes on is not exact
 
     def read(texts: list[layout.Row]) -> list[Record]:
-        spoken = compressed.from_texts(lm, texts, num_tokens=made.answer + 1)
+        spoken = compressed.from_texts(lm, texts, num_tokens=most)
         return compressed.overlap(lm, spoken)
 
-    vectors = functools.partial(scored, config, parts, trained, examples, made.answer)
-    named = {
-        config.compressor: vectors,
-        "full context": lambda: read(examples.teachers),
-        "no context": lambda: read(bare),
-    }
+    def row(one: Compared, make: Make, wanted: Any) -> list[Record]:
+        counts = num_vectors(config, one, contexts)
+        texts = [wanted(q, count, eos) for q, count in zip(asked, counts, strict=True)]
+        return scored(lm, make, contexts, texts, most)
+
+    named = {}
+    for one in compared:
+        options = (one, by_compressor(config, one), layout.answer_row)
+        named[one.name] = functools.partial(row, *options)
+    if config.evaluate.cramming:
+        options = (main, by_cramming(config, main), layout.memory_answer_row)
+        named["cramming"] = functools.partial(row, *options)
+    named["full context"] = lambda: read(examples.teachers)
+    named["no context"] = lambda: read(bare)
     return Study(named, rows.tolist(), "PwC test", counts)
-
-
-def scored(
-    config: config_dict.ConfigDict,
-    parts: Parts,
-    trained: TrainedCompressor,
-    examples: Examples,
-    num_tokens: int,
-) -> list[Record]:
-    """Of each text: nats and accuracy, teacher-forced; and its free-running answer."""
-    lm, task, records = parts.lm, parts.task, []
-    for first in range(0, len(examples.rows), GROUP):
-        part = examples.part(slice(first, first + GROUP))
-        spoken = compressed.from_soft_prompts(
-            lm,
-            trained,
-            part,
-            max_chunk=config.context.max_chunk,
-            # One more than is wanted: an answer that does not end there is not exact.
-            num_tokens=num_tokens + 1,
-        )
-        forced = compressed.teacher_forced(trained.params, lm, part.batch, task)
-        answered = compressed.overlap(lm, spoken)
-        records += [a | b for a, b in zip(forced, answered, strict=True)]
-    return records
 
 
 class Made(NamedTuple):
     """A study by name: what must hold before the workdir is claimed, and what is done."""
 
     check: Callable[[config_dict.ConfigDict, Parts], None]
-    make: Callable[[config_dict.ConfigDict, Parts, TrainedCompressor, epath.Path], Study]
+    make: Callable[[config_dict.ConfigDict, Parts, list[Compared], epath.Path], Study]
 
 
 STUDIES = {
@@ -330,8 +293,8 @@ STUDIES = {
 }
 
 
-def evaluated(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompressor:
-    """The compressor that is evaluated, where its study can be made.
+def evaluated(config: config_dict.ConfigDict, parts: Parts) -> list[Compared]:
+    """The compressors that are evaluated, where their study can be made.
 
     Raises:
       InputError: it cannot.
@@ -343,5 +306,11 @@ def evaluated(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompressor
     most = config.evaluate.num_texts
     if most is not None and most < 1:
         raise InputError(f"evaluate.num_texts is {most}; give 1 or more, or None for all")
-    STUDIES[config.evaluate.study].check(config, parts)
-    return load_start(config, parts)
+    check = STUDIES[config.evaluate.study].check
+    check(config, parts)
+    if config.evaluate.cramming:
+        cram_config(config, parts)
+    compared = load_compared(config, parts)
+    for one in compared[1:]:  # which may make more vectors
+        check(config, one.parts)
+    return compared

@@ -7,7 +7,8 @@ Stages:
   pretrain   autoencoding of documents, going on with them, or both
   finetune   answers to questions about texts (PwC), begun with --config.start
   generate   compresses --config.texts and prints what the LM says from the vectors
-  evaluate   reconstruction by length and kind of text, or answers to PwC's test set
+  evaluate   reconstruction by length and kind of text, or answers to PwC's test set;
+             config.evaluate.beside: of more compressors; .cramming: and of memory
 
 --config.compressor is icformer or icae; --config.start is the folder of another run, or
 its compressor.safetensors. Without flags a small IC-Former for the built-in LM learns for

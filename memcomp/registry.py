@@ -42,8 +42,13 @@ def make_compressor(kind: str, lm_module: Any, entries: dict[str, Any]) -> Compr
 def save_compressor(path: str | os.PathLike, trained: TrainedCompressor) -> None:
     """Writes a safetensors file that says which LM it is for; see `load_compressor`."""
     made: Any = trained.compressor
-    kind = next(name for name, (type_, _) in COMPRESSORS.items() if isinstance(made, type_))
-    files.save_compressor(path, trained, kind, made.config)
+    files.save_compressor(path, trained, kind_of(made), made.config)
+
+
+def kind_of(compressor: Compressor) -> str:
+    """The key of `COMPRESSORS` that makes such a compressor."""
+    kinds = COMPRESSORS.items()
+    return next(name for name, (type_, _) in kinds if isinstance(compressor, type_))
 
 
 def load_compressor(path: str | os.PathLike, lm: LanguageModel) -> TrainedCompressor:

@@ -6,12 +6,15 @@ import pathlib
 import runpy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 from flax import linen as nn
 
 from memcomp import pretrain
+from memcomp.compressor.compress import TrainedCompressor
+from memcomp.compressor.training import init_params
 from memcomp.lm import abstract_params, export_lm
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
@@ -50,6 +53,17 @@ def make_folder(folder):
     write(folder / "PwC_train.jsonl", rows)
     write(folder / "PwC_test.jsonl", rows[:3])
     return folder
+
+
+def with_random_weights(parts):
+    """The compressor of `Parts`, as if it were trained."""
+    params = nn.unbox(init_params(jax.random.key(0), parts.task))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), jnp.float32), params
+    )
+    lm = parts.lm
+    return TrainedCompressor(parts.task.compressor, params, lm.name, lm.fingerprint)
 
 
 def write(path, rows):

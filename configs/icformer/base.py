@@ -105,5 +105,12 @@ def everything() -> config_dict.ConfigDict:
         num_texts=64,  # None: all questions of the test set
         lengths=(128, 256, 512),
         kinds=("normal", "reversed", "patterned", "random"),
+        beside=(),  # further compressors for this LM, of any kind, named as in `start`
+        # Also rows of as many vectors, crammed for each context.
+        cramming=False,
+        # Passed as CramConfig(**config.evaluate.cram). None: as the recipe has it.
+        cram=config_dict.create(
+            recipe="default", patience=config_dict.placeholder(int), batch_size=16
+        ),
     )
     return config

@@ -123,6 +123,16 @@ def answer_row(question: Question, count: int, eos: int | None) -> Row:
     return _asked(question, middle, eos)
 
 
+def memory_answer_row(question: Question, count: int, eos: int | None) -> Row:
+    """[digests] `after` answer, EOS; for vectors that were crammed, and not compressed.
+
+    They were made for the beginning of a row, so that nothing stands before them, and
+    know of no FT.
+    """
+    nothing = np.zeros(0, np.int32)
+    return _asked(question._replace(before=nothing), digests(count), eos)
+
+
 def full_context_row(
     question: Question, context: Int[np.ndarray, "_"], eos: int | None
 ) -> Row:

@@ -73,6 +73,20 @@ class Batch(NamedTuple):
     teacher: Rows | None = None
 
 
+class RowScores(NamedTuple):
+    """What the LM makes of rows; what pads is not to be read.
+
+    Attributes:
+      hidden: final states at the positions that predict a scored token, row after row.
+      nats: cross-entropy of every scored token.
+      right: whether it is the likeliest token.
+    """
+
+    hidden: Float[Array, "R D"]
+    nats: Float[Array, "B A"]
+    right: Bool[Array, "B A"]
+
+
 class TokenLosses(NamedTuple):
     """Of every scored token; what pads is not to be read.
 
@@ -99,36 +113,57 @@ def token_losses(
       batch: see `Batch`.
       task: see `Task`.
     """
-    rows, lm = batch.rows, {"params": lm_params}
-    hidden = _hidden(_read(params, lm_params, batch, task), rows, lm_params, task)
-    unembedding = task.module.apply(lm, method="unembedding")
-    chunk, softcap = task.vocab_chunk, task.module.softcap
-    scores = token_scores(hidden, unembedding, rows.targets.ravel(), chunk, softcap)
-    nats = scores.loss.reshape(rows.targets.shape)
-    loss = nats
-    if batch.teacher is not None and task.distillation:
-        x = task.module.apply(lm, batch.teacher.tokens, method="embed")
-        taught = _hidden(x, batch.teacher, lm_params, task)
-        kl = divergence(taught, hidden, unembedding, chunk, softcap).reshape(nats.shape)
-        mixed = (1 - task.distillation) * nats + task.distillation * kl
-        loss = jnp.where(batch.teacher.scored, mixed, nats)
-    return TokenLosses(loss, nats, scores.margin.reshape(nats.shape) > 0)
-
-
-def _read(params, lm_params, batch: Batch, task: Task) -> Float[Array, "B S D"]:
-    """What the LM reads: soft prompts among tokens."""
-    embedded = task.module.apply({"params": lm_params}, batch.rows.tokens, method="embed")
+    module, chunk = task.module, task.vocab_chunk
     prompts = soft_prompts(task.compressor, params["compressor"], lm_params, *batch.chunks)
     specials = jnp.stack([params[name] for name in SPECIAL])
-    return input_vectors(batch.rows.tokens, batch.rows.slots, embedded, specials, prompts)
+    read = row_scores(prompts, specials, lm_params, batch.rows, module, chunk)
+    loss = nats = read.nats
+    if batch.teacher is not None and task.distillation:
+        lm = {"params": lm_params}
+        x = module.apply(lm, batch.teacher.tokens, method="embed")
+        taught = _hidden(x, batch.teacher, lm_params, module)
+        unembedding = module.apply(lm, method="unembedding")
+        kl = divergence(taught, read.hidden, unembedding, chunk, module.softcap)
+        mixed = (1 - task.distillation) * nats + task.distillation * kl.reshape(nats.shape)
+        loss = jnp.where(batch.teacher.scored, mixed, nats)
+    return TokenLosses(loss, nats, read.right)
 
 
-def _hidden(x, rows: Rows, lm_params, task: Task) -> Float[Array, "R D"]:
+def row_scores(
+    prompts: Float[Array, "B P D"],
+    specials: Float[Array, "N D"],
+    lm_params: Params,
+    rows: Rows,
+    module: Any,
+    vocab_chunk: int,
+) -> RowScores:
+    """Rows as the LM reads them: soft prompts among tokens.
+
+    Args:
+      prompts: the digests of each row.
+      specials: in the order of `SPECIAL`.
+      lm_params: of the LM.
+      rows: what it reads.
+      module: of the LM.
+      vocab_chunk: rows of the unembedding at once.
+    """
+    lm = {"params": lm_params}
+    embedded = module.apply(lm, rows.tokens, method="embed")
+    x = input_vectors(rows.tokens, rows.slots, embedded, specials, prompts)
+    hidden = _hidden(x, rows, lm_params, module)
+    unembedding = module.apply(lm, method="unembedding")
+    targets, softcap = rows.targets, module.softcap
+    scores = token_scores(hidden, unembedding, targets.ravel(), vocab_chunk, softcap)
+    nats, margin = (score.reshape(targets.shape) for score in scores)
+    return RowScores(hidden, nats, margin > 0)
+
+
+def _hidden(x, rows: Rows, lm_params, module) -> Float[Array, "R D"]:
     """Final hidden states at the positions that predict a scored token, row after row.
 
     Only these meet the unembedding, which is most of the work where answers are short.
     """
-    hidden, _ = task.module.apply({"params": lm_params}, constrain_batch(x))
+    hidden, _ = module.apply({"params": lm_params}, constrain_batch(x))
     D = hidden.shape[-1]
     indices = jnp.broadcast_to(rows.read[:, :, None], (*rows.read.shape, D))
     return jnp.take_along_axis(hidden, indices, axis=1).reshape(-1, D)

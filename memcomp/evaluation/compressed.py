@@ -1,22 +1,29 @@
 """What an LM says from soft prompts or from texts, beside what it should say."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, compress
 from memcomp.compressor.decoding import decode_rows
-from memcomp.compressor.layout import SPECIAL, Row, prompt_of
-from memcomp.compressor.objectives import Batch, Task, TokenLosses, token_losses
+from memcomp.compressor.layout import SPECIAL, Row, Rows, prompt_of
+from memcomp.compressor.objectives import Batch, Task, row_scores, token_losses
 from memcomp.compressor.protocol import Params
+from memcomp.cram.api import cram
+from memcomp.cram.config import CramConfig
+from memcomp.cram.pool import CramResult
 from memcomp.evaluation.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
 from memcomp.lm import LanguageModel
 from memcomp.sharding import fetch
+
+# Of the scored tokens of each row, [B A]: their cross-entropy, and whether they are right.
+_Scores = tuple[Float[Array, "B A"], Bool[Array, "B A"]]
 
 
 class Spoken(NamedTuple):
@@ -41,24 +48,53 @@ def teacher_forced(
       task: see `Task`.
       batch_size: rows at once; the last of them are filled up, so that it is one program.
     """
-    B, found = len(batch.rows.scored), []
+    losses = functools.partial(_losses, params, lm.params, task=task, dtype=lm.dtype)
+    return _records(losses, batch, batch.rows.scored, batch_size)
+
+
+def teacher_forced_from(
+    lm: LanguageModel,
+    prompts: SoftPrompts,
+    rows: Rows,
+    *,
+    batch_size: int = 16,
+    vocab_chunk: int = 8192,
+) -> list[dict[str, float]]:
+    """`teacher_forced` from vectors that are there already.
+
+    Args:
+      lm: the language model.
+      prompts: of one context a row.
+      rows: what the LM reads, as numpy arrays.
+      batch_size: see `teacher_forced`.
+      vocab_chunk: rows of the unembedding at once.
+    """
+    scores = functools.partial(
+        _scores, prompts.special, lm.params, module=lm.module, vocab_chunk=vocab_chunk
+    )
+    return _records(scores, (prompts.vectors, rows), rows.scored, batch_size)
+
+
+def _records(
+    scores: Callable[[Any], _Scores], batch: Any, scored: Any, batch_size: int
+) -> list[dict[str, float]]:
+    """The figures of each row from the `scores` of so many rows of a batch at once."""
+    B, found = len(scored), []
     for first in range(0, B, batch_size):
         numbers = np.arange(first, first + batch_size)
         numbers = np.where(numbers < B, numbers, first)
-        rows = jax.tree.map(lambda x, n=numbers: x[n], batch)
-        losses = _losses(params, lm.params, rows, task=task, dtype=lm.dtype)
-        found.append(fetch((losses.nats, losses.right)))
+        found.append(fetch(scores(jax.tree.map(lambda x, n=numbers: x[n], batch))))
     nats_of_all, right_of_all = map(np.concatenate, zip(*found, strict=True))
     records = []
-    for scored, nats, right in zip(
-        np.asarray(batch.rows.scored), nats_of_all[:B], right_of_all[:B], strict=True
+    for where, nats, right in zip(
+        np.asarray(scored), nats_of_all[:B], right_of_all[:B], strict=True
     ):
         records.append(
             {
-                "nats_per_token": float(np.mean(nats[scored], dtype=np.float64)),
-                "accuracy": float(right[scored].mean()),
-                "num_tokens": int(scored.sum()),
-                "first_nats": float(nats[scored][0]),
+                "nats_per_token": float(np.mean(nats[where], dtype=np.float64)),
+                "accuracy": float(right[where].mean()),
+                "num_tokens": int(where.sum()),
+                "first_nats": float(nats[where][0]),
             }
         )
     return records
@@ -67,9 +103,65 @@ def teacher_forced(
 @functools.partial(jax.jit, static_argnames=("task", "dtype"))
 def _losses(
     params: Params, lm_params: Params, batch: Batch, *, task: Task, dtype: Any
-) -> TokenLosses:
+) -> _Scores:
     params = jax.tree.map(lambda x: x.astype(dtype), params)
-    return token_losses(params, lm_params, batch, task)
+    losses = token_losses(params, lm_params, batch, task)
+    return losses.nats, losses.right
+
+
+@functools.partial(jax.jit, static_argnames=("module", "vocab_chunk"))
+def _scores(
+    special: Float[Array, "N D"],
+    lm_params: Params,
+    batch: tuple[Float[Array, "B P D"], Rows],
+    *,
+    module: Any,
+    vocab_chunk: int,
+) -> _Scores:
+    prompts, rows = batch
+    found = row_scores(prompts, special, lm_params, rows, module, vocab_chunk)
+    return found.nats, found.right
+
+
+def cram_contexts(
+    lm: LanguageModel,
+    contexts: Sequence[Int[np.ndarray, "_"]],
+    counts: Sequence[int],
+    cfg: CramConfig,
+) -> tuple[SoftPrompts, list[CramResult]]:
+    """Each context crammed into vectors of its own, which an LM reads as soft prompts.
+
+    A ceiling of what so many vectors can hold, which no compressor makes in one pass; not
+    of what can be asked of them: memory is made to say its text from the beginning of a
+    row, with nothing before it, and nothing else. A context that is too long for that
+    keeps the best memory that was found.
+
+    Args:
+      lm: the frozen language model.
+      contexts: token ids of each; those that are the same are crammed once.
+      counts: vectors of each.
+      cfg: how; its `num_tokens` and `num_memory` are not used.
+
+    Returns:
+      Prompts, whose special vectors are 0; and what cramming each context came to.
+
+    Raises:
+      InputError: a context for which the LM has no room, or a loss that is not finite.
+    """
+    keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
+    found: dict[Any, CramResult] = {}
+    for count in sorted(set(map(int, counts))):
+        own = [key for key in dict.fromkeys(keys) if key[0] == count]
+        how = dataclasses.replace(cfg, num_tokens=None, num_memory=count)
+        results = cram(lm, [np.asarray(tokens, np.int32) for _, tokens in own], how)
+        found |= zip(own, results, strict=True)
+    results = [found[key] for key in keys]
+    vectors = np.zeros((len(keys), max(counts), lm.config.d_model), np.float32)
+    for row, result in zip(vectors, results, strict=True):
+        row[: len(result.memory)] = result.memory
+    special = np.zeros((len(SPECIAL), lm.config.d_model), np.float32)
+    made = SoftPrompts(vectors, np.asarray(counts), special, lm.name, lm.fingerprint)
+    return made, results
 
 
 def from_soft_prompts(
@@ -82,7 +174,7 @@ def from_soft_prompts(
 ) -> Spoken:
     """What the LM says from the vectors of each context, as `decode_rows` decodes it."""
     prompts = compress(lm, trained, examples.contexts, max_chunk=max_chunk)
-    return _spoken(lm, prompts, examples.rows, **decoding)
+    return spoken_from(lm, prompts, examples.rows, **decoding)
 
 
 def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoken:
@@ -95,10 +187,13 @@ def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoke
         lm_name=lm.name,
         lm_fingerprint=lm.fingerprint,
     )
-    return _spoken(lm, nothing, rows, **decoding)
+    return spoken_from(lm, nothing, rows, **decoding)
 
 
-def _spoken(lm, prompts: SoftPrompts, rows: Sequence[Row], **decoding) -> Spoken:
+def spoken_from(
+    lm: LanguageModel, prompts: SoftPrompts, rows: Sequence[Row], **decoding: Any
+) -> Spoken:
+    """What the LM says from vectors that are there already."""
     outputs = decode_rows(lm, prompts, [prompt_of(row) for row in rows], **decoding)
     ends = getattr(lm.tokenizer, "eos_token_id", None)
     wanted = [row.tokens[row.scored] for row in rows]

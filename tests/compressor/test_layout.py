@@ -37,6 +37,11 @@ def written(row):
             [8, 9, 1],
         ),
         (
+            layout.memory_answer_row(QUESTION, 2, 1),
+            [D0, D1, 4, 5, 8, 9, 1],
+            [8, 9, 1],
+        ),
+        (
             layout.full_context_row(QUESTION, CONTEXT, 1),
             [3, 11, 12, 13, 4, 5, 8, 9, 1],
             [8, 9, 1],

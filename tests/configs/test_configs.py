@@ -40,6 +40,7 @@ SIZES = json.loads((ROOT / "configs/full_size.json").read_text())
 # The scripts that experiments/icformer.py is made of; sections that it reads by name.
 SHARED = (
     "compressor_parts",
+    "compressor_rows",
     "compressor_tables",
     "compressor_training",
     "compile_check",

@@ -2,18 +2,15 @@ import importlib
 import json
 from unittest import mock
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from flax import linen as nn
-from icformer_run import import_script, make_folder, tiny, write
+from icformer_run import import_script, make_folder, tiny, with_random_weights, write
 
 from memcomp.compressor.batches import Pretraining, Shapes
-from memcomp.compressor.compress import TrainedCompressor, compress
+from memcomp.compressor.compress import compress
 from memcomp.compressor.layout import SPECIAL
-from memcomp.compressor.training import init_params
 from memcomp.data.contexts import Contexts
 from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
@@ -39,18 +36,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(script, folder):
-    """A config, its parts, and a compressor with random weights."""
+    """A config, its parts, and a table of one compressor with random weights."""
     config = tiny(folder, stage="evaluate", dtype="float32")
     config.evaluate.kinds = ("normal", "reversed")
     parts = script.load_parts(config)
-    params = nn.unbox(init_params(jax.random.key(0), parts.task))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), jnp.float32), params
-    )
-    lm = parts.lm
-    trained = TrainedCompressor(parts.task.compressor, params, lm.name, lm.fingerprint)
-    return config, parts, trained
+    rows = importlib.import_module("compressor_rows")
+    return config, parts, rows.named([(parts, with_random_weights(parts))])
 
 
 def workdir(tmp_path):
@@ -58,8 +49,8 @@ def workdir(tmp_path):
 
 
 def test_gains_are_paired_and_of_the_text_alone(tables, made, tmp_path):
-    config, parts, trained = made
-    rows = tables.reconstructions(config, parts, trained, workdir(tmp_path)).rows
+    config, parts, compared = made
+    rows = tables.reconstructions(config, parts, compared, workdir(tmp_path)).rows
     tokens = tables.held_out(config, parts, workdir(tmp_path), 12)
     bare = [text.astype(np.int32) for text in tokens]
     for texts, row in ((bare, "normal 12"), ([t[::-1] for t in bare], "reversed 12")):
@@ -91,8 +82,8 @@ def test_windows_are_of_the_documents_that_are_held_out(tables, made, folder, tm
 
 
 def test_attention_is_drawn_of_a_chunk_as_it_is_compressed(tables, made, tmp_path):
-    config, parts, trained = made
-    tokens = np.arange(3, 15, dtype=np.int32)
+    config, parts, (one,) = made
+    trained, tokens = one.trained, np.arange(3, 15, dtype=np.int32)
     tables.draw_attention(config, parts, trained, tokens, workdir(tmp_path))
     lines = (tmp_path / "figures/attention.csv").read_text().splitlines()[1:]
     drawn = np.array([float(line.rsplit(",", 1)[1]) for line in lines]).reshape(2, 6)
@@ -108,7 +99,7 @@ def test_attention_is_drawn_of_a_chunk_as_it_is_compressed(tables, made, tmp_pat
 def test_rows_of_questions_read_what_they_are_called_and_decode_alike(
     tables, made, tmp_path, monkeypatch
 ):
-    config, parts, trained = made
+    config, parts, compared = made
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     asked = []
 
@@ -119,7 +110,7 @@ def test_rows_of_questions_read_what_they_are_called_and_decode_alike(
     monkeypatch.setattr(compressed, "decode_rows", decode)
     config = config.copy_and_resolve_references()
     config.evaluate.num_texts = None
-    study = tables.answers(config, parts, trained, workdir(tmp_path))
+    study = tables.answers(config, parts, compared, workdir(tmp_path))
     assert study.text_ids == [0, 1, 2]
     for name in study.rows:
         study.rows[name]()
@@ -132,7 +123,7 @@ def test_rows_of_questions_read_what_they_are_called_and_decode_alike(
 
 @pytest.mark.parametrize(("more", "exact"), [(0, True), (1, False)])
 def test_an_answer_that_goes_on_is_not_exact(tables, made, monkeypatch, more, exact):
-    config, parts, trained = made
+    config, parts, (one,) = made
     shapes = Shapes(num_digests=2, context=12, max_chunk=6)
     texts = Ragged.of([[3, 4, 5, 6], [7, 8, 9, 10]]).padded(np.arange(2), 4)
     none = Ragged.of([[], []]).padded(np.arange(2), 0)
@@ -143,34 +134,39 @@ def test_an_answer_that_goes_on_is_not_exact(tables, made, monkeypatch, more, ex
         return [np.asarray(one[:num_tokens], np.int32) for one in said]
 
     monkeypatch.setattr(compressed, "decode_rows", decode)
-    records = tables.scored(config, parts, trained, examples, 4)
+    rows = importlib.import_module("compressor_rows")
+    make = rows.by_compressor(config, one)
+    records = rows.scored(parts.lm, make, examples.contexts, examples.rows, 5)
     assert [record["exact"] for record in records] == [exact, exact]
+    assert [record["num_vectors"] for record in records] == [2, 2]
     forced = [
         compressed.teacher_forced(
-            trained.params, parts.lm, examples.batch, parts.task, batch_size=size
+            one.trained.params, parts.lm, examples.batch, parts.task, batch_size=size
         )
         for size in (1, 3)
     ]
-    for one, other in zip(*forced, strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
+    for *pair, record in zip(*forced, records, strict=True):
+        assert pair[0] == pytest.approx(pair[1], abs=1e-5)
+        assert pair[0] == pytest.approx({key: record[key] for key in pair[0]}, abs=1e-5)
 
 
+@pytest.mark.parametrize("cramming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_table_that_was_stopped_inside_a_row_ends_like_one_that_was_not(
-    tables, made, tmp_path
+    tables, made, tmp_path, cramming
 ):
-    config, parts, trained = made
+    config, parts, compared = made
     config = config.copy_and_resolve_references()
-    config.evaluate.update(kinds=("normal", "random"), lengths=(4,))
+    config.evaluate.update(kinds=("normal", "random"), lengths=(4,), cramming=cramming)
     folder, file = workdir(tmp_path), tmp_path / "results.jsonl"
-    tables.evaluate(config, parts, trained, folder)
+    tables.evaluate(config, parts, compared, folder)
     whole, summary = file.read_bytes(), (tmp_path / "summary.json").read_bytes()
     records = [json.loads(line) for line in whole.splitlines()]
-    assert [record["text_id"] for record in records] == [0, 1] * 3
-    tables.evaluate(config, parts, trained, folder)
+    assert [record["text_id"] for record in records] == [0, 1] * (3 + cramming)
+    tables.evaluate(config, parts, compared, folder)
     assert file.read_bytes() == whole
     # Whole files: a kill leaves the rows before, never a part of one.
-    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
-    tables.evaluate(config, parts, trained, folder)
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-4]))
+    tables.evaluate(config, parts, compared, folder)
     assert file.read_bytes() == whole
     assert (tmp_path / "summary.json").read_bytes() == summary
 
@@ -207,7 +203,8 @@ def test_continuations_that_are_held_out_are_no_reproductions(made, folder, tmp_
 def test_a_run_may_start_with_what_the_authors_saved(made, tmp_path):
     pytest.importorskip("torch")
     parts_module = importlib.import_module("compressor_parts")
-    config, parts, trained = made
+    config, parts, (one,) = made
+    trained = one.trained
     params = {name: x for name, x in trained.params.items() if name != "ft"}
     save_published(tmp_path, trained.compressor, params)
     config = config.copy_and_resolve_references()

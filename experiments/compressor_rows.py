@@ -1,0 +1,180 @@
+"""Rows of the tables of stage evaluate: whose vectors the LM reads, and what it says."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from compressor_parts import Parts, load_start, load_trained, shapes
+from ml_collections import config_dict
+
+from memcomp.compressor.chunks import split
+from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, compress
+from memcomp.compressor.layout import Row, check_room, stack_rows
+from memcomp.cram.config import CramConfig
+from memcomp.errors import InputError
+from memcomp.evaluation import compressed
+from memcomp.evaluation.scores import baselines
+from memcomp.lm import LanguageModel
+from memcomp.registry import kind_of
+from memcomp.results import Record
+
+GROUP = 64  # texts whose vectors are in memory at once
+
+# Makes soft prompts of contexts, and says something of each.
+Make = Callable[[Sequence[np.ndarray]], tuple[SoftPrompts, list[Record]]]
+
+
+class Compared(NamedTuple):
+    """A compressor of a table.
+
+    Attributes:
+      name: what its rows are called: its kind, and a number from the second of a kind on.
+      parts: what its stages have, with its own network.
+      trained: the compressor.
+    """
+
+    name: str
+    parts: Parts
+    trained: TrainedCompressor
+
+
+def load_compared(config: config_dict.ConfigDict, parts: Parts) -> list[Compared]:
+    """The compressor of config.start, and those of evaluate.beside, in their order.
+
+    Raises:
+      InputError: one is not there, is damaged, or is for another LM.
+    """
+    found = [(parts, load_start(config, parts))]
+    for name in config.evaluate.beside:
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"evaluate.beside has {name!r}; give folders of runs, or compressors' files"
+            )
+        trained = load_trained(name, parts.lm)
+        task = dataclasses.replace(parts.task, compressor=trained.compressor)
+        found.append((parts._replace(task=task), trained))
+    return named(found)
+
+
+def named(found: Sequence[tuple[Parts, TrainedCompressor]]) -> list[Compared]:
+    """Compressors with the names of their rows."""
+    kinds = [kind_of(trained.compressor) for _, trained in found]
+    compared = []
+    for i, (kind, one) in enumerate(zip(kinds, found, strict=True)):
+        before = kinds[:i].count(kind)
+        compared.append(Compared(f"{kind} {before + 1}" if before else kind, *one))
+    return compared
+
+
+def cram_config(config: config_dict.ConfigDict, parts: Parts) -> CramConfig:
+    """How the contexts of a table are crammed.
+
+    Raises:
+      InputError: a value out of its range, or no room in the LM.
+    """
+    made = shapes(config, parts)
+    needed = made.num_vectors + made.context - 1  # the last token is never read
+    check_room(needed, parts.lm.name, parts.lm.config.max_positions)
+    return CramConfig(seed=config.seed, **config.evaluate.cram)
+
+
+def num_vectors(
+    config: config_dict.ConfigDict, one: Compared, contexts: Sequence[np.ndarray]
+) -> list[int]:
+    """How many vectors a compressor makes of each context."""
+    num_digests = one.parts.task.compressor.num_digests
+    return [num_digests * len(split(x, config.context.max_chunk)) for x in contexts]
+
+
+def by_compressor(config: config_dict.ConfigDict, one: Compared) -> Make:
+    """The vectors of a compressor."""
+
+    def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
+        max_chunk = config.context.max_chunk
+        prompts = compress(one.parts.lm, one.trained, contexts, max_chunk=max_chunk)
+        return prompts, [{} for _ in contexts]
+
+    return make
+
+
+def by_cramming(config: config_dict.ConfigDict, one: Compared) -> Make:
+    """As many vectors as a compressor makes, crammed for each context.
+
+    `context_accuracy`, the part of the context that they say, teacher-forced, and `steps`
+    go into the record. See `compressed.cram_contexts` for what they are a ceiling of.
+    """
+    cfg = cram_config(config, one.parts)
+
+    def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
+        counts = num_vectors(config, one, contexts)
+        prompts, results = compressed.cram_contexts(one.parts.lm, contexts, counts, cfg)
+        about = [{"context_accuracy": r.accuracy, "steps": r.steps} for r in results]
+        return prompts, about
+
+    return make
+
+
+def scored(
+    lm: LanguageModel,
+    make: Make,
+    contexts: Sequence[np.ndarray],
+    rows: Sequence[Row],
+    num_tokens: int,
+) -> list[Record]:
+    """Of each text: nats and accuracy, teacher-forced; and its free-running answer.
+
+    Args:
+      lm: the language model.
+      make: makes the vectors of some contexts.
+      contexts: token ids of each.
+      rows: what the LM reads with them, and is to say.
+      num_tokens: the most that it says.
+    """
+    stacked, records = stack_rows(rows), []  # all together, so that groups have one shape
+    for first in range(0, len(rows), GROUP):
+        group = slice(first, first + GROUP)
+        prompts, about = make(contexts[group])
+        own = type(stacked)(*(part[group] for part in stacked))
+        forced = compressed.teacher_forced_from(lm, prompts, own)
+        spoken = compressed.spoken_from(lm, prompts, rows[group], num_tokens=num_tokens)
+        parts: Any = (forced, compressed.overlap(lm, spoken), about)
+        for count, *found in zip(prompts.counts, *parts, strict=True):
+            record = {"num_vectors": int(count)}
+            records.append(record | found[0] | found[1] | found[2])
+    return records
+
+
+def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Record]:
+    """What the LM gives texts of `length` tokens without vectors.
+
+    `first_nats` is what it gives their first token after the start of a document.
+    """
+    texts = [text.astype(np.int32) for text in texts]
+    found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
+    return [
+        {
+            "nats_per_token": one.loss_nats,
+            "accuracy": one.accuracy,
+            "num_tokens": length,
+            "first_nats": float(one.surprise_nats[0]),
+        }
+        for one in found
+    ]
+
+
+def with_gains(records: list[Record], without: list[Record]) -> list[Record]:
+    """The records, each with what its vectors are worth beside the LM without them.
+
+    `gain_nats_per_token` is of all tokens, `gain_nats_per_later_token` of those after the
+    first, where there are any.
+    """
+    found = []
+    for record, bare in zip(records, without, strict=True):
+        n, gain = record["num_tokens"], bare["nats_per_token"] - record["nats_per_token"]
+        gains = {"gain_nats_per_token": gain}
+        if n > 1:
+            later = n * gain - (bare["first_nats"] - record["first_nats"])
+            gains["gain_nats_per_later_token"] = later / (n - 1)
+        found.append(record | gains)
+    return found

@@ -1,0 +1,238 @@
+"""Tables of stage evaluate with several compressors, and with memory of cramming."""
+
+import dataclasses
+import importlib
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+from etils import epath
+from icformer_run import import_script, make_folder, tiny, with_random_weights
+
+from memcomp.compressor import layout
+from memcomp.cram.api import cram
+from memcomp.cram.config import CramConfig
+from memcomp.cram.pool import CramResult
+from memcomp.errors import InputError
+from memcomp.evaluation import compressed
+from memcomp.evaluation.decoding import decode
+from memcomp.registry import save_compressor
+
+
+@pytest.fixture(scope="module")
+def script():
+    yield from import_script()
+
+
+@pytest.fixture(scope="module")
+def tables(script):
+    return importlib.import_module("compressor_tables")
+
+
+@pytest.fixture(scope="module")
+def rows(script):
+    return importlib.import_module("compressor_rows")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("icformer"))
+
+
+def evaluation(folder, **changes):
+    """The config of a table of texts of twelve tokens."""
+    config = tiny(folder, stage="evaluate", dtype="float32", seed=3)
+    config.evaluate.update(lengths=(12,), kinds=("normal",))
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def files(script, folder):
+    """Compressors with random weights: of both kinds, of more vectors, of another LM."""
+    settings = {
+        "icformer": {},
+        "icae": {"compressor": "icae", "icae.num_digests": 3},
+        "large": {"icformer.num_digests": 60},
+    }
+    found = {name: str(folder / f"{name}.safetensors") for name in (*settings, "foreign")}
+    for name, changes in settings.items():
+        parts = script.load_parts(evaluation(folder, **changes))
+        trained = with_random_weights(parts)
+        save_compressor(found[name], trained)
+    foreign = dataclasses.replace(trained, lm_name="theirs", lm_fingerprint="0" * 64)
+    save_compressor(found["foreign"], foreign)
+    return found
+
+
+def workdir(tmp_path):
+    return epath.Path(tmp_path)
+
+
+def study(script, tables, config, tmp_path):
+    """The parts of a table, and what it is made of."""
+    parts = script.load_parts(config)
+    compared = tables.evaluated(config, parts)
+    make = tables.STUDIES[config.evaluate.study].make
+    return parts, compared, make(config, parts, compared, workdir(tmp_path))
+
+
+@pytest.mark.slow
+def test_memory_of_cramming_says_its_text(
+    script, tables, folder, files, tmp_path, monkeypatch
+):
+    config = evaluation(folder, start=files["icformer"])
+    config.evaluate.update(cramming=True, cram={"recipe": "progressive"})
+    parts = script.load_parts(config)
+    # What an LM with random weights can be made to say at all.
+    rng = np.random.default_rng(0)
+    memory = 3 * rng.standard_normal((2, 4, 16)).astype(np.float32)
+    texts = list(decode(parts.lm, memory, 12))
+    monkeypatch.setattr(tables, "held_out", lambda *args: texts)
+    parts, _, made = study(script, tables, config, tmp_path)
+    assert list(made.rows) == ["normal 12", "cramming 12", "no vectors 12"]
+    cfg = CramConfig(num_tokens=None, num_memory=4, recipe="progressive", seed=3)
+    results = cram(parts.lm, texts, cfg)
+    records = made.rows["cramming 12"]()
+    for text, result, record in zip(texts, results, records, strict=True):
+        assert result.exact
+        np.testing.assert_array_equal(decode(parts.lm, result.memory, 12), text)
+        assert record["exact"] and record["text_bleu"] == pytest.approx(1)
+        assert (record["num_vectors"], record["num_tokens"]) == (4, 12)  # of two chunks
+        assert record["accuracy"] == record["context_accuracy"] == 1
+        assert record["steps"] == result.steps
+        assert record["nats_per_token"] == pytest.approx(result.loss_nats, abs=1e-5)
+        assert record["gain_nats_per_token"] > 0
+
+
+def crammed(calls):
+    """In the place of `cram`: memories of random numbers, and what they are asked for."""
+
+    def cram(lm, texts, cfg):
+        calls.append((cfg.num_memory, [text.tolist() for text in texts]))
+        shape, rng = (cfg.num_memory, lm.config.d_model), np.random.default_rng(len(calls))
+        made = dict(spec=CramResult, accuracy=0.5, steps=2)
+        return [mock.Mock(memory=rng.random(shape), tokens=x, **made) for x in texts]
+
+    return cram
+
+
+def test_contexts_are_crammed_once_with_their_own_numbers_of_vectors(
+    script, folder, monkeypatch
+):
+    parts, calls = script.load_parts(evaluation(folder)), []
+    monkeypatch.setattr(compressed, "cram", crammed(calls))
+    texts = [np.array(x) for x in ([5, 6, 7], [8, 9], [5, 6, 7], [10, 11])]
+    prompts, results = compressed.cram_contexts(parts.lm, texts, [2, 1, 2, 2], CramConfig())
+    assert calls == [(1, [[8, 9]]), (2, [[5, 6, 7], [10, 11]])]
+    assert prompts.counts.tolist() == [2, 1, 2, 2] and not prompts.special.any()
+    for vectors, count, result in zip(
+        prompts.vectors, prompts.counts, results, strict=True
+    ):
+        np.testing.assert_array_equal(vectors[:count], result.memory.astype(np.float32))
+        assert not vectors[count:].any()
+    assert [result.tokens.tolist() for result in results] == [x.tolist() for x in texts]
+
+
+def test_memory_is_asked_from_the_beginning_of_a_row(
+    script, tables, folder, files, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    config = evaluation(folder, start=files["icformer"], **{"evaluate.study": "answers"})
+    config.evaluate.update(num_texts=3, cramming=True)
+    parts, _, made = study(script, tables, config, tmp_path)
+    assert list(made.rows) == ["icformer", "cramming", "full context", "no context"]
+    asked, crams = {}, []
+
+    def decode_rows(lm, prompts, rows, **options):
+        asked[name] = rows
+        return [np.zeros(0, np.int32) for _ in rows]
+
+    monkeypatch.setattr(compressed, "decode_rows", decode_rows)
+    monkeypatch.setattr(compressed, "cram", crammed(crams))
+    for name in ("icformer", "cramming"):
+        records = made.rows[name]()
+    assert {"context_accuracy", "rouge_l_f1", "nats_per_token"} <= records[0].keys()
+    assert [(count, len(texts)) for count, texts in crams] == [(4, 1)]  # of three questions
+    for ours, theirs in zip(asked["cramming"], asked["icformer"], strict=True):
+        assert ours.slots[:4].tolist() == [2, 3, 4, 5]  # digests of two chunks
+        assert (ours.slots[4:] == layout.TOKEN).all()
+        (special,) = np.flatnonzero(theirs.slots == layout.SPECIAL.index("ft"))
+        assert special > 4 and len(theirs.tokens) > special + 1
+        np.testing.assert_array_equal(ours.tokens[4:], theirs.tokens[special + 1 :])
+
+
+def test_names_tell_compressors_of_one_kind_apart(script, rows, folder, files):
+    beside = tuple(files[name] for name in ("icae", "large", "icae"))
+    config = evaluation(folder, start=files["icformer"], **{"evaluate.beside": beside})
+    compared = rows.load_compared(config, script.load_parts(config))
+    assert [one.name for one in compared] == ["icformer", "icae", "icformer 2", "icae 2"]
+    counts = [rows.num_vectors(config, one, [np.arange(12)])[0] for one in compared]
+    assert counts == [4, 6, 120, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["reconstruction", "answers"])
+def test_a_row_does_not_depend_on_what_is_beside_it(
+    script, folder, files, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+    def table(name, **changes):
+        config = evaluation(folder, **{"evaluate.study": kind}, **changes)
+        script.main(config, str(tmp_path / name))
+        lines = (tmp_path / name / "results.jsonl").read_text().splitlines()
+        found = {}
+        for record in map(json.loads, lines):
+            found.setdefault(record.pop("kind"), []).append(record)
+        return found
+
+    alone = {"compressor": "icae", "icae.num_digests": 3, "start": files["icae"]}
+    alone = table("alone", **alone)
+    together = {"start": files["icformer"], "evaluate.beside": (files["icae"],)}
+    together = table("together", **together)
+    if kind == "answers":
+        assert list(together) == ["icformer", "icae", "full context", "no context"]
+        assert together["icae"] == alone["icae"] != together["icformer"]
+    else:
+        wanted = ["icformer normal 12", "icae normal 12", "no vectors 12"]
+        assert list(together) == wanted
+        assert together["icae normal 12"] == alone["normal 12"]
+        assert together["icformer normal 12"] != alone["normal 12"]
+        assert together["icae normal 12"][0]["num_vectors"] == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beside": ("nowhere",)}, "nowhere cannot be read"),
+        ({"beside": ("",)}, "evaluate.beside has ''; give folders of runs"),
+        ({"beside": (3,)}, "evaluate.beside has 3; give folders of runs"),
+        ({"beside": ("foreign",)}, "was trained with theirs .*, not with"),
+        ({"beside": ("large",)}, r"needs \d\d\d positions, but .* has 128"),
+        ({"cramming": True, "cram.recipe": "best"}, "recipe 'best' is not one of"),
+        ({"cramming": True, "cram.patience": 0}, "patience is 0; it must be above 0"),
+        ({"cramming": True, "cram.batch_size": 0}, "batch_size is 0; it must be 1"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["reconstruction", "answers"])
+def test_tables_that_cannot_be_made_are_refused_before_anything_is_written(
+    script, folder, files, tmp_path, kind, changes, message
+):
+    config = evaluation(folder, start=files["icformer"], **{"evaluate.study": kind})
+    config.update_from_flattened_dict({f"evaluate.{k}": v for k, v in changes.items()})
+    config.evaluate.beside = tuple(files.get(x, x) for x in config.evaluate.beside)
+    with pytest.raises(InputError, match=message):
+        script.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_context_and_its_memory_have_room_in_the_lm(script, rows, folder):
+    config = evaluation(folder)
+    config.context.update(length=117, max_chunk=20)  # twelve vectors
+    parts = script.load_parts(config)
+    rows.cram_config(config, parts)
+    config.context.length = 118
+    with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
+        rows.cram_config(config, parts)
