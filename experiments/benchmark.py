@@ -25,7 +25,6 @@ import input_gradient
 import jax
 import jax.numpy as jnp
 import numpy as np
-import transformers
 from flax import linen as nn
 from launch import launch
 from ml_collections import config_dict
@@ -191,6 +190,8 @@ def random_module(section: config_dict.ConfigDict, remat: str = "none") -> Any:
     """The Flax module of `section.shape`, which is a config.json."""
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
+    import transformers  # late: without torch it says so, on a line of its own
+
     config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
     return family.model(dataclasses.replace(config, remat=remat))
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-import transformers
 from flax import linen as nn
 from launch import launch
 from ml_collections import config_dict
@@ -74,6 +73,8 @@ def compressors(config: config_dict.ConfigDict, shape: config_dict.ConfigDict) -
     if kind not in FAMILIES:
         raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
+    import transformers  # late: without torch it says so, on a line of its own
+
     hf = transformers.AutoConfig.for_model(**entries)
     module, M = family.model(family.config_from_hf(hf)), config.num_digests
     return [

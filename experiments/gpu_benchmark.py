@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import transformers
 from absl import flags
 from benchmark import about, held, our_side, token_flops
 from compression_cost import random_weights
@@ -155,6 +154,8 @@ def random_lm(config: config_dict.ConfigDict, row: Row) -> LanguageModel:
     """A language model with random weights of the row's shape."""
     entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
     family = FAMILIES[entries["model_type"]]
+    import transformers  # late: without torch it says so, on a line of its own
+
     plain = family.config_from_hf(transformers.AutoConfig.for_model(**entries))
     attention = resolve_attention(row.attention, jax.devices()[0].platform, dtype)
     lm_config = dataclasses.replace(plain, remat=row.remat, attention=attention)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import gpu_benchmark as script
 import jax
 import pytest
+import transformers
 from etils import epath
 from scripts import run_script
 from tiny_lm import TINY_ENTRIES
@@ -131,7 +132,7 @@ def test_shapes_are_the_published_ones():
     for shape, name in published.items():
         entries = config.shapes[shape].to_dict()
         family = script.FAMILIES[entries["model_type"]]
-        hf = script.transformers.AutoConfig.for_model(**entries)
+        hf = transformers.AutoConfig.for_model(**entries)
         module = family.model(family.config_from_hf(hf))
         leaves = jax.tree.leaves(nn.unbox(script.abstract_params(module)))
         assert sum(leaf.size for leaf in leaves) == sizes[name]["parameters"]
