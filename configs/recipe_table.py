@@ -67,6 +67,7 @@ def get_config(what: str = "table") -> config_dict.ConfigDict:
     config.recipes = config_dict.create(**(RECIPES if what == "table" else ABLATION))
     # Recipes that are asked how much they hold at the lengths below.
     config.at_lengths = ("default", "reference") if what == "table" else ()
+    config.starts = 1  # that a text may have there until it is exact
     # Recipes to whose horizons default is asked to come.
     config.compared = ("progressive", "low_dim") if what == "table" else ()
     config.lms = config_dict.create(

@@ -121,9 +121,12 @@ def questions(
         asked.append(Question(this, answer))
     for recipe_name in config.at_lengths:
         named = dataclasses.replace(cfg, recipe=recipe_name)
+        starts = config.starts
+        with_starts = f", {starts} starts" if starts > 1 else ""
         for length in one.lengths:
-            this = about(f"{length} tokens", recipe_name, RECIPES[recipe_name])
-            answer = functools.partial(at_length, lm, texts, named, length)
+            question = f"{length} tokens{with_starts}"
+            this = about(question, recipe_name, RECIPES[recipe_name])
+            answer = functools.partial(at_length, lm, texts, named, length, starts)
             asked.append(Question(this, answer))
     return asked
 
@@ -193,9 +196,31 @@ def to_horizons(
     return _costs(results) | {"their_token_steps": found["token_steps"]}
 
 
-def at_length(lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int) -> Record:
-    """Share exact, accuracy and token-steps of every text at one length."""
-    return _costs(cram(lm, [t.tokens[:length] for t in texts], cfg))
+def at_length(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int, starts: int = 1
+) -> Record:
+    """Share exact, accuracy and token-steps of every text at one length.
+
+    A text that is not exact from its first start is given `starts` - 1 others, all of which
+    are paid for; its best result counts, and "exact_starts" says how many were exact (of
+    one start where the first was).
+    """
+    first = cram(lm, [t.tokens[:length] for t in texts], cfg)
+    if starts == 1:
+        return _costs(first)
+    failed = [i for i, result in enumerate(first) if not result.exact]
+    # Each text of a call has its own random start.
+    again = [texts[i].tokens[:length] for i in failed for _ in range(starts - 1)]
+    others = cram(lm, again, dataclasses.replace(cfg, seed=cfg.seed + 1)) if again else []
+    best, exact_starts = list(first), [1] * len(texts)
+    for k, i in enumerate(failed):
+        of_text = [first[i], *others[k * (starts - 1) : (k + 1) * (starts - 1)]]
+        best[i] = dataclasses.replace(
+            max(of_text, key=lambda result: (result.exact, result.accuracy)),
+            steps=sum(result.steps for result in of_text),
+        )
+        exact_starts[i] = sum(result.exact for result in of_text)
+    return _costs(best) | {"exact_starts": exact_starts}
 
 
 def _costs(results: list[CramResult]) -> Record:

@@ -1,5 +1,6 @@
 """The table of recipes: what is asked, and that it is asked once."""
 
+import dataclasses
 import pathlib
 import runpy
 
@@ -46,6 +47,40 @@ def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     to = recipe_table.to_horizons(lm, texts, CFG, path, about("horizon"))
     assert to["exact"] == [True, True]
     assert to["their_token_steps"] == found["token_steps"]
+
+
+def test_a_text_that_is_not_exact_has_further_starts(monkeypatch):
+    """Only what failed is crammed again; the best counts, and every start is paid for."""
+    calls = []
+
+    def fake(lm, texts, cfg):
+        calls.append((len(texts), cfg.seed))
+        accuracies = [1.0, 0.5] if len(calls) == 1 else [0.25, 1.0, 0.75]
+        return [Result(len(t), a) for t, a in zip(texts, accuracies, strict=True)]
+
+    monkeypatch.setattr(recipe_table, "cram", fake)
+    found = recipe_table.at_length(None, some_texts(), CFG, 4, starts=4)
+    assert calls == [(2, 0), (3, 1)]
+    assert found["exact"] == [True, True] and found["accuracy"] == [1.0, 1.0]
+    assert found["steps"] == [7, 4 * 7] and found["token_steps"] == [28, 4 * 28]
+    assert found["exact_starts"] == [1, 1]
+
+
+@dataclasses.dataclass
+class Result:
+    """The part of a `CramResult` that a record has."""
+
+    length: int
+    accuracy: float
+    steps: int = 7
+
+    @property
+    def exact(self):
+        return self.accuracy == 1
+
+    @property
+    def token_steps(self):
+        return self.steps * self.length
 
 
 def about(question, **changes):
