@@ -3,6 +3,8 @@ r"""How much recipes hold, and at what cost, on texts that none was chosen on.
   python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
       --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE --workdir DIR
   python experiments/recipe_table.py --config configs/recipe_table.py:ablation ...
+  python experiments/recipe_table.py --config configs/recipe_table.py:starts \
+      --config.lms.nano.lengths='(10,)' ...
   python experiments/recipe_table.py --config.lms.words.texts=random_words \
       --config.lms.words.read.vocabulary=FILE ...
 
@@ -53,8 +55,21 @@ ABLATION = {
 }
 
 
+WHAT = {
+    "table": dict(
+        recipes=RECIPES,
+        at_lengths=("default", "reference"),
+        compared=("progressive", "low_dim"),
+    ),
+    "ablation": dict(recipes=ABLATION, at_lengths=(), compared=()),
+    # Whether a text that fails at a length fails from every start: a hundred for each.
+    "starts": dict(recipes={}, at_lengths=("default",), compared=(), starts=100),
+}
+
+
 def get_config(what: str = "table") -> config_dict.ConfigDict:
-    """Everything that experiments/recipe_table.py reads; `what`: "table" or "ablation"."""
+    """Everything that experiments/recipe_table.py reads; `what`: of `WHAT`."""
+    asked = {"starts": 1} | WHAT[what]
     config = config_dict.ConfigDict()
     config.seed = 0
     config.num_memory = 1
@@ -64,12 +79,12 @@ def get_config(what: str = "table") -> config_dict.ConfigDict:
     config.steps_per_chunk = 10
     # Name -> recipe of the table, fields set otherwise, and its first target and factor
     # from one to the next (`Growth`).
-    config.recipes = config_dict.create(**(RECIPES if what == "table" else ABLATION))
+    config.recipes = config_dict.create(**asked["recipes"])
     # Recipes that are asked how much they hold at the lengths below.
-    config.at_lengths = ("default", "reference") if what == "table" else ()
-    config.starts = 1  # that a text may have there until it is exact
+    config.at_lengths = asked["at_lengths"]
+    config.starts = asked["starts"]  # that a text may have there until it is exact
     # Recipes to whose horizons default is asked to come.
-    config.compared = ("progressive", "low_dim") if what == "table" else ()
+    config.compared = asked["compared"]
     config.lms = config_dict.create(
         nano=dict(
             lm="builtin",
