@@ -14,6 +14,7 @@ import json
 import sys
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 from launch import launch
@@ -79,6 +80,9 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
                 batch_size=config.batch_size,
                 steps_per_chunk=config.steps_per_chunk,
             )
+            # Programs of another recipe are not needed again, and on a CPU their number is
+            # limited: see recipe_table.py.
+            jax.clear_caches()
             results = cram(lm, [t[:length] for t in texts], cfg)
             record = about | measure(lm, results)
             append_records(path, [record])
