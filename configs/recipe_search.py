@@ -107,12 +107,65 @@ SPEED = tuple(
         "sure weight 0.2": dict(sure_weight=0.2),
     }.items()
 )
+TRIALS = tuple(
+    dict(changes, name=name, base="default")
+    for name, changes in {
+        "default": {},
+        "vocabulary 1": dict(init="vocabulary", init_scale=1.0),
+        "vocabulary 10": dict(init="vocabulary"),
+        "uniform 0.02": dict(init="uniform", init_scale=0.02),
+        "token mean 1": dict(init="token_mean", init_scale=1.0),
+        "token mean 10": dict(init="token_mean"),
+        "subspace 32": dict(parametrisation="subspace", rank=32),
+        "subspace 128": dict(parametrisation="subspace", rank=128),
+        "sphere": dict(parametrisation="sphere"),
+        "low_dim": dict(parametrisation="low_dim", learning_rate=0.07),
+        "low_dim, lr 0.02": dict(parametrisation="low_dim", learning_rate=0.02),
+        "lbfgs": dict(optimizer="lbfgs"),
+        "lbfgs, lr 0.2": dict(optimizer="lbfgs", learning_rate=0.2),
+        "lbfgs, window 8": dict(optimizer="lbfgs", window=8),
+        "align 0.3": dict(align=0.3),
+        "align 3": dict(align=3.0),
+    }.items()
+)
+MEANS = tuple(
+    dict(changes, name=name, base="default")
+    for name, changes in {
+        "default": {},
+        "token mean 10": dict(init="token_mean"),
+        "token mean 10, noise 0.1": dict(init="token_mean_flat_0.1"),
+        "token mean 10, noise 0.3": dict(init="token_mean_flat_0.3"),
+        "token mean 10, noise 1": dict(init="token_mean_flat_1"),
+        "token mean 30, noise 0.1": dict(init="token_mean_flat_0.1", init_scale=30.0),
+        "mean by 1/i 10, noise 0.1": dict(init="token_mean_inv_0.1"),
+        "mean by 1/i 10, noise 0.3": dict(init="token_mean_inv_0.3"),
+        "mean by halves 10, noise 0.1": dict(init="token_mean_half_0.1"),
+        "token mean 10, noise 0.1, lr 1": dict(
+            init="token_mean_flat_0.1", learning_rate=1.0
+        ),
+    }.items()
+)
+FOUR = tuple(m for m in MEANS if m["name"] == "default" or "mean by" in m["name"])
+MUON = tuple(
+    dict(changes, name=name, base="default")
+    for name, changes in {
+        "default": {},
+        "power 0": dict(power=0.0),
+        "muon": dict(optimizer="muon"),
+        "muon, lr 0.35": dict(optimizer="muon", learning_rate=0.35),
+        "adamw": dict(ADAMW, warmup_steps=20),
+    }.items()
+)
 # stage -> recipes, vectors a text, first and number of texts, lengths of nano and stories
 STAGES = {
     "search": (SEARCH, 1, 0, 24, (8,), (16,)),
     "margins": (MARGINS, 1, 32, 48, (4,), (8,)),
     "vectors": (FINAL[1:], 4, 32, 24, (16, 20, 24), (32, 48, 64)),
     "speed": (SPEED, 1, 0, 24, (6,), (8,)),
+    "means": (MEANS, 1, 0, 24, (6, 9), (8, 16)),
+    "means4": (FOUR, 4, 0, 16, (24,), (40,)),
+    "trials": (TRIALS, 1, 0, 24, (6, 9), (8, 16)),
+    "muon": (MUON, 4, 0, 16, (16,), (32,)),
     "final": (FINAL, 1, 32, 48, (4, 6, 8, 10), (8, 12, 16, 20, 24)),
 }
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
     LOSSES,
+    alignment,
     exact_prefix,
     mean_over,
     memory_scores,
@@ -110,6 +111,23 @@ def cram_step(
     """
     recipe = cfg.resolved_recipe()
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+    if recipe.init.startswith("token_mean"):
+        read = module.apply({"params": params}, tokens[None], method="embed")[0]
+        _, _, kind, noise = (recipe.init + "_flat_0").split("_")[:4]
+        index = jnp.arange(tokens.shape[0])
+        how = {
+            "flat": jnp.ones(len(index)),
+            "inv": 1.0 / (1 + index),
+            "half": 0.5 ** (index / 3),
+        }
+        w = jnp.where(scored, how[kind], 0)
+        mean = jnp.sum(w[:, None] * read, 0) / jnp.sum(w)
+        rms = jnp.sqrt(jnp.mean(state.memory**2))
+        noisy = float(noise) * state.memory
+        mean = mean * rms / jnp.sqrt(jnp.mean(mean**2))
+        start = jnp.broadcast_to(mean, state.memory.shape) + noisy
+        first = state.step == 0
+        state = state._replace(memory=jnp.where(first, start, state.memory))
 
     chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
 
@@ -129,6 +147,8 @@ def cram_step(
         )
         weights = jax.lax.stop_gradient(weights)
         losses = LOSSES[recipe.loss](scores.loss, asked)
+        if recipe.align:
+            losses += recipe.align * alignment(memory, tokens, params, module=module)
         return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
 
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)

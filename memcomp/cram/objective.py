@@ -38,6 +38,23 @@ def memory_scores(
     return token_scores(hidden, rows, tokens, vocab_chunk, module.softcap, token_chunk)
 
 
+def alignment(memory, tokens, params, *, module):
+    """1 - cosine [T] of the last hidden states with memory and without, of each position.
+
+    The idea: Progressive Cramming, 2026, arXiv:2607.21231, whose code has it as an option.
+    """
+    variables = {"params": params}
+    read = module.apply(variables, tokens[None, :-1], method="embed")[0]
+    x = jnp.concatenate([memory.astype(read.dtype), read])
+    hidden, _ = module.apply(variables, x[None])
+    plain, _ = module.apply(variables, read[None])
+    a, b = hidden[0, memory.shape[0] :], plain[0]
+    cosine = jnp.sum(a * b, -1) / (
+        jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+    )
+    return jnp.concatenate([jnp.zeros(1, cosine.dtype), 1 - cosine])
+
+
 def scored_positions(
     length: Int[Array, ""], num_tokens: int, num_given: int
 ) -> Bool[Array, "T"]:

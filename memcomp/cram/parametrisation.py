@@ -64,4 +64,44 @@ def _low_dim(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-PARAMETRISATIONS = {"direct": _direct, "low_dim": _low_dim}
+def _subspace(inner, rank):
+    """`inner` on z of memory = z Q + b, with rows of Q fixed and orthonormal."""
+
+    def rows(params):
+        square = jax.random.normal(jax.random.key(0), (params.shape[1], rank), params.dtype)
+        return jnp.linalg.qr(square)[0].T
+
+    def init(params):
+        return inner.init(jnp.zeros((params.shape[0], rank), params.dtype))
+
+    def update(updates, state, params=None, **extra_args):
+        Q = rows(params)
+        moves, state = inner.update(updates @ Q.T, state, params @ Q.T, **extra_args)
+        return moves @ Q, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _sphere(inner, rank):
+    """`inner` on memory whose vectors keep the length that they start with."""
+
+    def norm(params):
+        return jnp.linalg.norm(params, axis=-1, keepdims=True)
+
+    def update(updates, state, params=None, **extra_args):
+        # Only what lies along the sphere.
+        unit = params / norm(params)
+        along = updates - jnp.sum(updates * unit, -1, keepdims=True) * unit
+        moves, state = inner.update(along, state, params, **extra_args)
+        new = params + moves
+        return new * norm(params) / norm(new) - params, state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+PARAMETRISATIONS = {
+    "direct": _direct,
+    "low_dim": _low_dim,
+    "subspace": _subspace,
+    "sphere": _sphere,
+}

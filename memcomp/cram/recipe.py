@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array, Float, Int, Key
 
 from memcomp.cram.objective import LOSSES
@@ -81,6 +82,7 @@ class Recipe:
     sure_weight: float = 1.0
     parametrisation: str = "direct"
     rank: int = 256
+    align: float = 0.0
 
     def __post_init__(self):
         for name in POSITIVE:
@@ -154,6 +156,27 @@ def _ggt(recipe: Recipe) -> optax.GradientTransformation:
 OPTIMIZERS = {"adamw": _adam, "ggt": _ggt}
 
 
+def _lbfgs(recipe: Recipe) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_lbfgs(recipe.window), _unit())
+
+
+def _muon(recipe: Recipe) -> optax.GradientTransformation:
+    return optax.chain(optax.contrib.scale_by_muon(beta=recipe.b1), _unit())
+
+
+def _unit() -> optax.GradientTransformation:
+    """Updates of root mean square 1, as GGT's."""
+
+    def update(updates, state, params=None):
+        rms = jnp.sqrt(jnp.maximum(jnp.mean(updates**2), 1e-30))
+        return updates / rms, state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+OPTIMIZERS |= {"lbfgs": _lbfgs, "muon": _muon}
+
+
 def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     """That of the memory [M D] of one text; `update` wants `learning_rate=` as well."""
 
@@ -183,6 +206,27 @@ def _uniform(key, shape, embedding, scale):
 # "normal": normal with `init_scale` times the standard deviation of all entries of the
 # embedding matrix; "uniform": uniform between 0 and `init_scale`.
 INITS = {"normal": _normal, "uniform": _uniform}
+
+
+def _vocabulary(key, shape, embedding, scale):
+    """A normal with the mean and covariance of all token vectors, `scale` times as wide."""
+    rows = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
+    centred = rows - rows.mean(0)
+    draw = jax.random.normal(key, (*shape[:-1], rows.shape[0])) @ centred
+    return rows.mean(0) + scale * draw / rows.shape[0] ** 0.5
+
+
+def _mean_of_tokens(key, shape, embedding, scale):
+    """The text's own mean is put in at the first step, `cram_step`."""
+    return _normal(key, shape, embedding, scale)
+
+
+INITS |= {"vocabulary": _vocabulary, "token_mean": _mean_of_tokens}
+INITS |= {
+    f"token_mean_{k}_{n}": _mean_of_tokens
+    for k in ("flat", "inv", "half")
+    for n in ("0", "0.1", "0.3", "1")
+}
 
 
 def initial_memory(
