@@ -21,14 +21,13 @@ RECIPES = {
     "progressive": dict(base="progressive", growth=(1, 1.0)),
     "low_dim": dict(base="low_dim", growth=(1, 1.0)),
 }
-# With the first moment, margin and patience of default, and nothing else of it.
+# With the start, first moment, margin and patience of default, and nothing else of it.
 PLAIN = dict(
     base="default",
     optimizer="adamw",
     learning_rate=1.0,
     eps=1e-8,
     warmup_steps=20,
-    init="normal",
     loss="cross_entropy",
     ahead=0,
     sure_weight=1.0,
@@ -38,7 +37,6 @@ PLAIN = dict(
 )
 PARTS = {
     "ggt": dict(optimizer="ggt", learning_rate=0.7, eps=0.01, warmup_steps=0),
-    "token mean": dict(init="token_mean"),
     "margin": dict(loss="margin"),
     "small weight": dict(sure_weight=0.02),
     "ahead": dict(ahead=4),

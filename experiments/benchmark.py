@@ -130,7 +130,7 @@ def our_side(
     )
     ids = np.arange(num_texts, dtype=np.int32)
     lengths = np.full(num_texts, num_tokens, np.int32)
-    states = init_states(ids, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     begin = time.perf_counter()
     program = cram_chunk.lower(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg

@@ -147,8 +147,8 @@ def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     params = _weights(module, DTYPES[config.dtype], mesh)
     ids = jax.ShapeDtypeStruct((rows,), jnp.int32)
     init = functools.partial(init_states, module=module, cfg=cfg)
+    states = jax.eval_shape(init, ids, params)
     tokens = jax.ShapeDtypeStruct((rows, num_tokens), jnp.int32)
-    states = jax.eval_shape(init, ids, tokens, ids, params)
     states, tokens, lengths = _with(batch_sharding(mesh), (states, tokens, ids))
     with jax.set_mesh(mesh):
         lowered = cram_chunk.lower(states, tokens, lengths, params, module=module, cfg=cfg)

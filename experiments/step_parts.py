@@ -129,7 +129,7 @@ def loops(
     """The loop on the device, and with the pool that feeds it; steps per second."""
     B, T = tokens.shape
     ids, lengths = np.arange(B, dtype=np.int32), np.full(B, T, np.int32)
-    states = init_states(ids, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     pool = Pool(lm, [Text(i, "random", row) for i, row in enumerate(tokens)], cfg)
 
     def chunk() -> float:
@@ -177,8 +177,9 @@ def step_bytes(module: Any, section: config_dict.ConfigDict) -> dict[str, float]
     texts = jax.ShapeDtypeStruct((section.num_texts,), jnp.int32)
     shape = (section.num_texts, section.num_tokens)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
-    init = functools.partial(init_states, module=module, cfg=cfg)
-    states = jax.eval_shape(init, texts, tokens, texts, params)
+    states = jax.eval_shape(
+        lambda ids, params: init_states(ids, params, module=module, cfg=cfg), texts, params
+    )
     begin = time.perf_counter()
     lowered = cram_chunk.lower(states, tokens, texts, params, module=module, cfg=cfg)
     memory = lowered.compile().memory_analysis()

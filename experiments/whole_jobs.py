@@ -204,7 +204,7 @@ def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> floa
         tokens = np.stack([text.tokens for text in batch])
         lengths = np.full(len(batch), tokens.shape[1], np.int32)
         static = {"module": lm.module, "cfg": cfg}
-        states = init_states(ids, tokens, lengths, lm.params, **static)
+        states = init_states(ids, lm.params, **static)
         while not np.all(states.done):
             states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
     return 1 / (time.perf_counter() - begin)

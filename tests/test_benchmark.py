@@ -59,9 +59,7 @@ def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     tokens = np.zeros((2, 24), np.int32)
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=1)
     ids, lengths = np.arange(2, dtype=np.int32), np.full(2, 24, np.int32)
-    states = benchmark.init_states(
-        ids, tokens, lengths, lm.params, module=lm.module, cfg=cfg
-    )
+    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
     lowered = benchmark.cram_chunk.lower(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
     )
@@ -193,9 +191,7 @@ def test_both_sides_do_the_same_work(config, tmp_path):
         one.step()
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=3)
     ids, lengths = np.arange(3, dtype=np.int32), np.full(3, 5, np.int32)
-    states = benchmark.init_states(
-        ids, tokens, lengths, lm.params, module=lm.module, cfg=cfg
-    )
+    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
     states = states._replace(memory=jax.numpy.asarray(start))
     states, _ = benchmark.cram_chunk(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg

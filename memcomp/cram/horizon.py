@@ -188,11 +188,8 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     """The state before the first step of the next target; None to start from nothing."""
     if trial.memory is None:
         return None
-    text = trial.text
-    ids, lengths = np.array([[text.text_id], [len(text.tokens)]], np.int32)
-    fresh = init_states(
-        ids, text.tokens[None], lengths, lm.params, module=lm.module, cfg=cfg
-    )
+    ids = np.array([trial.text.text_id], np.int32)
+    fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
     return fresh._replace(
         memory=trial.memory,

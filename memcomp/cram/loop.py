@@ -13,7 +13,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.initialisation import Known, initial_memory
 from memcomp.cram.objective import (
     LOSSES,
     exact_prefix,
@@ -22,7 +21,7 @@ from memcomp.cram.objective import (
     scored_positions,
     token_weights,
 )
-from memcomp.cram.recipe import learning_rate, optimizer
+from memcomp.cram.recipe import initial_memory, learning_rate, optimizer
 from memcomp.sharding import BATCH, constrain_batch
 
 
@@ -58,27 +57,16 @@ class CramState(NamedTuple):
 
 
 def init_state(
-    text_id: Int[Array, ""],
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
-    params: Any,
-    *,
-    module: Any,
-    cfg: CramConfig,
+    text_id: Int[Array, ""], params: Any, *, module: Any, cfg: CramConfig
 ) -> CramState:
-    """The state of a text before its first step; a function of seed and text alone.
-
-    Args: as of `cram_step`.
-    """
+    """The state of a text before its first step; a function of seed and text alone."""
     recipe = cfg.resolved_recipe()
     key = jax.random.fold_in(jax.random.key(cfg.seed), text_id)
     # The scale of what the first layer sees, which in some families is not the table.
     embedding = module.apply(
         {"params": params}, jnp.arange(module.config.vocab_size)[None], method="embed"
     )[0]
-    known = Known(embedding, tokens, length)
-    how = recipe.init, recipe.init_scale
-    memory = initial_memory(key, cfg.num_memory, known, *how)
+    memory = initial_memory(key, cfg.num_memory, embedding, recipe)
     return CramState(
         memory=memory,
         opt_state=optimizer(recipe).init(memory),
@@ -182,18 +170,11 @@ def cram_step(
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
 def init_states(
-    text_ids: Int[Array, "B"],
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, "B"],
-    params: Any,
-    *,
-    module: Any,
-    cfg: CramConfig,
+    text_ids: Int[Array, "B"], params: Any, *, module: Any, cfg: CramConfig
 ) -> CramState:
     """`init_state` of a batch."""
     init = functools.partial(init_state, module=module, cfg=cfg)
-    batched = jax.vmap(init, in_axes=(0, 0, 0, None))
-    return constrain_batch(batched(text_ids, tokens, lengths, params))
+    return constrain_batch(jax.vmap(init, in_axes=(0, None))(text_ids, params))
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)

@@ -267,8 +267,8 @@ class Pool:
         lm = self._lm
         ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
         with on_mesh(lm.mesh):
-            rows = put_rows((ids, *self._batch()), lm.mesh)
-            states = init_states(*rows, lm.params, module=lm.module, cfg=self._cfg)
+            ids = put_rows(ids, lm.mesh)
+            states = init_states(ids, lm.params, module=lm.module, cfg=self._cfg)
         empty = np.array([p is None for p in self._places])
         states = states._replace(done=put_rows(empty, lm.mesh))
         starts = {

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from memcomp.cram.initialisation import INITS
 from memcomp.cram.objective import LOSSES
 from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
@@ -171,6 +170,29 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     return PARAMETRISATIONS[recipe.parametrisation](chain, recipe.rank)
 
 
+def _normal(key, shape, embedding, scale):
+    # In float32 at the least; more where there is more, so that a mesh shows no rounding.
+    std = jnp.std(embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32)))
+    return scale * std * jax.random.normal(key, shape)
+
+
+def _uniform(key, shape, embedding, scale):
+    return jax.random.uniform(key, shape, maxval=scale)
+
+
+# "normal": normal with `init_scale` times the standard deviation of all entries of the
+# embedding matrix; "uniform": uniform between 0 and `init_scale`.
+INITS = {"normal": _normal, "uniform": _uniform}
+
+
+def initial_memory(
+    key: Key[Array, ""], num_memory: int, embedding: Float[Array, "V D"], recipe: Recipe
+) -> Float[Array, "M D"]:
+    """The memory of one text before the first step, in float32."""
+    shape = (num_memory, embedding.shape[1])
+    return INITS[recipe.init](key, shape, embedding, recipe.init_scale)
+
+
 _PROGRESSIVE = Recipe(
     learning_rate=0.1,
     max_steps=10_000,
@@ -202,7 +224,6 @@ RECIPES = {
         optimizer="ggt",
         b1=0.7,
         eps=0.01,
-        init="token_mean",
         init_scale=10.0,
         loss="margin",
         grows=True,

@@ -221,8 +221,7 @@ class _Studies:
         """Of memories, of where they started, and of some of the vocabulary."""
         table, cfg = vocabulary(self.lm), self.cfg
         memory, M = self.solutions.memory, cfg.num_memory
-        by_id = {t.text_id: t for t in restarts(self.texts, self.study.num_restarts)}
-        starts = initial_memories(self.lm, [by_id[i] for i in self.solved], cfg)
+        starts = initial_memories(self.lm, self.solved, cfg)
         for of, vectors in (("memory", memory), ("start", starts)):
             found = nearest(vectors.reshape(-1, vectors.shape[-1]), table)
             for i, near in enumerate(found):

@@ -61,11 +61,11 @@ class Trajectory(NamedTuple):
 
 
 def initial_memories(
-    lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig
+    lm: LanguageModel, text_ids: Sequence[int], cfg: CramConfig
 ) -> Float[np.ndarray, "N M D"]:
-    """Where the memory of each text starts, by the seed and the text."""
-    ids = np.array([text.text_id for text in texts], np.int32)
-    states = init_states(ids, *padded(texts), lm.params, module=lm.module, cfg=cfg)
+    """Where the memory of each text starts, by its id and the seed."""
+    ids = np.array(text_ids, np.int32)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     return np.array(states.memory, copy=True)
 
 
@@ -74,12 +74,12 @@ def trajectories(
 ) -> list[Trajectory]:
     """Crams all texts at once and looks at their memories every so many steps.
 
-    They start as in `cram.loop`: from a text and the seed.
+    They start as in `cram.loop`: from a text's id and the seed.
     """
     cfg = dataclasses.replace(cfg, steps_per_chunk=every)
     tokens, lengths = padded(texts)
     ids = np.array([text.text_id for text in texts], np.int32)
-    states = init_states(ids, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     steps, memory = [np.zeros(len(ids), np.int32)], [np.array(states.memory)]
     while not np.all(states.done):
         states, _ = cram_chunk(

@@ -84,11 +84,10 @@ def test_a_step_follows_the_loss_of_the_chosen_positions(
         learning_rate=0.1, max_steps=9, patience=99, margin=0.1, loss=loss, grows=grows
     )
     cfg = CramConfig(recipe=recipe, vocab_chunk=7)
-    tokens = jnp.array([9, 1, 4, 1, 5], jnp.int32)
-    row = np.zeros(1, np.int32), tokens[None], np.full(1, 5, np.int32)
-    states = init_states(*row, lm.params, module=lm.module, cfg=cfg)
+    states = init_states(np.zeros(1, np.int32), lm.params, module=lm.module, cfg=cfg)
     state = jax.tree.map(lambda leaf: leaf[0], states)
     state = state._replace(best_prefix=jnp.int32(2), stale=jnp.int32(FRESH))
+    tokens = jnp.array([9, 1, 4, 1, 5], jnp.int32)
     score = functools.partial(
         memory_scores, params=lm.params, module=lm.module, vocab_chunk=7
     )

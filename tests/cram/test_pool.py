@@ -65,9 +65,8 @@ def test_first_right_steps_are_those_of_single_steps(tiny_lm_float64, protocol):
     lm, cfg = tiny_lm_float64, config(protocol=protocol)
     text = some_texts(lengths=(5,))[0]
     result = all_results(lm, [text], cfg)[0]
-    row = np.array([0], np.int32), text.tokens[None], np.array([5], np.int32)
-    static = {"module": lm.module, "cfg": cfg}
-    state = jax.tree.map(lambda leaf: leaf[0], init_states(*row, lm.params, **static))
+    ids, static = np.array([0], np.int32), {"module": lm.module, "cfg": cfg}
+    state = jax.tree.map(lambda leaf: leaf[0], init_states(ids, lm.params, **static))
     step = jax.jit(functools.partial(cram_step, **static))
     want = np.full(5, NEVER)
     for i in range(result.steps):

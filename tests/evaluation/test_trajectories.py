@@ -51,7 +51,7 @@ def test_a_trajectory_goes_from_the_start_to_what_cramming_keeps(tiny_lm):
         crammed |= {result.text_id: result for result in done}
         on_the_way.append(pool.snapshot()["state.memory"])
     found = trajectories(tiny_lm, texts, dataclasses.replace(cfg, steps_per_chunk=9), 4)
-    starts = initial_memories(tiny_lm, texts, cfg)
+    starts = initial_memories(tiny_lm, [t.text_id for t in texts], cfg)
     assert {t.exact for t in found} == {True, False}
     for i, (text, trajectory) in enumerate(zip(texts, found, strict=True)):
         result = crammed[text.text_id]

@@ -203,7 +203,7 @@ def cram_program(**mesh):
     tokens = jax.ShapeDtypeStruct((CFG.batch_size, CFG.num_tokens), jnp.int32)
     states, tokens, lengths = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)),
-        (jax.eval_shape(init, ids, tokens, ids, params), tokens, ids),
+        (jax.eval_shape(init, ids, params), tokens, ids),
     )
     with jax.set_mesh(mesh):
         lowered = cram_chunk.lower(states, tokens, lengths, params, module=module, cfg=CFG)
