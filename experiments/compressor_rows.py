@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from compressor_parts import Parts, load_start, load_trained, shapes
+from launch import stop_if_told
 from ml_collections import config_dict
 
 from memcomp.compressor.chunks import split
@@ -108,7 +109,9 @@ def by_cramming(config: config_dict.ConfigDict, one: Compared) -> Make:
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
         counts = num_vectors(config, one, contexts)
-        prompts, results = compressed.cram_contexts(one.parts.lm, contexts, counts, cfg)
+        prompts, results = compressed.cram_contexts(
+            one.parts.lm, contexts, counts, cfg, stop_if_told
+        )
         about = [{"context_accuracy": r.accuracy, "steps": r.steps} for r in results]
         return prompts, about
 
@@ -130,9 +133,13 @@ def scored(
       contexts: token ids of each.
       rows: what the LM reads with them, and is to say.
       num_tokens: the most that it says.
+
+    Raises:
+      Stopped: before a group of texts, if the job is told to stop.
     """
     stacked, records = stack_rows(rows), []  # all together, so that groups have one shape
     for first in range(0, len(rows), GROUP):
+        stop_if_told()
         group = slice(first, first + GROUP)
         prompts, about = make(contexts[group])
         own = type(stacked)(*(part[group] for part in stacked))

@@ -31,6 +31,7 @@ from compressor_rows import (
     with_gains,
 )
 from etils import epath
+from launch import stop_if_told
 from ml_collections import config_dict
 
 from memcomp.compressor import layout
@@ -78,6 +79,7 @@ class Study(NamedTuple):
 
     def numbered(self, row: str) -> list[Record]:
         """The records of a row, which say of what text they are."""
+        stop_if_told()  # the rows before are saved
         return [
             {"text_id": text_id, "source": self.source, **record}
             for text_id, record in zip(self.text_ids, self.rows[row](), strict=True)

@@ -14,14 +14,12 @@ exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
-import functools
 import importlib
 import json
 import pathlib
 import pydoc_data.topics
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grain
@@ -37,7 +35,7 @@ from training_log import Log, check_finite, crossed, say
 from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
-from memcomp.data.windows import cached_tokens, flat_tokens, windows
+from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
 from memcomp.errors import InputError
 from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
@@ -88,11 +86,13 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         )
     folder = epath.Path(workdir or DEFAULT_WORKDIR)
     valid = documents(config.valid) if config.valid else []
-    texts = functools.cache(lambda: documents(config.texts))
+    made = None
     if not (folder / TOKENS).exists():
-        texts()  # before the workdir is claimed, so that a wrong name does not bind it
+        # Before the workdir is claimed, so that texts of no use do not bind it.
+        made = prepare(config)
+        check_window(len(made[1]), train.window)
     folder = claim_workdir(folder, config.to_dict(), about())
-    tokenizer, tokens = prepare(config, folder, texts)
+    tokenizer, tokens = kept(made, folder, config.model.max_positions)
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
     finish(run, state)
@@ -144,22 +144,31 @@ def documents(source: str) -> list[str]:
     return [" ".join(text.split()) for text in chosen]
 
 
-def prepare(
-    config: config_dict.ConfigDict, folder: epath.Path, texts: Callable[[], list[str]]
+def prepare(config: config_dict.ConfigDict) -> tuple[tokenizers.Tokenizer, np.ndarray]:
+    """Tokenizer and tokens of the training texts; nothing is written yet."""
+    texts, size = documents(config.texts), config.model.vocab_size
+    say(f"training a tokenizer of {size} tokens")
+    tokenizer = pretrain.train_tokenizer(texts, size)
+    say("tokenizing the texts")
+    return tokenizer, flat_tokens(texts, tokenizer, pretrain.START_ID)
+
+
+def kept(
+    made: tuple[tokenizers.Tokenizer, np.ndarray] | None,
+    folder: epath.Path,
+    max_positions: int,
 ) -> tuple[tokenizers.Tokenizer, np.ndarray]:
-    """Tokenizer and tokens of the training texts, made once for each workdir."""
-    saved = folder / "tokenizer" / "tokenizer.json"
-    if not saved.exists():
-        say(f"training a tokenizer of {config.model.vocab_size} tokens")
-        tokenizer = pretrain.train_tokenizer(texts(), config.model.vocab_size)
-        pretrain.save_tokenizer(tokenizer, saved.parent, config.model.max_positions)
-    tokenizer = tokenizers.Tokenizer.from_str(saved.read_text())
+    """Tokenizer and tokens as the workdir has them; written if they were made anew."""
+    path = folder / "tokenizer"
+    if made is not None:
+        pretrain.save_tokenizer(made[0], path, max_positions)
+    tokenizer = tokenizers.Tokenizer.from_str((path / "tokenizer.json").read_text())
 
-    def make() -> np.ndarray:
-        say("tokenizing the texts")
-        return flat_tokens(texts(), tokenizer, pretrain.START_ID)
+    def tokens() -> np.ndarray:
+        assert made is not None  # or the file is there
+        return made[1]
 
-    return tokenizer, cached_tokens(folder / TOKENS, make)
+    return tokenizer, cached_tokens(folder / TOKENS, tokens)
 
 
 def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:

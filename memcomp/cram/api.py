@@ -1,6 +1,6 @@
 """`cram`: texts in, memories out, in one call and in host memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ def cram(
     lm: LanguageModel,
     texts: Sequence[str | np.ndarray],
     cfg: CramConfig = CramConfig(),  # noqa: B008  frozen
+    report: Callable[[], None] = lambda: None,
 ) -> list[CramResult]:
     """The result of each text, in the order given.
 
@@ -24,6 +25,7 @@ def cram(
       lm: the frozen language model.
       texts: strings, or arrays of token ids.
       cfg: what to cram and how.
+      report: called after each chunk of steps.
 
     Raises:
       InputError: a text that is empty, shorter than `cfg.num_tokens` or too long for the
@@ -41,4 +43,5 @@ def cram(
     results = {}
     for finished, _ in advance_all(lm, found, cfg):
         results |= {result.text_id: result for result in finished}
+        report()
     return [results[text.text_id] for text in found]

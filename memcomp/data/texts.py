@@ -219,9 +219,13 @@ def _is_pair(text: Any) -> bool:
 def _lengths(num_tokens: Any, num_texts: int) -> Sequence[int | None]:
     if num_tokens is None:
         return [None] * num_texts
-    if np.ndim(num_tokens) == 0:
-        num_tokens = [num_tokens] * num_texts
-    lengths = list(map(operator.index, num_tokens))
+    several = num_tokens if np.iterable(num_tokens) else [num_tokens]
+    try:
+        lengths = list(map(operator.index, several))
+    except TypeError as error:
+        raise InputError(
+            f"num_tokens is {num_tokens!r}; give a whole number, or one a text"
+        ) from error
     if len(lengths) == 1:  # a config's tuple with one number, as from the command line
         lengths = lengths * num_texts
     if len(lengths) != num_texts:

@@ -93,11 +93,7 @@ def windows(
     Raises:
       InputError: fewer tokens than one window has, or a batch that cannot be divided.
     """
-    if len(tokens) < length + 1:
-        raise InputError(
-            f"the texts have {len(tokens)} tokens, fewer than the {length + 1} of one "
-            "window; give more text or a shorter window"
-        )
+    check_window(len(tokens), length)
     part = process_part(batch_size, process_index, process_count)
     starts = window_starts(len(tokens), length, seed)
 
@@ -106,6 +102,15 @@ def windows(
         return tokens[rows[:, None] + np.arange(length + 1)]
 
     return grain.MapDataset.range(num_batches).map(gather)
+
+
+def check_window(num_tokens: int, length: int) -> None:
+    """Raises `InputError` where there are fewer tokens than one window has."""
+    if num_tokens < length + 1:
+        raise InputError(
+            f"the texts have {num_tokens} tokens, fewer than the {length + 1} of one "
+            "window; give more text or a shorter window"
+        )
 
 
 def process_part(

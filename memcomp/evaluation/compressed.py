@@ -128,6 +128,7 @@ def cram_contexts(
     contexts: Sequence[Int[np.ndarray, "_"]],
     counts: Sequence[int],
     cfg: CramConfig,
+    report: Callable[[], None] = lambda: None,
 ) -> tuple[SoftPrompts, list[CramResult]]:
     """Each context crammed into vectors of its own, which an LM reads as soft prompts.
 
@@ -141,6 +142,7 @@ def cram_contexts(
       contexts: token ids of each; those that are the same are crammed once.
       counts: vectors of each.
       cfg: how; its `num_tokens` and `num_memory` are not used.
+      report: called after each chunk of steps.
 
     Returns:
       Prompts, whose special vectors are 0; and what cramming each context came to.
@@ -153,7 +155,8 @@ def cram_contexts(
     for count in sorted(set(map(int, counts))):
         own = [key for key in dict.fromkeys(keys) if key[0] == count]
         how = dataclasses.replace(cfg, num_tokens=None, num_memory=count)
-        results = cram(lm, [np.asarray(tokens, np.int32) for _, tokens in own], how)
+        texts = [np.asarray(tokens, np.int32) for _, tokens in own]
+        results = cram(lm, texts, how, report)
         found |= zip(own, results, strict=True)
     results = [found[key] for key in keys]
     vectors = np.zeros((len(keys), max(counts), lm.config.d_model), np.float32)

@@ -26,7 +26,6 @@ from memcomp.nn.attention import (
     SelfAttention,
     attention_weights,
     causal_mask,
-    weighted_values,
 )
 from memcomp.nn.einsum import Einsum
 from memcomp.nn.mlp import GatedMLP
@@ -118,9 +117,14 @@ class CrossAttention(nn.Module):
         )
         self.sow("intermediates", "weights", weights)
 
-        heads = weighted_values(weights, jnp.concatenate([word_v, digest_v], axis=1))
+        # Both are turned here and not by einsum, which on a CPU moves number by number.
+        v = jnp.concatenate([word_v, digest_v], axis=1).swapaxes(1, 2)  # [B K S H]
+        heads = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v)
+        heads = heads.transpose(0, 3, 1, 2, 4).reshape(*x.shape[:2], N, H)
+        # Einsum sums over letters in their alphabetical order, so that n and then w (for
+        # H, not h) is the order in memory, and the kernel is not turned around.
         axes = ("heads", "head_dim", "embed")
-        return Einsum("btnh,nhd->btd", (N, H, D), axes, name="out")(heads)
+        return Einsum("btnw,nwd->btd", (N, H, D), axes, name="out")(heads)
 
     def _project(self, name, words, digests):
         """[B C K H] of words and [B M K H] of digests, from one kernel."""

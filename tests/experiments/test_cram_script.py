@@ -145,6 +145,7 @@ def test_bad_texts_are_refused(tmp_path, content, name, arguments, words):
     [
         ("--config.cram.num_tokenz=3", ["num_tokenz", "num_tokens"]),
         ("--config.cram.num_memory=0", ["num_memory is 0"]),
+        ("--config.cram.num_tokens=('a',)", ["num_tokens is ('a',)", "whole number"]),
         ("--config.cram.num_memory=one", ["one"]),
         ("--config.cram.max_steps=-1", ["max_steps is -1"]),
         ("--config.cram.recipe=best", ["best", "default", "reference"]),

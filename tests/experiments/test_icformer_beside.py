@@ -109,8 +109,9 @@ def test_memory_of_cramming_says_its_text(
 def crammed(calls):
     """In the place of `cram`: memories of random numbers, and what they are asked for."""
 
-    def cram(lm, texts, cfg):
+    def cram(lm, texts, cfg, report):
         calls.append((cfg.num_memory, [text.tolist() for text in texts]))
+        report()
         shape, rng = (cfg.num_memory, lm.config.d_model), np.random.default_rng(len(calls))
         made = dict(spec=CramResult, accuracy=0.5, steps=2)
         return [mock.Mock(memory=rng.random(shape), tokens=x, **made) for x in texts]
@@ -161,6 +162,69 @@ def test_memory_is_asked_from_the_beginning_of_a_row(
         (special,) = np.flatnonzero(theirs.slots == layout.SPECIAL.index("ft"))
         assert special > 4 and len(theirs.tokens) > special + 1
         np.testing.assert_array_equal(ours.tokens[4:], theirs.tokens[special + 1 :])
+
+
+@pytest.fixture
+def told():
+    """The event that SIGTERM sets."""
+    event = importlib.import_module("launch")._told
+    yield event
+    event.clear()
+
+
+@pytest.mark.slow
+def test_a_table_that_is_told_to_stop_goes_on(
+    script, rows, folder, files, tmp_path, monkeypatch, told
+):
+    def table(name):
+        config = evaluation(folder, start=files["icformer"])
+        config.evaluate.lengths = (4, 12)
+        script.main(config, str(tmp_path / name))
+
+    monkeypatch.setattr(rows, "GROUP", 1)
+    groups, spoken_from = [], compressed.spoken_from
+
+    def counted(*args, **options):
+        groups.append(args)
+        if len(groups) == 3:  # two texts a row: in the middle of the second row
+            told.set()
+        return spoken_from(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compressed, "spoken_from", counted)
+        with pytest.raises(importlib.import_module("launch").Stopped):
+            table("cut")
+    assert len(groups) == 3
+    cut = tmp_path / "cut"
+    kept = (cut / "results.jsonl").read_text()
+    assert [json.loads(line)["kind"] for line in kept.splitlines()] == ["normal 4"] * 2
+    assert not (cut / "summary.json").exists()
+    told.clear()
+    for name in ("cut", "whole"):
+        table(name)
+    for name in ("results.jsonl", "summary.json"):
+        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (cut / "results.jsonl").read_text().startswith(kept)
+
+
+def test_a_row_of_a_table_stops_when_it_is_told_to(
+    script, rows, folder, files, monkeypatch, told
+):
+    config = evaluation(folder, start=files["icformer"])
+    (one,) = rows.load_compared(config, script.load_parts(config))
+    calls = []
+    monkeypatch.setattr(compressed, "cram", crammed(calls))
+    make = rows.by_cramming(config, one)
+    make([np.arange(12)])
+    told.set()
+    stopped = importlib.import_module("launch").Stopped
+    with pytest.raises(stopped):  # within cramming
+        make([np.arange(12)])
+    assert len(calls) == 2
+    row, make = layout.autoencoding_row(np.arange(12), 4, None), mock.Mock()
+    with pytest.raises(stopped):
+        rows.scored(one.parts.lm, make, [np.arange(12)], [row], 13)
+    make.assert_not_called()
 
 
 def test_names_tell_compressors_of_one_kind_apart(script, rows, folder, files):

@@ -146,6 +146,15 @@ def asking(folder, question):
         ({"decode.temperature": -1.0}, "temperature is -1.0 and .*give at least 0"),
         ({"decode.top_p": 0.0}, "top_p is 0.0; give .* above 0 to 1"),
         ({"context.min_length": 13}, "min_length is 13; give 1 to .* = 12"),
+        ({"context.max_chunk": 0}, "max_chunk is 0; give at least 1, or None"),
+        (
+            {"stage": "finetune", "start": "fresh", "context.max_chunk": 0},
+            "max_chunk is 0; give at least 1, or None",
+        ),
+        (
+            {"stage": "evaluate", "context.max_chunk": 0},
+            "max_chunk is 0; give at least 1, or None",
+        ),
         ({"objective.continuation_ratio": 0.0}, "distillation has no teacher"),
         ({"stage": "evaluate", "valid": ""}, "valid is '', where there is no text"),
         ({"stage": "evaluate", "evaluate.study": "x"}, "'x' is not one of reconstruction"),
