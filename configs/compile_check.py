@@ -52,6 +52,20 @@ ALL = (
     "cram/llama_3_2_3b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=8 cram.batch_size=64",
     "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8",
     "cram/llama_3_1_8b.py slice=v5e:8x8 mesh.data=8 mesh.fsdp=1 mesh.tensor=8",
+    # Texts over eight chips by the default recipe, whose optimiser decomposes matrices.
+    "cram/builtin.py slice=v5e:2x4",
+    # As many texts as there is room for: eight a chip.
+    "cram/llama_3_2_1b.py cram.batch_size=64",
+    # Splash attention: heads over all chips, texts over all chips, the default recipe.
+    "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8 attention=splash",
+    "cram/llama_3_1_8b.py slice=v5e:2x4 attention=splash remat=dots",
+    "cram/llama_3_1_8b.py slice=v6e:2x4 attention=splash cram.recipe=default",
+    "cram/progressive_gemma_3_4b.py attention=auto",
+    # One text of 8,192 tokens in 16 vectors: on a chip alone, and over eight.
+    "cram/llama_3_2_1b.py slice=v5e:1x1 attention=splash remat=full "
+    "cram.num_tokens=(8192,) cram.num_memory=16 cram.batch_size=1",
+    "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8 attention=splash "
+    "remat=full cram.num_tokens=(8192,) cram.num_memory=16 cram.batch_size=1",
 )
 
 

@@ -149,14 +149,14 @@ def run_studies(
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """n, mean and standard error over texts of every number in the records.
+    """n, mean and standard error over texts of all that is a number in every record.
 
     The standard error is the sample standard deviation over sqrt(n), None for n = 1.
     """
     names = [
         name
-        for name, value in (records[0] if records else {}).items()
-        if isinstance(value, int | float) and name != "text_id"
+        for name in (records[0] if records else {})
+        if name != "text_id" and all(isinstance(r[name], int | float) for r in records)
     ]
     summary: dict[str, Any] = {"n": len(records)}
     for name in names:

@@ -85,6 +85,12 @@ def test_a_summary_against_a_hand_count():
     assert summarise(records[:1])["x"]["standard_error"] is None
 
 
+def test_what_is_not_a_number_in_every_record_has_no_mean():
+    """Such as the target that failed, where some texts have none."""
+    summary = summarise([{"failed": 3, "x": 1}, {"failed": None, "x": 2}])
+    assert summary.keys() == {"n", "x"}
+
+
 def test_a_study_that_is_in_the_file_is_not_run_again(tmp_path):
     path, runs = epath.Path(tmp_path / "studies.jsonl"), []
 

@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 
@@ -53,7 +55,7 @@ def scale_by_ggt(
         grad, unravel = ravel_pytree(updates)
         G = jnp.concatenate([grad[None], b2 * state.window[:-1]])
         tiny = jnp.finfo(G.dtype).tiny
-        squares, vectors = jnp.linalg.eigh(G @ G.T)
+        squares, vectors = _eigh(G @ G.T)
         singular = jnp.sqrt(jnp.maximum(squares, 0) / jnp.maximum(squares[-1], tiny))
         mean = (b1 / b2) ** jnp.arange(window, dtype=G.dtype)
         weights = vectors @ ((mean @ vectors) / (singular + eps) ** (2 * power))
@@ -62,3 +64,19 @@ def scale_by_ggt(
         return unravel(move), GGTState(G)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _eigh(matrix: Float[Array, "W W"]) -> tuple[Float[Array, "W"], Float[Array, "W W"]]:
+    """Eigenvalues and vectors of one text's matrix, where the text is.
+
+    The compiler cannot cut a decomposition: it would gather those of all texts and make
+    each device do all. `jax.vmap` with `spmd_axis_name` has the axes of the batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return jnp.linalg.eigh(matrix)
+    whole = PartitionSpec()
+    local = jax.shard_map(
+        jnp.linalg.eigh, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False
+    )
+    return local(matrix)

@@ -121,9 +121,10 @@ def splash_attend(
     if mesh.empty or mesh.size == 1:
         return local(q, k, v)
     # The compiler cannot cut a kernel. Under `vmap` over texts B is 1, and `spmd_axis_name`
-    # has the axes of the batch.
+    # has the axes of the batch, which must not be named here too.
     parts = mesh.shape[BATCH[0]] * mesh.shape[BATCH[1]]
-    spec = PartitionSpec(BATCH if q.shape[0] % parts == 0 else None, None, HEADS, None)
+    cut = BATCH if parts > 1 and q.shape[0] % parts == 0 else None
+    spec = PartitionSpec(cut, None, HEADS, None)
     return jax.shard_map(
         local, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
     )(q, k, v)

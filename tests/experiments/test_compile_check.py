@@ -13,15 +13,18 @@ from compile_programs import lower, program_config
 from scripts import run_script
 
 from memcomp.errors import InputError
-from memcomp.evaluation.chips import CHIPS, parse_slice
+from memcomp.evaluation.chips import CHIPS, parse_slice, slice_devices
+from memcomp.evaluation.work import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
 
 @pytest.fixture(autouse=True)
-def configs_import(monkeypatch):
+def as_in_the_script(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # as experiments/launch.py does
+    for name, value in compile_check.QUIET.items():
+        monkeypatch.setenv(name, value)
 
 
 def test_every_config_with_a_slice_is_compiled():
@@ -137,3 +140,39 @@ def test_what_does_not_fit_is_said_with_what_is_large(tmp_path):
     assert status == 2 and "1 of 1 programs do not fit" in err
     assert re.search(r"needs \S+ GiB a chip where v5e:1x1 has 16.*; largest: \S+ GiB", out)
     assert re.search(r"lower cram.batch_size, so that \d+ or fewer are in flight", out)
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu: pip install 'memcomp[aot]'")
+def test_texts_on_their_own_devices_send_nothing():
+    """Not for the default recipe's eigenvectors either, which the compiler would gather."""
+    work = compiled_work("cram/builtin.py slice=v5e:2x4")
+    assert work.collectives == {} and work.custom_kernels == 0
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu: pip install 'memcomp[aot]'")
+@pytest.mark.parametrize(
+    "attention, fields",
+    [("splash", "mesh.tensor=4 slice=v5e:2x2"), ("auto", "mesh.fsdp=2 mesh.tensor=2")],
+)
+def test_splash_attention_compiles_for_a_tpu(attention, fields):
+    """Of each device's texts and heads: no more is sent than without."""
+    program = f"cram/builtin.py slice=v5e:2x4 cram.num_tokens=(256,) {fields}"
+    plain = compiled_work(program)
+    work = compiled_work(f"{program} attention={attention}")
+    # In each of four layers one forward, and two backward: of queries, of keys and values.
+    assert (plain.custom_kernels, work.custom_kernels) == (0, 4 * 3)
+    assert work.flops < plain.flops  # a kernel's own are not seen
+    assert work.collectives.keys() == plain.collectives.keys()
+    assert sum_of(work) <= 1.01 * sum_of(plain)
+
+
+def sum_of(work):
+    return sum(sent.num_bytes for sent in work.collectives.values())
+
+
+def compiled_work(program):
+    config = program_config(program)
+    devices = slice_devices(parse_slice(config.slice))
+    return Program(lower(program, config, devices).lowered.compile().as_text()).work()

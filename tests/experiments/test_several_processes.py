@@ -164,3 +164,53 @@ def test_five_kills_lose_nothing_and_nothing_comes_twice(
     assert_right(folder, run.name, alone)
     print(f"{num_kills} kills, {num_midway} midway, survivors ended in {seconds}")
     assert num_midway >= 3
+
+
+def horizon_job(folder, run, processes):
+    flags = {"mode": "horizon", "lms": (str(folder / "lm"),), "num_memory": (2,)}
+    flags |= {"sources.builtin.source": "uniform_tokens", "num_texts": 5, "lengths": (6,)}
+    flags |= {"cram.max_steps": 40, "cram.batch_size": 2, "cram.steps_per_chunk": 4}
+    flags |= {"growth.first": 1, "growth.factor": 1.5}
+    arguments = [f"--config.{name}={value}" for name, value in flags.items()]
+    where = f"--workdir={folder / run}"
+    return Job(folder, "capacity.py", *arguments, where, processes=processes)
+
+
+@pytest.mark.slow
+def test_horizons_of_two_processes_one_of_which_is_killed(folder):
+    """Three times, after more and more targets; and then ended."""
+
+    def found(run):
+        (cell,) = (folder / run / "cells").iterdir()
+        assert not list((cell / "parts").glob("*"))
+        lines = (cell / "horizons.jsonl").read_text().splitlines()
+        return sorted(map(json.loads, lines), key=lambda r: r["text_id"])
+
+    for run, processes in (("horizons", 1), ("horizons of two", 2)):
+        statuses, said = horizon_job(folder, run, processes).ended(2 * SECONDS)
+        assert statuses == [0] * processes, said
+    want = found("horizons")
+    assert [r["text_id"] for r in want] == list(range(5))
+    assert len({r["horizon"] for r in want}) > 1
+    assert found("horizons of two") == want
+    for number, victim in enumerate((1, 0, 1)):
+        job = horizon_job(folder, "horizons cut", 2)
+        while targets(folder / "horizons cut") <= 3 * number and job.alive():
+            time.sleep(0.002)
+        job.processes[victim].kill()
+        statuses, said = job.ended(SECONDS)
+        assert statuses[victim] == -signal.SIGKILL
+        assert statuses[1 - victim] == EX_TEMPFAIL, said
+    statuses, said = horizon_job(folder, "horizons cut", 2).ended(2 * SECONDS)
+    assert statuses == [0, 0], said
+    assert found("horizons cut") == want
+
+
+def targets(run):
+    """How many have ended, of all texts."""
+    total = 0
+    for file in run.glob("cells/*/trials/*.safetensors"):
+        data = file.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        total += json.loads(header["__metadata__"]["counts"])["num_targets"]
+    return total

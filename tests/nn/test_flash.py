@@ -1,6 +1,7 @@
 """Kernels of attention against the weights written out, values and gradients."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -136,11 +137,13 @@ def test_memory_of_blocks_grows_with_the_length_alone(attention):
     assert growth > 3.5 if attention is plain else growth < 2.5
 
 
-def test_splash_attention_on_a_mesh_matches_one_device():
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 2), (4, 1, 1)])
+def test_splash_attention_on_a_mesh_matches_one_device(sizes):
     case = "grouped"
     N, K, reach, softcap = CASES[case]
     inputs = heads(case, batch=4)[:3]
-    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    devices = jax.devices()[: math.prod(sizes)]
+    mesh = sharding.make_mesh(*sizes, devices=devices)
     splash = functools.partial(
         flash.splash_attend, reach=reach, softcap=softcap, interpret=True
     )
@@ -150,7 +153,9 @@ def test_splash_attention_on_a_mesh_matches_one_device():
         got = jax.jit(splash)(*(jax.device_put(x, cut) for x in inputs))
         each = jax.vmap(splash, spmd_axis_name=sharding.BATCH)
         texts = jax.jit(each)(*(jax.device_put(x[:, None], cut) for x in inputs))
-    assert got.sharding.shard_shape(got.shape) == (1, T, N // 2, H)
+    data, fsdp, tensor = sizes
+    shape = 4 // (data * fsdp), T, N // tensor, H
+    assert got.sharding.shard_shape(got.shape) == shape
     np.testing.assert_allclose(got, want, atol=2e-6)
     np.testing.assert_allclose(texts[:, 0], want, atol=2e-6)
 
