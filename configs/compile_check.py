@@ -44,6 +44,7 @@ ALL = (
     "pretrain/nano.py",
     "pretrain/small.py",
     # The same on other slices.
+    "pretrain/small.py slice=v5e:1x1 model.remat=full",
     "icformer/llama_2_7b_pretrain.py slice=v5p:2x2x2",
     "cram/pythia_160m.py slice=v5e:2x4",
     "cram/pythia_160m.py slice=v5p:2x2x2",
@@ -61,6 +62,8 @@ ALL = (
     "cram/llama_3_1_8b.py slice=v5e:2x4 attention=splash remat=dots",
     "cram/llama_3_1_8b.py slice=v6e:2x4 attention=splash cram.recipe=default",
     "cram/progressive_gemma_3_4b.py attention=auto",
+    "cram/pythia_1_4b.py attention=auto",
+    "icformer/llama_2_7b_pretrain.py attention=splash",
     # One text of 8,192 tokens in 16 vectors: on a chip alone, and over eight.
     "cram/llama_3_2_1b.py slice=v5e:1x1 attention=splash remat=full "
     "cram.num_tokens=(8192,) cram.num_memory=16 cram.batch_size=1",

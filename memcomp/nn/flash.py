@@ -167,12 +167,13 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
 
 
 # fmt: off
-# "plain" makes all weights. Up to a block, blocks would only do the same in more steps.
+# "plain" makes all weights. Up to a block, blocks would only do the same in more steps, and
+# splash attention on more positions.
 ATTENTION: dict[str, Attention] = {
     "plain":     Attention(),
     "blockwise": Attention(shortest=BLOCK + 1),
     "cudnn":     Attention(cudnn_attend, ("gpu",), sixteen_bits=True, softcaps=False),
-    "splash":    Attention(splash_attend, ("tpu",)),
+    "splash":    Attention(splash_attend, ("tpu",), shortest=LANES + 1),
 }
 # fmt: on
 

@@ -83,8 +83,8 @@ def test_fields_are_set_otherwise():
     "program, rows, num_tokens",
     [
         ("cram/llama_3_1_8b.py cram.batch_size=9", 16, 1568),  # a multiple of the devices
-        ("icformer/llama_2_7b_pretrain.py", 8, 512),
-        pytest.param("icformer/llama_2_7b_finetune.py", 8, 1024, marks=pytest.mark.slow),
+        ("icformer/llama_2_7b_pretrain.py", 16, 512),
+        pytest.param("icformer/llama_2_7b_finetune.py", 32, 1024, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_of_full_size_is_made_without_weights(program, rows, num_tokens):

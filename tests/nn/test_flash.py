@@ -169,8 +169,9 @@ def test_what_a_kernel_cannot_do_is_done_in_blocks(monkeypatch):
     monkeypatch.setattr(flash, "blockwise_attend", lambda q, *_: q + 1)
     q = jnp.zeros((1, 2, 1, 8))
     assert (flash.kernel_of("cudnn", [Reach()], 0, 2)(q, q, q, 1.0) == 1).all()
-    hidden = flash.kernel_of("splash", [Reach(hidden_keys=1)], 0, 2)
+    hidden = flash.kernel_of("splash", [Reach(hidden_keys=1)], 0, flash.LANES + 1)
     assert (hidden(q, q, q, None) == 1).all()
+    assert flash.kernel_of("splash", [Reach()], 0, flash.LANES) is None
 
 
 def test_auto_goes_by_the_devices():
