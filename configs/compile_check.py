@@ -4,7 +4,8 @@ r"""What experiments/compile_check.py compiles.
   python experiments/compile_check.py --config configs/compile_check.py:all
 
 The first: three small programs, two minutes on one CPU core. ":all": every config at its
-real size on its slice, and some on other slices; half an hour. Table: docs/scale.md.
+real size on its slice, and some on other slices; 92 minutes on one that other work
+shared. Table: docs/scale.md.
 """
 
 from ml_collections import config_dict

@@ -53,6 +53,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     lms = {name: one for name, one in config.lms.items() if one.texts is not None}
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
+    if config.starts < 1:
+        raise InputError(f"starts is {config.starts}; give each text 1 or more")
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
         texts = held_out(lm, one, config)

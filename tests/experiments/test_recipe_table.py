@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth
 from memcomp.data.texts import Text
+from memcomp.errors import InputError
 from memcomp.results import append_records
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -55,15 +56,27 @@ def test_a_text_that_is_not_exact_has_further_starts(monkeypatch):
 
     def fake(lm, texts, cfg):
         calls.append((len(texts), cfg.seed))
-        accuracies = [1.0, 0.5] if len(calls) == 1 else [0.25, 1.0, 0.75]
+        further = [0.25, 1.0, 0.75, 0.25, 0.75, 0.5]  # of each text in turn
+        accuracies = [1.0, 0.5, 0.5] if len(calls) == 1 else further
         return [Result(len(t), a) for t, a in zip(texts, accuracies, strict=True)]
 
     monkeypatch.setattr(recipe_table, "cram", fake)
-    found = recipe_table.at_length(None, some_texts(), CFG, 4, starts=4)
-    assert calls == [(2, 0), (3, 1)]
-    assert found["exact"] == [True, True] and found["accuracy"] == [1.0, 1.0]
-    assert found["steps"] == [7, 4 * 7] and found["token_steps"] == [28, 4 * 28]
-    assert found["exact_starts"] == [1, 1]
+    texts = [*some_texts(), some_texts()[0]]
+    found = recipe_table.at_length(None, texts, CFG, 4, starts=4)
+    assert calls == [(3, 0), (6, 1)]
+    assert found["exact"] == [True, True, False]
+    assert found["accuracy"] == [1.0, 1.0, 0.75]
+    assert found["steps"] == [7, 4 * 7, 4 * 7]
+    assert found["token_steps"] == [28, 4 * 28, 4 * 28]
+    assert found["exact_starts"] == [1, 1, 0]
+
+
+def test_no_start_is_refused_before_anything_is_written(tmp_path):
+    config = load_config("recipe_table", "starts")
+    config.lms.nano.texts, config.starts = "nowhere", 0
+    with pytest.raises(InputError, match="starts is 0; give each text 1 or more"):
+        recipe_table.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @dataclasses.dataclass
