@@ -161,7 +161,12 @@ def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
 
         def report(progress):
             bar.n = progress.num_done
-            bar.set_postfix(mean_exact=f"{progress.mean_exact:.2f}")
+            bar.set_postfix(
+                mean_exact=f"{progress.mean_exact:.2f}",
+                longest=progress.longest,
+                token_steps_per_s=f"{progress.token_steps_per_second:.0f}",
+                minutes_left=f"{progress.seconds_left / 60:.0f}",
+            )
             stop_if_told()
 
         records = run_horizons(lm, texts, cfg, growth, folder, report)

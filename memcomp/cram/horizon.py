@@ -15,7 +15,7 @@ import numpy as np
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, init_states
-from memcomp.cram.pool import CramResult, Pool
+from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
 from memcomp.cram.schedule import SHORT, check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
@@ -125,6 +125,7 @@ def horizons(
     cfg: CramConfig,
     growth: Growth,
     trials: Mapping[int, Trial] | None = None,
+    flight: Snapshot | None = None,
 ) -> Iterator[tuple[list[Trial], Pool]]:
     """Finds the horizon of every text; after each chunk, the trials that it moved on.
 
@@ -137,6 +138,7 @@ def horizons(
       cfg: what to cram and how; `num_tokens` is not looked at.
       growth: how targets follow each other.
       trials: by text id, of an earlier call that was stopped.
+      flight: `in_flight` of that call; None to begin the targets of `trials` anew.
 
     Raises:
       InputError: a text that the LM has no room for, or a loss that is not finite.
@@ -147,11 +149,49 @@ def horizons(
     found = {text.text_id: Trial(text) for text in texts} | dict(trials or {})
     target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}
     pad = SHORT
+    if flight is not None:
+        pad, flight = int(flight["num_tokens"]), _still_flying(flight, found, target)
     while any(target.values()):
         here = [i for i, tokens in target.items() if tokens and tokens <= pad]
         if here:
-            yield from _up_to(lm, cfg, growth, pad, here, found, target)
-        pad = pad * 4 // 3
+            yield from _up_to(lm, cfg, growth, pad, here, found, target, flight)
+        pad, flight = pad * 4 // 3, None
+
+
+def in_flight(pool: Pool, trials: Mapping[int, Trial]) -> dict[str, np.ndarray]:
+    """What `horizons` needs beside the trials to resume in the middle of its targets.
+
+    Args:
+      pool: of the last chunk.
+      trials: of all texts after it, by text id.
+    """
+    flying = {flown.text_id: flown for flown in pool.flying()}
+    snapshot = pool.snapshot()
+    targets = [
+        (trials[i].num_targets, flying[i].num_tokens) if i in flying else (0, 0)
+        for i in snapshot["ids"].tolist()
+    ]
+    return snapshot | {
+        "num_tokens": np.array(pool.num_tokens),
+        "targets": np.array(targets, np.int64),
+    }
+
+
+def _still_flying(
+    flight: Snapshot, trials: Mapping[int, Trial], target: Mapping[int, int | None]
+) -> Snapshot:
+    """`flight` with its batch slots empty whose targets are not those of `trials`.
+
+    A kill between the two writes leaves the trials of a chunk beside the flight of the one
+    before it. Such a trial has the result of its target already, which must not count
+    twice. A `Growth` with another `most` may ask for another target too.
+    """
+    ids = flight["ids"].tolist()
+    flies = [
+        i in trials and (trials[i].num_targets, target[i]) == tuple(of_slot)
+        for i, of_slot in zip(ids, flight["targets"].tolist(), strict=True)
+    ]
+    return dict(flight) | {"ids": np.where(flies, ids, EMPTY)}
 
 
 def _up_to(
@@ -162,11 +202,12 @@ def _up_to(
     ids: list[int],
     found: dict[int, Trial],
     target: dict[int, int | None],
+    flight: Snapshot | None,
 ) -> Iterator[tuple[list[Trial], Pool]]:
-    """`horizons` of `ids` as far as targets of `pad` tokens go; updates the last two."""
+    """`horizons` of `ids` up to targets of `pad` tokens; updates `found` and `target`."""
     starts = {i: _start(lm, cfg, found[i]) for i in ids if found[i].exact}
     first = [_prefix(found[i].text, target[i]) for i in ids]
-    pool = Pool(lm, first, cfg, num_tokens=pad, starts=starts)
+    pool = Pool(lm, first, cfg, snapshot=flight, num_tokens=pad, starts=starts)
     grows = cfg.resolved_recipe().grows
     while pool.num_flying:
         moved = []

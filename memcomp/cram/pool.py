@@ -10,7 +10,7 @@ pool: what the host decides by is brought to all of them, so that all come to th
 import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -124,6 +124,22 @@ class _Place:
 Snapshot = Mapping[str, np.ndarray]
 
 
+class Flying(NamedTuple):
+    """How far a text in flight has come.
+
+    Attributes:
+      text_id: of the text.
+      num_tokens: length of the text.
+      prefix: longest exact prefix so far, in tokens.
+      steps_left: steps until the text is given up, if it makes no progress from here on.
+    """
+
+    text_id: int
+    num_tokens: int
+    prefix: int
+    steps_left: int
+
+
 class Pool:
     """Some texts in flight in the places of a batch, some waiting.
 
@@ -165,6 +181,10 @@ class Pool:
         flying = {place.text.text_id for place in self._places if place}
         skip = flying | set(done)
         self._waiting = [text for text in texts if text.text_id not in skip]
+        if snapshot is not None:
+            place_of = {int(i): place for place, i in enumerate(snapshot["waiting"])}
+            last = len(place_of)
+            self._waiting.sort(key=lambda text: place_of.get(text.text_id, last))
         self._refill()
 
     @property
@@ -216,6 +236,23 @@ class Pool:
         self._waiting.insert(0, text)
         self._refill()
 
+    def flying(self) -> list[Flying]:
+        """Every text in flight, with how far it has come."""
+        names = ("best_prefix", "stale", "step")
+        prefix, stale, step = fetch([getattr(self._states, name) for name in names])
+        recipe = self._cfg.resolved_recipe()
+        left = np.minimum(recipe.patience - stale, recipe.max_steps - step)
+        return [
+            Flying(
+                text_id=place.text.text_id,
+                num_tokens=len(place.text.tokens),
+                prefix=max(int(prefix[i]), 0),
+                steps_left=int(left[i]),
+            )
+            for i, place in enumerate(self._places)
+            if place
+        ]
+
     def mean_loss(self) -> float | None:
         """Mean loss of the texts in flight at their last step; None before there is one."""
         last = [p.losses[-1][-1] for p in self._places if p and p.losses]
@@ -230,6 +267,7 @@ class Pool:
         arrays = {f"state{key}": value for key, value in _named_leaves(states)}
         ids = [place.text.text_id if place else EMPTY for place in self._places]
         arrays["ids"] = np.array(ids, np.int64)
+        arrays["waiting"] = np.array([text.text_id for text in self._waiting], np.int64)
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._places])
         for i, place in enumerate(self._places):
             if place is not None and place.losses:

@@ -1,15 +1,16 @@
-"""A run that looks for horizons, on disk: stopped at any moment, it goes on.
+"""A run that looks for horizons, on disk: killed at any moment, it resumes.
 
-After each chunk, in this order: the trials that were moved on are saved, a file a text;
-the memories of the texts whose horizon is known are written, read back and decoded; their
-lines are appended to horizons.jsonl. A kill costs the targets that were being tried.
+After each chunk, in this order: the trials whose target ended are saved, a file a text; the
+memories of the texts whose horizon is known are read back and decoded, and their lines
+are appended to horizons.jsonl; the targets in flight are saved. A kill costs one chunk.
 
 With several processes each writes the trials and the lines of its share of the texts.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +20,14 @@ import safetensors.numpy
 from etils import epath
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.horizon import Growth, Trial, horizons, next_target
+from memcomp.cram.horizon import Growth, Trial, horizons, in_flight, next_target
 from memcomp.cram.memory_file import Memory
+from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
+from memcomp.distributed import barrier, is_first
 from memcomp.evaluation.ledger import Ledger
+from memcomp.evaluation.runs import FLIGHT, read_flight, write_flight
 from memcomp.evaluation.scores import BITS_PER_NAT, baselines, decode_stored
 from memcomp.lm import LanguageModel
 from memcomp.results import Record, write_whole
@@ -40,14 +44,19 @@ class HorizonProgress:
     Attributes:
       num_texts: of the whole run.
       num_done: texts whose horizon is known.
-      mean_exact: longest exact target so far, mean over all texts, in tokens.
-      token_steps: of all targets that have ended.
+      mean_exact: longest exact prefix so far, in tokens, mean over all texts.
+      longest: longest exact prefix so far of a text in flight; 0 where none is.
+      token_steps_per_second: gradient evaluations of single texts times their tokens a
+        second, in this chunk.
+      seconds_left: until the last text in flight is given up, if none makes progress.
     """
 
     num_texts: int
     num_done: int
     mean_exact: float
-    token_steps: int
+    longest: int
+    token_steps_per_second: float
+    seconds_left: float
 
 
 def run_horizons(
@@ -90,18 +99,36 @@ def run_horizons(
         ledger.add(_records(lm, ended, cfg), owners)
 
     store(list(trials.values()))  # a kill may have come before the line of an ended one
-    for moved, _ in horizons(lm, texts, cfg, growth, trials):
+    begin = time.perf_counter()
+    for moved, pool in horizons(lm, texts, cfg, growth, trials, read_flight(workdir)):
         store(moved)
-        report(
-            HorizonProgress(
-                num_texts=len(texts),
-                num_done=len(ledger.records),
-                mean_exact=float(np.mean([t.exact for t in trials.values()])),
-                token_steps=sum(t.token_steps for t in trials.values()),
-            )
-        )
+        write_flight(workdir, in_flight(pool, trials))
+        now = time.perf_counter()
+        seconds, begin = now - begin, now
+        report(_progress(trials, len(ledger.records), pool, cfg, seconds))
     ledger.merge()
+    if is_first():
+        (workdir / FLIGHT).unlink(missing_ok=True)
+    barrier()
     return [ledger.records[i] for i in sorted(ledger.records)]
+
+
+def _progress(
+    trials: Mapping[int, Trial], num_done: int, pool: Pool, cfg: CramConfig, seconds: float
+) -> HorizonProgress:
+    """Where a run stands after a chunk of so many seconds."""
+    flying = {flown.text_id: flown for flown in pool.flying()}
+    exact = {i: trial.exact for i, trial in trials.items()}
+    exact |= {i: max(exact[i], flown.prefix) for i, flown in flying.items()}
+    steps_left = max((flown.steps_left for flown in flying.values()), default=0)
+    return HorizonProgress(
+        num_texts=len(trials),
+        num_done=num_done,
+        mean_exact=float(np.mean(list(exact.values()))),
+        longest=max((exact[i] for i in flying), default=0),
+        token_steps_per_second=pool.last_token_steps / seconds,
+        seconds_left=steps_left * seconds / cfg.steps_per_chunk,
+    )
 
 
 def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list[Record]:

@@ -27,7 +27,7 @@ from etils import epath
 from memcomp import distributed
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import Memory, parse_memory, save_memory
-from memcomp.cram.pool import CramResult, Pool
+from memcomp.cram.pool import CramResult, Pool, Snapshot
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
 from memcomp.evaluation.ledger import Ledger
@@ -89,11 +89,11 @@ def run_cramming(
     (workdir / "memory").mkdir(parents=True, exist_ok=True)
     ledger, clock = Ledger(workdir / RECORDS), _Clock()
     done = ledger.records
-    chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=_read_flight(workdir))
+    chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))
     for finished, pool in chunks:
         new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
         ledger.add(new, {r.text_id: r.process for r in finished})
-        _write_flight(workdir, pool)
+        write_flight(workdir, pool.snapshot())  # a snapshot is taken by all processes
         report(clock.progress(len(texts), list(ledger.records.values()), pool))
     ledger.merge()
     ordered = [ledger.records[i] for i in sorted(ledger.records)]
@@ -162,13 +162,14 @@ def _store_memories(
     return stored
 
 
-def _write_flight(workdir: epath.Path, pool: Pool) -> None:
-    snapshot = pool.snapshot()  # in all processes, since it brings together what they have
+def write_flight(workdir: epath.Path, snapshot: Snapshot) -> None:
+    """Saves what is in flight after a chunk; the first process does it."""
     if distributed.is_first():
-        write_whole(workdir / FLIGHT, safetensors.numpy.save(snapshot))
+        write_whole(workdir / FLIGHT, safetensors.numpy.save(dict(snapshot)))
 
 
-def _read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
+def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
+    """What was in flight when the run was stopped, in all processes; None for nothing."""
     path, data = workdir / FLIGHT, b""
     if distributed.is_first() and path.exists():
         data = path.read_bytes()
