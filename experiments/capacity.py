@@ -8,28 +8,24 @@ any moment and started again, a sweep goes on; started with more lengths, texts,
 or LMs in the same workdir, it does what is not there yet.
 """
 
-import dataclasses
 import itertools
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import jax
-import tqdm
 from etils import epath
-from launch import launch, say, stop_if_told
+from launch import launch, say
 from ml_collections import config_dict
+from progress import bar_of, of_cramming, of_horizons
 
 import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
-from memcomp.distributed import is_first
+from memcomp.data.texts import Text
 from memcomp.errors import InputError
+from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.evaluation.horizon_runs import run_horizons
-from memcomp.evaluation.runs import describe, run_cramming
-from memcomp.lm import LanguageModel
-from memcomp.results import claim_workdir, summarise
+from memcomp.evaluation.runs import run_cramming
+from memcomp.results import summarise
 from memcomp.sharding import make_mesh
 
 DEFAULT_WORKDIR = "runs/capacity"
@@ -56,17 +52,22 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
                 # hundreds of them take all memory maps that a process may have.
                 jax.clear_caches()
             before = cfg
-            texts = cell_texts(lm, cell, cfg, config)
+            texts = cell_texts(
+                lm,
+                cell,
+                num_tokens=max(config.lengths),
+                num_texts=config.num_texts,
+                seed=config.texts_seed,
+            )
             check_fits(lm, texts, cfg)
-            folder = claim_workdir(workdir, {"grid": "capacity"}, {})
-            path = claim_workdir(folder / "cells" / cell_name(cell), cell, describe(lm))
+            path = claim_cell(workdir, cell_name(cell), cell, lm)
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
     say(f"sweep: {workdir}")
 
 
 def cells(
     lm: str, config: config_dict.ConfigDict
-) -> Iterator[tuple[dict[str, Any], memcomp.CramConfig]]:
+) -> Iterator[tuple[Cell, memcomp.CramConfig]]:
     """What makes a cell of this LM what it is, and how it is crammed."""
     for K, seed, source in itertools.product(
         sorted(set(config.num_memory)), sorted(set(config.seeds)), sorted(config.sources)
@@ -78,49 +79,15 @@ def cells(
             protocol=config.protocol,
             **config.cram,
         )
-        cell = {
-            "mode": config.mode,
-            "lm": lm,
-            "dtype": config.dtype,
-            "source": source,
-            "texts": config.sources[source].to_dict(),
-            "num_memory": K,
-            "seed": seed,
-            "protocol": config.protocol,
-            "recipe": dataclasses.asdict(cfg.resolved_recipe()),
-        }
-        yield cell, cfg
+        texts = config.sources[source].to_dict()
+        yield cell_of(config.mode, lm, config.dtype, source, texts, cfg), cfg
 
 
-def cell_name(cell: dict[str, Any]) -> str:
+def cell_name(cell: Cell) -> str:
     """Of its folder."""
-    lm = re.sub(r"[^A-Za-z0-9.]+", "_", cell["lm"].rstrip("/").split("/")[-1])
     head = "horizons-" if cell["mode"] == "horizon" else ""
-    return f"{head}{lm}-{cell['source']}-k{cell['num_memory']}-s{cell['seed']}"
-
-
-def cell_texts(
-    lm: LanguageModel,
-    cell: dict[str, Any],
-    cfg: memcomp.CramConfig,
-    config: config_dict.ConfigDict,
-) -> list[Text]:
-    """The cell's texts at their longest; the first n of them do not depend on n."""
-    longest = max(config.lengths)
-    found = read_texts(
-        **cell["texts"],
-        num_texts=config.num_texts,
-        seed=config.texts_seed,
-        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
-    )
-    texts = tokenize(
-        lm.tokenizer,
-        found,
-        num_tokens=longest,
-        protocol=cfg.protocol,
-        vocab_size=lm.config.vocab_size,
-    )
-    return [dataclasses.replace(text, source=cell["source"]) for text in texts]
+    K, seed = cell["num_memory"], cell["seed"]
+    return f"{head}{short_name(cell['lm'])}-{cell['source']}-k{K}-s{seed}"
 
 
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
@@ -131,22 +98,10 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
         for text in texts
     ]
     check_fits(lm, at_lengths, cfg)
-    with progress_bar(at_lengths) as bar:
-
-        def report(progress):
-            bar.n = progress.num_done
-            rate = f"{progress.token_steps_per_second:.0f}"
-            bar.set_postfix(exact=progress.num_exact, token_steps_per_s=rate)
-            stop_if_told()
-
+    with bar_of(len(at_lengths), of_cramming) as report:
         records = run_cramming(lm, at_lengths, cfg, folder, report)
     exact = sum(record["exact_greedy"] for record in records)
     return f"{exact} of {len(records)} exact"
-
-
-def progress_bar(texts: list[Text]) -> tqdm.tqdm:
-    """Of the first process; the others show none."""
-    return tqdm.tqdm(total=len(texts), unit="text", mininterval=1, disable=not is_first())
 
 
 def growth_of(config: config_dict.ConfigDict) -> Growth:
@@ -157,18 +112,7 @@ def growth_of(config: config_dict.ConfigDict) -> Growth:
 def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
     """The longest exact prefix of every text."""
     growth = growth_of(config)
-    with progress_bar(texts) as bar:
-
-        def report(progress):
-            bar.n = progress.num_done
-            bar.set_postfix(
-                mean_exact=f"{progress.mean_exact:.2f}",
-                longest=progress.longest,
-                token_steps_per_s=f"{progress.token_steps_per_second:.0f}",
-                minutes_left=f"{progress.seconds_left / 60:.0f}",
-            )
-            stop_if_told()
-
+    with bar_of(len(texts), of_horizons) as report:
         records = run_horizons(lm, texts, cfg, growth, folder, report)
     figures = summarise(records)
     mean, error = figures["horizon"]["mean"], figures["horizon"]["standard_error"]

@@ -8,7 +8,6 @@ given other contexts than memory. Stopped at any moment and started again with t
 command, it goes on.
 """
 
-import functools
 import sys
 
 import tqdm
@@ -20,15 +19,14 @@ import memcomp
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, tokenize
 from memcomp.errors import InputError
-from memcomp.evaluation.attention import attention_study, check_attends, knockout_study
-from memcomp.evaluation.prefixes import read_crammed
-from memcomp.evaluation.runs import describe, run_cramming
-from memcomp.evaluation.use import check_use, context_study, means, use_study
+from memcomp.evaluation.attention import check_attends
+from memcomp.evaluation.runs import describe
+from memcomp.evaluation.use import check_use, means
+from memcomp.evaluation.use_runs import crammed_part, run_use
 from memcomp.lm import LanguageModel
-from memcomp.results import Record, claim_workdir, run_studies
+from memcomp.results import Record, claim_workdir
 
 DEFAULT_WORKDIR = "runs/use"
-FILE = "use.jsonl"
 ATTENDING = ("attention", "knockout")
 STUDIES = (*ATTENDING, "use", "context")
 
@@ -47,9 +45,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         before=config.before,
         num_after=config.after,
     )
-    C = max(config.before, default=0)
-    passages = read_passages(lm, config, C + T + config.after)
-    texts = [Text(p.text_id, p.source, p.tokens[C : C + T]) for p in passages]
+    passages = read_passages(lm, config, max(config.before, default=0) + T + config.after)
+    texts = crammed_part(passages, config.before, T)
     check_fits(lm, texts, cfg)  # before anything is written
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
     with tqdm.tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
@@ -58,16 +55,16 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             bar.n = progress.num_done
             bar.set_postfix(exact=progress.num_exact)
 
-        records = run_cramming(lm, texts, cfg, folder, report)
-    crammed = read_crammed(lm, folder, records, passages, C)
-    studies = {
-        "attention": attention_study,
-        "knockout": knockout_study,
-        "use": use_study,
-        "context": functools.partial(context_study, before=config.before),
-    }
-    wanted = {kind: functools.partial(studies[kind], lm, crammed) for kind in kinds}
-    found = run_studies(folder / FILE, wanted)
+        crammed, found = run_use(
+            lm,
+            passages,
+            cfg,
+            folder,
+            kinds,
+            before=config.before,
+            num_tokens=T,
+            report=report,
+        )
     print(f"{int(crammed.exact.sum())} of {len(texts)} texts come back exactly\n")
     print("\n\n".join(table(kind, found) for kind in kinds))
     print(f"\nrun: {folder}")

@@ -27,6 +27,7 @@ from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
 from memcomp.distributed import barrier, is_first
 from memcomp.evaluation.ledger import Ledger
+from memcomp.evaluation.prefixes import score_after
 from memcomp.evaluation.runs import FLIGHT, read_flight, write_flight
 from memcomp.evaluation.scores import BITS_PER_NAT, baselines, decode_stored
 from memcomp.lm import LanguageModel
@@ -44,8 +45,8 @@ class HorizonProgress:
     Attributes:
       num_texts: of the whole run.
       num_done: texts whose horizon is known.
-      mean_exact: longest exact prefix so far, in tokens, mean over all texts.
-      longest: longest exact prefix so far of a text in flight; 0 where none is.
+      mean_exact: exact prefix of the best memory so far, in tokens, mean over all texts.
+      longest: the longest of those of the texts in flight; 0 where none is.
       token_steps_per_second: gradient evaluations of single texts times their tokens a
         second, in this chunk.
       seconds_left: until the last text in flight is given up, if none makes progress.
@@ -142,10 +143,12 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
     without = baselines(
         lm, tokens, num_given=cfg.num_given, pad_to=pad_to, vocab_chunk=cfg.vocab_chunk
     )
+    nats_after = _nats_after_memory(lm, held, cfg, pad_to)
     records = []
     for trial, baseline in zip(ended, without, strict=True):
         prefix = trial.text.tokens[: trial.exact]
         nats = float(np.nansum(baseline.surprise_nats[: trial.exact], dtype=np.float64))
+        gain = nats - nats_after.get(trial.text.text_id, 0.0)
         plain, rounded = next(decoded) if trial.exact else (prefix, prefix)
         records.append(
             {
@@ -158,6 +161,8 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "horizon": trial.exact,
                 "horizon_nats": nats,
                 "horizon_bits": nats * BITS_PER_NAT,
+                "information_gain_nats": gain,
+                "information_gain_bits": gain * BITS_PER_NAT,
                 "exact_greedy": bool(np.array_equal(plain, prefix)),
                 "exact_greedy_bfloat16": bool(np.array_equal(rounded, prefix)),
                 "failed": trial.failed,
@@ -168,6 +173,23 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
             }
         )
     return records
+
+
+def _nats_after_memory(
+    lm: LanguageModel, held: Sequence[Trial], cfg: CramConfig, pad_to: int
+) -> dict[int, float]:
+    """By text id, the cross-entropy of the scored tokens of its horizon, given memory."""
+    if not held:
+        return {}
+    tokens = np.zeros((len(held), pad_to), np.int32)
+    for of_text, trial in zip(tokens, held, strict=True):
+        of_text[: len(trial.text.tokens)] = trial.text.tokens
+    memory = np.stack([np.asarray(trial.memory) for trial in held])
+    losses = score_after(lm, memory, tokens).loss.astype(np.float64)
+    return {
+        trial.text.text_id: float(loss[cfg.num_given : trial.exact].sum())
+        for trial, loss in zip(held, losses, strict=True)
+    }
 
 
 def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:

@@ -19,6 +19,7 @@ from memcomp.evaluation.scores import BITS_PER_NAT, GROUP, start_token
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import token_scores
 from memcomp.results import Record
+from memcomp.sharding import fetch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,9 +151,10 @@ def score_after(
     found = []
     for first in range(0, len(tokens), GROUP):
         rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
-        loss, margin = _scores(lm.params, prefix[rows], tokens[rows], module=lm.module)
+        scores = _scores(lm.params, prefix[rows], tokens[rows], module=lm.module)
+        loss, margin = fetch(scores)
         here = slice(0, min(GROUP, len(tokens) - first))
-        found.append((np.asarray(loss)[here], np.asarray(margin)[here] > 0))
+        found.append((loss[here], margin[here] > 0))
     return Scores(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -1,13 +1,18 @@
 """Horizons on disk: a run stopped anywhere ends with the records of one never stopped."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from etils import epath
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth
+from memcomp.cram.objective import memory_scores
+from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.evaluation import horizon_runs, ledger
@@ -18,7 +23,7 @@ CFG = CramConfig(
     recipe=RECIPE, num_memory=6, steps_per_chunk=10, batch_size=2, vocab_chunk=7
 )
 GROWTH = Growth(2, 2.0)
-WHOLE = []
+WHOLE, UNSTOPPED = [], []
 
 
 class Stopped(Exception):
@@ -60,7 +65,22 @@ def test_records_say_what_was_found(whole):
         assert record["horizon_nats"] > np.log(23)
 
 
-@pytest.mark.parametrize("where", ["_save_trial", "append_records", "_records"])
+def test_the_gain_is_the_surprise_less_what_memory_leaves(whole, tiny_lm_float64, tmp_path):
+    lm, texts = tiny_lm_float64, some_texts()
+    run_horizons(lm, texts, CFG, GROWTH, epath.Path(tmp_path))
+    score = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
+    for record, text in zip(whole, texts, strict=True):
+        path = tmp_path / record["memory_file"]
+        memory = safetensors.numpy.load_file(path)["memory"]
+        prefix = text.tokens[: record["horizon"]]
+        scores = score(memory, prefix, lm.params, module=lm.module, vocab_chunk=7)
+        gain = record["horizon_nats"] - float(np.sum(scores.loss))
+        assert 0 < record["information_gain_nats"] == pytest.approx(gain, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "where", ["_save_trial", "append_records", "_records", "write_flight"]
+)
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_stop_at_any_write_changes_no_record(
     where, times, whole, tiny_lm_float64, tmp_path, monkeypatch
@@ -83,6 +103,91 @@ def test_a_stop_at_any_write_changes_no_record(
     got = run_horizons(tiny_lm_float64, some_texts(), CFG, GROWTH, folder)
     assert got == whole
     assert sorted(lines(folder), key=lambda r: r["text_id"]) == whole
+
+
+# One target takes many chunks: all of each text at once.
+LONG = dataclasses.replace(CFG, num_memory=1, steps_per_chunk=2)
+AT_ONCE = Growth(10, 2.0)
+
+
+def chunks_of(lm, folder, growth=AT_ONCE, stop_after=None):
+    """Runs to the end, or to a stop after so many chunks; progress after each chunk."""
+    seen = []
+
+    def report(progress):
+        seen.append(progress)
+        if len(seen) == stop_after:
+            raise Stopped
+
+    records = run_horizons(lm, some_texts(), LONG, growth, epath.Path(folder), report)
+    return seen, records
+
+
+@pytest.fixture
+def long(tiny_lm_float64, tmp_path_factory):
+    """Progress and records of a run of long targets that was never stopped; made once."""
+    if not UNSTOPPED:
+        folder = tmp_path_factory.mktemp("long")
+        UNSTOPPED.extend(chunks_of(tiny_lm_float64, folder))
+    return UNSTOPPED
+
+
+@pytest.mark.parametrize("chunks", [1, 7, 15, 24])
+def test_a_stop_after_a_chunk_of_a_long_target_loses_nothing(
+    chunks, long, tiny_lm_float64, tmp_path
+):
+    seen, want = long
+    assert len(seen) > 24  # 40 steps of the first two texts, 2 a chunk, then the third
+    with pytest.raises(Stopped):
+        chunks_of(tiny_lm_float64, tmp_path, stop_after=chunks)
+    rest, got = chunks_of(tiny_lm_float64, tmp_path)
+    assert got == want and len(rest) == len(seen) - chunks
+    assert rest[0].longest == seen[chunks].longest
+    assert not (tmp_path / horizon_runs.FLIGHT).exists()
+
+
+@pytest.mark.parametrize("chunks", [1, 7, 24])
+def test_a_kill_within_a_chunk_of_a_long_target_loses_that_chunk(
+    chunks, long, tiny_lm_float64, tmp_path, monkeypatch
+):
+    seen, want = long
+    real, calls = Pool.advance, 0
+
+    def dying(pool):
+        nonlocal calls
+        calls += 1
+        if calls > chunks:
+            raise Stopped
+        return real(pool)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "advance", dying)
+        with pytest.raises(Stopped):
+            chunks_of(tiny_lm_float64, tmp_path)
+    rest, got = chunks_of(tiny_lm_float64, tmp_path)
+    assert got == want and len(rest) == len(seen) - chunks
+
+
+def test_a_target_that_is_no_longer_asked_for_is_begun_anew(tiny_lm_float64, tmp_path):
+    """In flight at 10 and 4 tokens, resumed with targets of 3 at the most."""
+    with pytest.raises(Stopped):
+        chunks_of(tiny_lm_float64, tmp_path, stop_after=3)
+    _, got = chunks_of(tiny_lm_float64, tmp_path, growth=Growth(10, 2.0, most=3))
+    folder = tmp_path / "never stopped"
+    _, want = chunks_of(tiny_lm_float64, folder, growth=Growth(10, 2.0, most=3))
+    assert [r["horizon"] for r in got] == [r["horizon"] for r in want]
+    assert [r["steps"] for r in got] == [r["steps"] for r in want]
+
+
+def test_progress_is_of_the_texts_in_flight(long):
+    seen, records = long
+    first, last = seen[0], seen[-1]
+    assert (first.num_texts, first.num_done, last.num_done) == (3, 0, 3)
+    assert all(progress.token_steps_per_second > 0 for progress in seen)
+    # Nothing is known of the patience of texts that are not in flight.
+    assert first.seconds_left > 0 and last.seconds_left == 0
+    assert last.longest == 0 < max(progress.longest for progress in seen) <= 10
+    assert last.mean_exact == np.mean([r["horizon"] for r in records])
 
 
 def test_more_texts_redo_none(whole, tiny_lm_float64, tmp_path):

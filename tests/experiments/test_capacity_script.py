@@ -1,12 +1,18 @@
 """experiments/capacity.py: cells, growth of a sweep, kills, and bad input."""
 
 import json
+import os
 import random
+import signal
 import time
 
 import pytest
+import safetensors.numpy
 import scripts
 from scripts import run_script
+
+from memcomp.distributed import EX_TEMPFAIL
+from memcomp.evaluation.runs import FLIGHT
 
 SMALL = (
     "--config.num_texts=2",
@@ -100,6 +106,65 @@ def test_bad_input_is_refused_and_nothing_written(argument, words, tmp_path):
     assert status == 2 and len(err.strip().splitlines()) == 1, err
     assert all(word in err for word in words)
     assert not (tmp_path / "run").exists()
+
+
+LONG_TARGET = (
+    "--config.mode=horizon",
+    "--config.num_texts=1",
+    "--config.lengths=(24,)",
+    "--config.growth.first=24",  # all of the text is the first target
+    "--config.cram.max_steps=80",
+    "--config.cram.steps_per_chunk=5",
+    "--workdir=run",
+)
+HORIZONS = "horizons-builtin-builtin-k1-s0"
+
+
+def horizon_process(folder):
+    folder.mkdir(exist_ok=True)
+    process = scripts.context.Process(
+        target=scripts.main, args=("capacity.py", LONG_TARGET, folder, None)
+    )
+    process.start()
+    return process
+
+
+def steps_saved(folder):
+    """Steps of the target in flight."""
+    path = folder / "run/cells" / HORIZONS / FLIGHT
+    if not path.exists():
+        return 0
+    return len(safetensors.numpy.load(path.read_bytes())["losses/0"])
+
+
+def wait_for_steps(folder, process, more_than):
+    """The first number of steps above `more_than` that is saved."""
+    while process.is_alive() and steps_saved(folder) <= more_than:
+        time.sleep(0.002)
+    return steps_saved(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_within_a_long_target_costs_one_chunk(told, tmp_path):
+    never = horizon_process(tmp_path / "never stopped")
+    stopped = horizon_process(tmp_path / "stopped")
+    assert wait_for_steps(tmp_path / "stopped", stopped, more_than=20) > 20
+    os.kill(stopped.pid, told)
+    stopped.join()
+    assert stopped.exitcode == (EX_TEMPFAIL if told == signal.SIGTERM else -told)
+    saved = steps_saved(tmp_path / "stopped")
+    # What a chunk that was being computed would have added is all that is lost.
+    resumed = horizon_process(tmp_path / "stopped")
+    assert wait_for_steps(tmp_path / "stopped", resumed, more_than=saved) == saved + 5
+    for process in (resumed, never):
+        process.join()
+        assert process.exitcode == 0
+    one, other = (
+        cell(tmp_path / name, HORIZONS, "horizons.jsonl")
+        for name in ("stopped", "never stopped")
+    )
+    assert one == other and one[0]["num_targets"] == 1 and one[0]["steps"] > saved
 
 
 @pytest.mark.slow

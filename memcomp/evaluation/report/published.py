@@ -41,6 +41,24 @@ class PublishedCapacity(NamedTuple):
     nats_std: float | None
 
 
+class PublishedHorizon(NamedTuple):
+    """A mean horizon; what was not given is None.
+
+    Attributes:
+      lm: on the Hub.
+      recipe: ours with the same settings, as a report names it.
+      tokens, tokens_std: mean and standard deviation over texts.
+      bits, bits_std: the same of the information gain.
+    """
+
+    lm: str
+    recipe: str
+    tokens: float
+    tokens_std: float | None
+    bits: float | None
+    bits_std: float | None
+
+
 @functools.cache
 def published() -> dict[str, Any]:
     """The file as it is."""
@@ -56,9 +74,8 @@ def published_models() -> tuple[PublishedModel, ...]:
 @functools.cache
 def published_model(lm: str) -> PublishedModel | None:
     """The model whose Hub id, or last part of it, is the name of an LM or folder."""
-    name = lm.rstrip("/").rpartition("/")[2].lower()
     for model in published_models():
-        if name in (identifier.rpartition("/")[2].lower() for identifier in model.ids):
+        if _last_part(lm) in map(_last_part, model.ids):
             return model
     return None
 
@@ -78,6 +95,22 @@ def published_capacity(
         if (row["model"], row["source"], row["num_memory"]) == (model, source, num_memory):
             return PublishedCapacity(**row)
     return None
+
+
+@functools.cache
+def published_horizons(lm: str) -> dict[str, PublishedHorizon]:
+    """By recipe, what was published of an LM, or of the base model that it was tuned from.
+
+    Args:
+      lm: a Hub id, or a folder with the last part of one as its name.
+    """
+    name = _last_part(lm).removesuffix("-instruct")
+    rows = [PublishedHorizon(**row) for row in published()["horizons"]]
+    return {row.recipe: row for row in rows if _last_part(row.lm) == name}
+
+
+def _last_part(lm: str) -> str:
+    return lm.rstrip("/").rpartition("/")[2].lower()
 
 
 @functools.cache

@@ -15,10 +15,12 @@ from memcomp.evaluation.capacity import BITS_PER_NAT, Estimate, estimate
 from memcomp.evaluation.report.measures import Measures, context
 from memcomp.evaluation.report.published import (
     SOURCES,
+    PublishedHorizon,
     PublishedModel,
     lm_name,
     published,
     published_capacity,
+    published_horizons,
     published_models,
 )
 from memcomp.evaluation.report.section import Section
@@ -228,18 +230,53 @@ def horizons(section: Section) -> Table | None:
         row = context(key, hardware)
         at_end = sum(r["horizon"] >= r.get("num_tokens", math.inf) for r in records)
         row["texts exact to their end"] = at_end
-        for title, name in (("tokens", "horizon"), ("bits", "horizon_bits")):
+        for title, name in HORIZON_FIGURES.items():
             values = np.array([r.get(name, np.nan) for r in records], np.float64)
             row[title] = estimate(values, np.array([r["text_id"] for r in records]))
             row[f"median {title}"] = float(np.median(values))
+        if key.num_memory == 1:
+            row |= _published_horizon(published_horizons(key.lm).get(key.recipe))
         rows.append(row)
     if not rows:
         return None
+    here = {(lm_name(key.lm), key.recipe) for key in groups}
+    for lm in dict.fromkeys(key.lm for key in sorted(groups)):
+        rows += [
+            {"LM": lm_name(row.lm), "recipe": recipe} | _published_horizon(row)
+            for recipe, row in published_horizons(lm).items()
+            if (lm_name(lm), recipe) not in here
+        ]
     notes = (
         f"The longest prefix of a text that comes back exactly: {HOW}.",
+        "Bits: the prefix's surprise for the LM without memory. Gain: what memory saves of "
+        "them.",
         "A text that is exact to its end may have a longer horizon: means are then low.",
+        f"Published, mean ± sd: {published()['about']['horizons']}. An instruction-tuned "
+        "LM stands beside its base model's numbers.",
     )
     return Table("horizons", "Horizons", rows, notes)
+
+
+# Title of a column -> field of a record.
+HORIZON_FIGURES = {
+    "tokens": "horizon",
+    "bits": "horizon_bits",
+    "gain, bits": "information_gain_bits",
+}
+
+
+def _published_horizon(row: PublishedHorizon | None) -> dict[str, str]:
+    """The columns of what was published, where anything was."""
+    if row is None:
+        return {}
+    return {
+        f"published {title}": str(mean) if std is None else f"{mean} ± {std}"
+        for title, mean, std in (
+            ("tokens", row.tokens, row.tokens_std),
+            ("gain, bits", row.bits, row.bits_std),
+        )
+        if mean is not None
+    }
 
 
 def table_4(section: Section) -> Table | None:
