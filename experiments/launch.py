@@ -18,6 +18,7 @@ from absl import flags, logging
 from ml_collections import config_dict, config_flags
 
 from memcomp import distributed
+from memcomp.distributed import EX_TEMPFAIL
 from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -28,7 +29,7 @@ _told = threading.Event()  # to stop
 
 
 class Stopped(Exception):
-    """The run was told to stop, and has saved what it has."""
+    """The run was told to stop or has used its time, and has saved what it has."""
 
 
 def launch(
@@ -60,14 +61,28 @@ def launch(
     except InputError as error:
         _end(f"{script}: {' '.join(str(error).split())}", 2)
     except Stopped:
-        said = "stopped as it was told to (SIGTERM); the same command goes on"
-        _end(f"{script}: {said}", distributed.EX_TEMPFAIL)
+        _end(f"{script}: stopped and saved; the same command goes on", EX_TEMPFAIL)
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
         if distributed.is_lost(error):
-            _end(f"{script}: {distributed.LOST}", distributed.EX_TEMPFAIL)
+            _end(f"{script}: {distributed.LOST}", EX_TEMPFAIL)
         _end(traceback.format_exc(), 1)
+
+
+def stop_after(minutes: float | None) -> None:
+    """Tells the job to stop once so many minutes have passed; None: never.
+
+    Raises:
+      InputError: no time at all.
+    """
+    if minutes is None:
+        return
+    if minutes <= 0:
+        raise InputError(f"minutes is {minutes}; give more than 0, or nothing")
+    timer = threading.Timer(60 * minutes, _told.set)
+    timer.daemon = True  # a run that ends earlier does not wait for it
+    timer.start()
 
 
 def _job_flags() -> Callable[[], dict[str, str | int | None]]:

@@ -4,8 +4,8 @@ r"""Cram 214 tokens into one vector of Gemma-3-4B, by Progressive Cramming.
       --config.texts=FILE --workdir runs/progressive_gemma_3_4b
 
 Published, arXiv:2607.21231: the mean exact horizon of 50 texts of PG-19 is 214 tokens;
-697 where memory is W z + b with W shared by the texts and 32 numbers z a text, see
-`progressive` in base.py.
+697 where memory is W z + b with 32 numbers z, and W and b the text's own too,
+see `progressive` in base.py.
 Expected cost (computed, see base.py): 1.7e18 FLOPs, 1.2 hours.
 """
 

@@ -4,8 +4,8 @@ r"""Cram 1,438 tokens into one vector of Llama-3.1-8B, by Progressive Cramming.
       --config.texts=FILE --workdir runs/progressive_llama_3_1_8b
 
 Published, arXiv:2607.21231: the mean exact horizon of 50 texts of PG-19 is 1438 tokens;
-1697 where memory is W z + b with W shared by the texts and 256 numbers z a text, see
-`progressive` in base.py.
+1697 where memory is W z + b with 256 numbers z, and W and b the text's own too,
+see `progressive` in base.py.
 Expected cost (computed, see base.py): 2.3e19 FLOPs, 16 hours.
 """
 

@@ -4,8 +4,8 @@ r"""Cram 430 tokens into one vector of Pythia-1.4B, by Progressive Cramming.
       --config.texts=FILE --workdir runs/progressive_pythia_1_4b
 
 Published, arXiv:2607.21231: the mean exact horizon of 50 texts of PG-19 is 430 tokens;
-500 where memory is W z + b with W shared by the texts and 256 numbers z a text, see
-`progressive` in base.py.
+500 where memory is W z + b with 256 numbers z, and W and b the text's own too,
+see `progressive` in base.py.
 Expected cost (computed, see base.py): 1.2e18 FLOPs, 0.86 hours.
 """
 

@@ -4,8 +4,8 @@ r"""Cram 335 tokens into one vector of SmolLM2-1.7B, by Progressive Cramming.
       --config.texts=FILE --workdir runs/progressive_smollm2_1_7b
 
 Published, arXiv:2607.21231: the mean exact horizon of 50 texts of PG-19 is 335 tokens;
-957 where memory is W z + b with W shared by the texts and 256 numbers z a text, see
-`progressive` in base.py.
+957 where memory is W z + b with 256 numbers z, and W and b the text's own too,
+see `progressive` in base.py.
 Expected cost (computed, see base.py): 1.2e18 FLOPs, 0.81 hours.
 """
 

@@ -38,11 +38,13 @@ def _low_dim(
 ) -> optax.GradientTransformationExtraArgs:
     """`inner` on z, W and b of memory = z W + b, which starts as it does without.
 
-    Source: Progressive Cramming, 2026, arXiv:2607.21231. There W is one for the texts of
-      a batch, and here each text's own, so that no result hangs on the batch. How z and W
-      start is not published; here they are normal from one fixed key, so that all texts
-      start with the same z and W, W with the standard deviation rank^-1/2, and what they
-      make is taken off b.
+    W and b are each text's own, as in the paper. The public code makes one linear map for
+    a batch, which is the same at its scripts' batch size of 1.
+
+    Source: Progressive Cramming, 2026, arXiv:2607.21231. How z and W start is not
+      published. Here they are normal from one fixed key, so that all texts start with the
+      same z and W. W has the standard deviation rank^-1/2, and b starts as the memory less
+      z W.
     """
 
     def init(params):

@@ -137,7 +137,7 @@ def test_the_models_of_both_papers_are_there(monkeypatch):
         protocol: {c.lm for c in configs if c.protocol == protocol}
         for protocol in ("reference", "strict")
     }
-    assert [len(models["reference"]), len(models["strict"]), len(configs)] == [14, 4, 19]
+    assert [len(models["reference"]), len(models["strict"]), len(configs)] == [14, 8, 27]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -10,6 +10,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -246,7 +247,7 @@ class _Keys:
         self._revision = _revision(lm)
         self._dtype = str(config.get("dtype") or lm.get("dtype", "?"))
         recipe = config.get("recipe", cram.get("recipe", "?"))
-        self._recipe = _recipe(recipe, {**cram, **config})
+        self._recipe = recipe_label(recipe, {**cram, **config})
         self._source = config.get("source") or config.get("texts")
         self.texts = _folder_name(self._source or "?")
         self._known: dict[tuple, Key] = {}
@@ -281,8 +282,13 @@ def _revision(lm: Mapping[str, Any]) -> str:
     return f"sha256 {str(digest)[:8]}" if digest else "?"
 
 
-def _recipe(recipe: Any, config: Mapping[str, Any]) -> str:
-    """The recipe's name, or that of the nearest, and what is otherwise."""
+def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The name of a recipe, or of the nearest one, and what is otherwise.
+
+    Args:
+      recipe: a name, or all fields of a `Recipe`.
+      config: what a config says of its own beside a name.
+    """
     changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(recipe, Mapping):

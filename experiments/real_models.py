@@ -1,0 +1,159 @@
+"""Measures one language model: what its vectors hold, by recipe, source and number.
+
+  python experiments/real_models.py [--config configs/real_models.py:cpu]
+      [--config.x.y=value] [--workdir DIR]
+
+Each row is a run folder that experiments/report.py reads. A row is printed as soon as it is
+known, beside what was published of the model, and its numbers, a text each, are written
+to rows.jsonl. Killed at any moment, told to stop, or out of its `config.minutes`, the same
+command resumes.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+
+from etils import epath
+from launch import launch, say, stop_after
+from ml_collections import config_dict
+from progress import bar_of, of_cramming, of_horizons
+
+import memcomp
+from memcomp.cram.horizon import Growth
+from memcomp.cram.schedule import check_fits
+from memcomp.data.texts import Text
+from memcomp.distributed import is_first
+from memcomp.errors import InputError
+from memcomp.evaluation import model_rows
+from memcomp.evaluation.attention import check_attends
+from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
+from memcomp.evaluation.horizon_runs import run_horizons
+from memcomp.evaluation.report.load import recipe_label
+from memcomp.evaluation.report.published import published_horizons
+from memcomp.evaluation.runs import run_cramming
+from memcomp.evaluation.use import check_use
+from memcomp.evaluation.use_runs import crammed_part, run_use
+from memcomp.lm import LanguageModel
+from memcomp.results import Record, write_whole
+
+DEFAULT_WORKDIR = "runs/real_models"
+ROWS = "rows.jsonl"
+
+
+def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+    """Config to library to the rows of a model."""
+    if unknown := set(config.order) - set(config.rows):
+        known = ", ".join(config.rows)
+        raise InputError(f"order has {sorted(unknown)}; config.rows has {known}")
+    growth_of(config)  # bad values are refused before anything is written
+    stop_after(config.minutes)
+    load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
+    folder, found = epath.Path(workdir or DEFAULT_WORKDIR), {}
+    for name in config.order:
+        row = config.rows[name]
+        texts = config.sources[row.source].to_dict()
+        if not texts["source"] or texts.get("vocabulary") == "":
+            say(f"{name}: no texts; set config.sources.{row.source} to have this row")
+            continue
+        if row.measure not in MEASURES:
+            raise InputError(f"measure {row.measure!r} is not one of {', '.join(MEASURES)}")
+        lm = load(dtype=row.dtype)
+        cfg = memcomp.CramConfig(
+            num_tokens=None,
+            num_memory=row.num_memory,
+            seed=config.seed,
+            recipe=row.recipe,
+            learning_rate=row.learning_rate,
+            **config.cram,
+        )
+        cell = cell_of(row.measure, lm.name, row.dtype, row.source, texts, cfg)
+        figures, line = MEASURES[row.measure](lm, cell, cfg, row, name, config, folder)
+        recipe = recipe_label(cell["recipe"])
+        found[name] = {"row": name, **about(lm, cell), "recipe": recipe, **figures}
+        say(f"{name}: {line(found[name])}")
+        if is_first():
+            lines = "".join(json.dumps(record) + "\n" for record in found.values())
+            write_whole(folder / ROWS, lines)
+    say(f"rows: {folder / ROWS}")
+
+
+def about(lm: LanguageModel, cell: Cell) -> Record:
+    """What a row's numbers were made with."""
+    named = ("source", "num_memory", "dtype", "seed", "protocol")
+    return {
+        "lm": short_name(lm.name),
+        "lm_sha256": lm.fingerprint,
+        "measure": cell["mode"],
+        **{name: cell[name] for name in named},
+    }
+
+
+def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
+    """The row's texts."""
+    num_texts = row.num_texts or config.num_texts
+    return cell_texts(
+        lm, cell, num_tokens=num_tokens, num_texts=num_texts, seed=config.seed
+    )
+
+
+def growth_of(config: config_dict.ConfigDict) -> Growth:
+    """How the targets of a horizon follow each other."""
+    return Growth(most=config.most, **config.growth)
+
+
+def horizons(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
+    """The longest exact prefix of every text."""
+    texts = texts_of(lm, cell, row, config, config.most)
+    check_fits(lm, texts, cfg)
+    path = claim_cell(folder, name, cell, lm)
+    with bar_of(len(texts), of_horizons) as report:
+        records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
+    figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
+    published = None
+    if row.num_memory == 1:
+        published = published_horizons(lm.name).get(recipe_label(cell["recipe"]))
+    return figures, functools.partial(model_rows.horizon_line, published=published)
+
+
+def exact(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
+    """Whether texts of one length come back exactly."""
+    cell |= {"num_tokens": config.num_tokens}
+    texts = texts_of(lm, cell, row, config, config.num_tokens)
+    check_fits(lm, texts, cfg)
+    path = claim_cell(folder, name, cell, lm)
+    with bar_of(len(texts), of_cramming) as report:
+        records = run_cramming(lm, texts, cfg, path, report)
+    figures = model_rows.figures_of(records, model_rows.EXACT_FIGURES)
+    return {"num_tokens": config.num_tokens, **figures}, model_rows.exact_line
+
+
+def use(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
+    """Attention on memory by layer, knockout, and continuations."""
+    T, num_texts = config.num_tokens, row.num_texts or config.num_texts
+    sizes = {"num_texts": num_texts, "num_tokens": T, "num_after": config.after}
+    check_use(lm, num_memory=cfg.num_memory, before=(), **sizes)
+    check_attends(lm, T)
+    passages = texts_of(lm, cell, row, config, T + config.after)
+    check_fits(lm, crammed_part(passages, (), T), cfg)
+    # A study is not done again for more texts: they are another cell.
+    path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm)
+    with bar_of(len(passages), of_cramming) as report:
+        crammed, records = run_use(
+            lm,
+            passages,
+            cfg,
+            path,
+            ("attention", "knockout", "use"),
+            before=(),
+            num_tokens=T,
+            report=report,
+        )
+    sizes["num_exact"] = int(crammed.exact.sum())
+    return sizes | model_rows.use_figures(records), model_rows.use_line
+
+
+MEASURES = {"horizon": horizons, "exact": exact, "use": use}
+
+
+if __name__ == "__main__":
+    launch(main, "real_models.py", resumable=True)
