@@ -34,6 +34,12 @@ PYTHIA = BUILTIN | {
     "vocab_size": 50304,
     "model_type": "gpt_neox",
 }
+SMOLLM2 = BUILTIN | {
+    "name": "a/folder/smollm2-135m-instruct",
+    "parameters": 134_515_008,
+    "d_model": 576,
+    "vocab_size": 49152,
+}
 WORDS = (
     "the rain fell on grey roofs and no one said <b>why</b> & how ”they” </script> ".split()
 )
@@ -223,7 +229,7 @@ def make_compression(folder, num_texts=20):
     return write_run(folder, config(BUILTIN, "all", 1, "strict"), lines)
 
 
-def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1):
+def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1, recipe="default"):
     """A horizon run of one source."""
     rng = np.random.default_rng([6, len(source)])
     nats, _ = SOURCES[source]
@@ -235,11 +241,12 @@ def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1):
         line |= {
             "num_tokens": 60,
             "horizon_bits": bits,
+            "information_gain_bits": 0.7 * bits,
             "steps": 900,
             "token_steps": 900 * tokens,
         }
         lines.append(line | {"protocol": "strict", "num_memory": num_memory})
-    about = config(lm, source, num_memory, "strict")
+    about = config(lm, source, num_memory, "strict", recipe=recipe)
     return write_run(folder, about, lines, "horizons.jsonl")
 
 
@@ -250,6 +257,8 @@ def make_sweep(top, num_texts=24):
     for source in SWEPT:
         make_cell(top, BUILTIN, source, 1, "strict", lengths, num_texts)
         make_horizons(top / f"horizons-{source}", source)
+    for recipe in ("default", "low_dim"):
+        make_horizons(top / f"smollm2-{recipe}", "novels", SMOLLM2, recipe=recipe)
     for num_memory in (2, 4, 8):
         make_horizons(top / f"horizons-k{num_memory}", "novels", num_memory=num_memory)
         longer = [T * num_memory for T in lengths]

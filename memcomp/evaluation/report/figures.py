@@ -10,6 +10,7 @@ from memcomp.evaluation.report.figures_capacity import accuracy_over_length, fig
 from memcomp.evaluation.report.figures_entropy import figure_3_6
 from memcomp.evaluation.report.figures_geometry import figure_7, figure_8
 from memcomp.evaluation.report.figures_horizons import horizons, horizons_over_vectors
+from memcomp.evaluation.report.figures_recipes import horizons_by_recipe
 from memcomp.evaluation.report.figures_size import figure_4, figure_5
 from memcomp.evaluation.report.figures_use import (
     attention_by_layer,
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
     "figure_1": figure_1,
     "figure_3_6": figure_3_6,
     "horizons": horizons,
+    "horizons_by_recipe": horizons_by_recipe,
     "horizons_over_vectors": horizons_over_vectors,
     "accuracy_over_length": accuracy_over_length,
     "figure_4": figure_4,

@@ -4,7 +4,16 @@ import csv
 import io
 
 import pytest
-from synthetic_runs import BUILTIN, PYTHIA, SOURCES, config, make_sweep, record, write_run
+from synthetic_runs import (
+    BUILTIN,
+    PYTHIA,
+    SMOLLM2,
+    SOURCES,
+    config,
+    make_sweep,
+    record,
+    write_run,
+)
 
 from memcomp.evaluation.capacity import by_length
 from memcomp.evaluation.report.figures import FIGURES
@@ -15,7 +24,7 @@ from memcomp.evaluation.report.style import source_colours, spread
 GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
 USE = {"attention_by_layer", "knockout_by_layer", "use_of_memory", "contexts"}
 ANY = GEOMETRY | USE
-HORIZONS = {"horizons", "horizons_over_vectors"}
+HORIZONS = {"horizons", "horizons_by_recipe", "horizons_over_vectors"}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +57,39 @@ def test_a_section_without_runs_for_a_figure_has_none(sweep):
     assert FIGURES["horizons"](sweep["reference"]) is None
 
 
+def test_horizons_by_recipe_stand_beside_the_published_ones(sweep):
+    rows = numbers(FIGURES["horizons_by_recipe"](sweep["strict"]))
+    assert {r["lm"] for r in rows} == {"smollm2-135m-instruct"}
+    found = {(r["recipe"], r["figure"], r["panel"]): r for r in rows}
+    # The published row of the base model, and ours with the same settings.
+    published = found["low_dim", "published", "tokens"]
+    assert (published["mean"], published["spread"]) == ("77.7", "23.2")
+    assert found["low_dim", "published", "bits"]["mean"] == "314"
+    assert ("default", "published", "tokens") not in found
+    records = [
+        r
+        for r in sweep["strict"].horizons
+        if (r["key"].recipe, r["key"].lm) == ("low_dim", SMOLLM2["name"])
+    ]
+    for figure, panel, field in (
+        ("horizon", "tokens", "horizon"),
+        ("surprise", "bits", "horizon_bits"),
+        ("gain", "bits", "information_gain_bits"),
+    ):
+        row = found["low_dim", figure, panel]
+        mean = sum(r[field] for r in records) / len(records)
+        assert float(row["mean"]) == pytest.approx(mean, rel=1e-5)  # six digits
+        assert int(row["n"]) == len(records)
+
+
 def test_horizons_over_vectors_are_means_over_texts(sweep):
     rows = numbers(FIGURES["horizons_over_vectors"](sweep["strict"]))
     found = {(r["metric"], int(r["vectors"])): float(r["mean"]) for r in rows}
-    records = [r for r in sweep["strict"].horizons if r["key"].source == "novels"]
+    records = [
+        r
+        for r in sweep["strict"].horizons
+        if (r["key"].source, r["key"].lm) == ("novels", "builtin")
+    ]
     assert {k for _, k in found} == {1, 2, 4, 8}
     for field, metric, a_vector in (
         ("horizon", "mean horizon (tokens)", False),

@@ -4,10 +4,19 @@ import csv
 import io
 
 import pytest
-from synthetic_runs import BUILTIN, PYTHIA, config, make_compression, write_run
+from synthetic_runs import (
+    BUILTIN,
+    PYTHIA,
+    SMOLLM2,
+    config,
+    make_compression,
+    make_horizons,
+    write_run,
+)
 
 from memcomp.evaluation.capacity import Capacity, Estimate
 from memcomp.evaluation.report.load import read_runs
+from memcomp.evaluation.report.published import published_horizons
 from memcomp.evaluation.report.section import sections
 from memcomp.evaluation.report.table_format import Table, show
 from memcomp.evaluation.report.tables import TABLES
@@ -155,6 +164,35 @@ def test_horizons_say_how_many_texts_were_too_short(tmp_path):
     (row,) = rows_of(TABLES["horizons"](section))
     assert (row["texts exact to their end"], row["tokens mean"]) == ("2", "7")
     assert (row["median bits"], row["recipe"], row["bits n"]) == ("75", "default", "4")
+
+
+def test_published_horizons_stand_beside_ours_of_the_same_recipe(tmp_path):
+    for recipe in ("default", "progressive"):
+        make_horizons(tmp_path / recipe, "novels", SMOLLM2, num_texts=4, recipe=recipe)
+    (section,) = sections(read_runs([tmp_path]))
+    rows = {row["recipe"]: row for row in rows_of(TABLES["horizons"](section))}
+    assert rows["default"]["published tokens"] == ""
+    assert rows["progressive"]["published tokens"] == "38.5 ± 14.1"
+    assert rows["progressive"]["published gain, bits"] == "168 ± 66"
+    assert float(rows["progressive"]["gain, bits mean"]) > 0
+    # What nobody here has run is there too.
+    assert rows["low_dim"]["published tokens"] == "77.7 ± 23.2"
+    assert rows["low_dim"]["tokens mean"] == "" and rows["low_dim"]["LM"] == "SmolLM2-135M"
+
+
+@pytest.mark.parametrize(
+    "lm, recipe, tokens",
+    [
+        ("google/gemma-3-270m", "progressive", 71.2),
+        ("some/folder/gemma-3-270m/", "progressive", 71.2),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "low_dim, rank 64", 63.5),
+        ("EleutherAI/pythia-160m", "low_dim, rank 512", 15.5),
+        ("builtin", "progressive", None),
+    ],
+)
+def test_published_horizons_are_found_by_the_last_part_of_a_name(lm, recipe, tokens):
+    row = published_horizons(lm).get(recipe)
+    assert (row and row.tokens) == tokens
 
 
 def test_cells_are_shown_to_the_second_digit_of_their_error():
