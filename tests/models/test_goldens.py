@@ -91,7 +91,7 @@ def test_goldens_of_families_with_windows_have_layers_of_both_kinds():
         windows.setdefault(lm.module.__class__.__name__, set()).update(
             getattr(lm.config, "windows", ())
         )
-    for name in "Qwen2", "Qwen3", "Gemma3":
+    for name in "Qwen2", "Qwen3", "SmolLM3", "Gemma3":
         assert None in windows[name] and len(windows[name]) == 2, name
     assert windows["Mistral"] - {None}
 

@@ -32,6 +32,7 @@ ONE_A_FAMILY = [
     "qwen2",
     "qwen3",
     "mistral_window",
+    "smollm3_window",
     "gemma3",
 ]
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
