@@ -21,13 +21,13 @@ class SmolLM3Config(RotaryConfig):
     """Sizes and switches of one model, with those of `RotaryConfig`.
 
     Attributes:
-      rotary: of the layers that have rotary positions.
-      rotary_layers: of each layer, whether it has them.
-      attention_bias: whether all four maps of attention have biases.
+      rotary: angles of the positions, in the layers that have rotary positions.
+      rotary_layers: whether each layer has them.
+      attention_bias: whether queries, keys, values and output have biases.
       mlp_bias: whether all three maps of the MLP have biases.
 
     Raises:
-      InputError: also for `rotary_layers` of another number of layers.
+      InputError: see `DecoderConfig`; or `rotary_layers` of another number of layers.
     """
 
     rotary_layers: tuple[bool, ...]
