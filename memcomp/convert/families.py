@@ -13,6 +13,7 @@ from memcomp.convert import (
     opt,
     qwen2,
     qwen3,
+    smollm3,
 )
 
 # `model_type` in config.json -> the family.
@@ -28,6 +29,7 @@ FAMILIES = {
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
     "mistral": mistral.FAMILY,
+    "smollm3": smollm3.FAMILY,
     "gemma3_text": gemma3.FAMILY,
     "gemma3": gemma3.WITH_VISION,
 }

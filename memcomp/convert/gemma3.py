@@ -73,7 +73,7 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=layout.ignored,
-    checkpoints=("google/gemma-3-1b-pt",),
+    checkpoints=("google/gemma-3-270m", "google/gemma-3-1b-pt"),
     special="scaled token vectors, local and global layers, norms of queries and keys",
     memory_enters="before the first layer, beside rows times sqrt(d_model)",
 )

@@ -54,6 +54,7 @@ FAMILY = Family(
         "meta-llama/Llama-2-7b-chat-hf",
         "princeton-nlp/Sheared-LLaMA-1.3B",
         "HuggingFaceTB/SmolLM2-135M",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
         "HuggingFaceTB/SmolLM2-360M",
         "HuggingFaceTB/SmolLM2-1.7B",
         "TinyLlama/TinyLlama_v1.1",

@@ -116,7 +116,8 @@ class LayerKind(NamedTuple):
 
     Attributes:
       window: how many keys a query sees, its own included; None for all.
-      rotary: angles of its positions; None without.
+      rotary: angles of its positions; None where no layer of the stack has them. A layer
+        without them among others with them has `memcomp.nn.rotary.no_rotation`.
       hidden_keys: how many leading keys later queries do not see.
     """
 

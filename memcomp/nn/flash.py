@@ -78,7 +78,7 @@ def _heads(row: Attention, reaches, kind, q, k, v, softcap) -> Heads:
     branches = [
         functools.partial(row.kernel, reach=reach, softcap=softcap) for reach in reaches
     ]
-    if len(branches) == 1:
+    if len(set(reaches)) == 1:  # kinds of layers that differ in their rotary positions
         return branches[0](q, k, v)
     return jax.lax.switch(kind, branches, q, k, v)
 

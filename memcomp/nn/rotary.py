@@ -37,6 +37,15 @@ class Rotary:
     original_positions: int = 0
 
 
+def no_rotation(rotary: Rotary) -> Rotary:
+    """A `Rotary` of as many dimensions whose angles are 0 at every position.
+
+    It is for layers without rotary positions among others with them: the table is of the
+    same shape, and its cosines of 1 and sines of 0 turn heads into exactly themselves.
+    """
+    return Rotary(rotary.dim, scaling="linear", factor=math.inf)
+
+
 def inverse_frequencies(rotary: Rotary, length: int) -> np.ndarray:
     """Float32 [R/2]: radians per position of each rotated pair.
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memcomp
-from memcomp.convert import gpt2, gpt_neo, gpt_neox, llama, opt
+from memcomp.convert import gpt2, gpt_neo, gpt_neox, llama, opt, smollm3
 from memcomp.errors import InputError
 from memcomp.lm import FAMILIES
 from memcomp.models.gpt2 import GPT2Config
@@ -19,6 +19,7 @@ from memcomp.models.gpt_neo import GPTNeoConfig
 from memcomp.models.gpt_neox import GPTNeoXConfig
 from memcomp.models.llama import LlamaConfig
 from memcomp.models.opt import OPTConfig
+from memcomp.models.smollm3 import SmolLM3Config
 from memcomp.nn.mlp import ACTIVATIONS
 from memcomp.nn.rotary import SCALINGS, Rotary
 
@@ -35,6 +36,12 @@ LLAMA = {
     "max_position_embeddings": 64,
 }
 NEOX = {**LLAMA, "model_type": "gpt_neox"}
+SMOLLM3 = {
+    **LLAMA,
+    "model_type": "smollm3",
+    "num_hidden_layers": 8,
+    "num_key_value_heads": 2,
+}
 
 
 @st.composite
@@ -70,6 +77,18 @@ def llama_fields(draw):
         tied_embeddings=draw(st.booleans()),
         attention_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
+    )
+
+
+@st.composite
+def smollm3_fields(draw):
+    fields, window = draw(llama_fields()), draw(SIZES)
+    layers = range(fields["num_layers"])
+    windows = tuple(draw(st.sampled_from([None, window])) for _ in layers)
+    return dict(
+        **fields,
+        rotary_layers=tuple(draw(st.booleans()) for _ in layers),
+        windows=windows if any(windows) else (),
     )
 
 
@@ -162,6 +181,7 @@ def folder(tmp_path_factory):
     "family, config_class, fields",
     [
         (llama, LlamaConfig, llama_fields()),
+        (smollm3, SmolLM3Config, smollm3_fields()),
         (gpt_neox, GPTNeoXConfig, gpt_neox_fields()),
         (gpt2, GPT2Config, gpt2_fields()),
         (gpt_neo, GPTNeoConfig, gpt_neo_fields()),
@@ -225,6 +245,23 @@ def test_head_width_defaults_to_that_of_the_model(folder):
 
 
 @pytest.mark.parametrize(
+    "entries, without",
+    [
+        ({}, [3, 7]),
+        ({"no_rope_layer_interval": 3}, [2, 5]),
+        ({"no_rope_layer_interval": 1}, list(range(8))),
+        ({"no_rope_layer_interval": 9}, []),
+        # The list goes before the interval, and what it says of a ninth layer is not read.
+        ({"no_rope_layers": [1, 0, 0, 1, 1, 1, 1, 1, 0]}, [1, 2]),
+    ],
+)
+def test_the_layers_of_smollm3_without_rotary_positions(entries, without, folder):
+    config = smollm3.config_from_hf(read(folder, {**SMOLLM3, **entries}))
+    assert len(config.rotary_layers) == 8
+    assert [i for i, rotates in enumerate(config.rotary_layers) if not rotates] == without
+
+
+@pytest.mark.parametrize(
     "family, entries, words",
     [
         (llama, {**LLAMA, "hidden_act": "tanh"}, ["'tanh'", "silu"]),
@@ -248,6 +285,25 @@ def test_head_width_defaults_to_that_of_the_model(folder):
             llama,
             {**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
             ["'yarn'", *SCALINGS],
+        ),
+        (
+            smollm3,
+            {**SMOLLM3, "no_rope_layers": [1], "layer_types": ["full_attention"] * 8},
+            ["rotary_layers for 1 layers", "wanted 8"],
+        ),
+        (
+            smollm3,
+            {**SMOLLM3, "layer_types": ["sliding_attention"] * 8, "sliding_window": 4},
+            ["use_sliding_window False", "sliding_window 4", "full_attention"],
+        ),
+        (
+            smollm3,
+            {
+                **SMOLLM3,
+                "layer_types": ["sliding_attention"] * 8,
+                "use_sliding_window": True,
+            },
+            ["use_sliding_window True", "sliding_window None", "full_attention"],
         ),
     ],
 )

@@ -60,6 +60,14 @@ BASES = {
     "qwen3": {**LLAMA, "head_dim": 4},
     "olmo": LLAMA,
     "olmo2": LLAMA,
+    "smollm3": {
+        **LLAMA,
+        **GROUPED,
+        "num_hidden_layers": 4,  # every fourth is without rotary positions
+        "pad_token_id": None,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
     "gemma3_text": {
         **SIZES,
         "num_key_value_heads": 2,
@@ -176,6 +184,26 @@ CASES = {
     "olmo2": {
         "olmo2": GROUPED,
         "olmo2_bias": {"attention_bias": True, "tie_word_embeddings": True},
+    },
+    "smollm3": {
+        "smollm3": {},
+        "smollm3_attention_bias": {
+            "attention_bias": True,
+            "head_dim": 8,
+            "tie_word_embeddings": False,
+        },
+        "smollm3_mlp_bias": {"mlp_bias": True, "no_rope_layer_interval": 3},
+        "smollm3_all_rotary": {"no_rope_layer_interval": 5, "num_key_value_heads": 6},
+        "smollm3_listed": {  # not what any interval gives, and longer than the model
+            "no_rope_layers": [0, 1, 1, 0, 0],
+            "file": ("bfloat16", "6KB"),
+        },
+        "smollm3_window": {  # layers with and without each of a window and rotary positions
+            "no_rope_layer_interval": 2,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+            "layer_types": [*SLIDING[:1] * 2, *SLIDING[1:] * 2],
+        },
     },
     "gemma3_text": {
         "gemma3": {},

@@ -47,12 +47,13 @@ def test_logits_and_gradient_after_a_soft_prompt_match_transformers(case):
     score = jax.value_and_grad(loss_of_text, has_aux=True)
     score = jax.jit(score, static_argnums=3, compiler_options=FAST_COMPILE)
     (loss, logits), gradient = score(x, lm.params, tokens, lm.module)
-    # Measured 1.7e-5 at the most, over all cases; logits reach 7.
+    # Measured 2.9e-5 at the most for the four layers of smollm3, 1.7e-5 for the two of the
+    # others; logits reach 7.
     np.testing.assert_allclose(logits, want["logits"], atol=7e-5, rtol=0)
     # Measured 9.5e-7.
     np.testing.assert_allclose(loss, want["loss"], atol=5e-6, rtol=0)
     error = np.abs(gradient - want["gradient"]).max() / np.abs(want["gradient"]).max()
-    # Measured 2.4e-5 for llama3 scaling, 6e-6 for the others.
+    # Measured 2.4e-5 for llama3 scaling, 1.2e-5 for smollm3, 6e-6 for the others.
     assert error < 1e-4
 
 
@@ -91,7 +92,7 @@ def test_goldens_of_families_with_windows_have_layers_of_both_kinds():
         windows.setdefault(lm.module.__class__.__name__, set()).update(
             getattr(lm.config, "windows", ())
         )
-    for name in "Qwen2", "Qwen3", "Gemma3":
+    for name in "Qwen2", "Qwen3", "SmolLM3", "Gemma3":
         assert None in windows[name] and len(windows[name]) == 2, name
     assert windows["Mistral"] - {None}
 

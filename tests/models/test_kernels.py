@@ -18,8 +18,16 @@ from memcomp.nn.flash import Attention
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
-# Layers with and without windows, soft caps, scales that are traced, no scale.
-CASES = ["gemma3_softcap", "gpt2_divided_by_layer", "gpt_neo", "gpt_neox", "qwen3_window"]
+# Layers with and without windows or rotary positions, soft caps, scales that are traced,
+# no scale.
+CASES = [
+    "gemma3_softcap",
+    "gpt2_divided_by_layer",
+    "gpt_neo",
+    "gpt_neox",
+    "qwen3_window",
+    "smollm3_window",
+]
 LENGTH, BLOCK = 11, 4
 
 

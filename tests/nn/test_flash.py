@@ -174,6 +174,22 @@ def test_what_a_kernel_cannot_do_is_done_in_blocks(monkeypatch):
     assert flash.kernel_of("splash", [Reach()], 0, flash.LANES) is None
 
 
+@pytest.mark.parametrize("reaches", [[Reach()] * 2, [Reach(), Reach(4)]])
+def test_kinds_of_layers_with_one_reach_share_a_kernel(reaches, monkeypatch):
+    traced = []
+
+    def kernel(q, k, v, reach, softcap):
+        traced.append(reach)
+        return q
+
+    monkeypatch.setitem(flash.ATTENTION, "splash", flash.Attention(kernel))
+    q = jnp.zeros((1, 2, 1, 8))
+    jax.eval_shape(
+        lambda kind: flash.kernel_of("splash", reaches, kind, 2)(q, q, q, None), 0
+    )
+    assert set(traced) == set(reaches) and len(traced) == len(set(reaches))
+
+
 def test_auto_goes_by_the_devices():
     resolve = flash.resolve_attention
     assert resolve("auto", "gpu", jnp.bfloat16) == "cudnn"

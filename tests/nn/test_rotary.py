@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memcomp.nn.rotary import Rotary, inverse_frequencies, rotary_table, rotate
+from memcomp.nn.rotary import (
+    Rotary,
+    inverse_frequencies,
+    no_rotation,
+    rotary_table,
+    rotate,
+)
 
 H = 8
 LLAMA3 = Rotary(
@@ -73,6 +79,17 @@ def test_linear_scaling_divides_positions():
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("rotary", [Rotary(5, 100.0), LLAMA3])
+def test_a_table_of_no_rotation_gives_heads_back_bit_by_bit(rotary, dtype):
+    positions = jnp.array([0, 1, 7, 65_535, 2**24])
+    table = rotary_table(no_rotation(rotary), positions, 1)
+    assert [t.shape for t in table] == [t.shape for t in rotary_table(rotary, positions, 1)]
+    x = np.random.default_rng(0).standard_normal((5, 3, 64)) * 1e4
+    x = jnp.asarray(x, dtype)
+    np.testing.assert_array_equal(rotate(x, table), x)
 
 
 def test_dynamic_scaling_starts_beyond_the_original_length():

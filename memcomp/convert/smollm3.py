@@ -1,0 +1,72 @@
+"""SmolLM3 checkpoints in Hugging Face layout."""
+
+from typing import Any
+
+from memcomp.convert import llama_layout as layout
+from memcomp.convert.engine import Family
+from memcomp.convert.rope import rotary_to_hf
+from memcomp.errors import InputError
+from memcomp.models.smollm3 import SmolLM3, SmolLM3Config
+
+TABLE = (
+    *layout.EMBEDDINGS,
+    *layout.PRE_NORMS,
+    *layout.ATTENTION,
+    *layout.GATED_MLP,
+    *layout.FINAL_NORM,
+)
+
+
+def config_from_hf(hf: Any) -> SmolLM3Config:
+    """Our config from a `transformers.SmolLM3Config`."""
+    slides = hf.use_sliding_window and hf.sliding_window
+    if "sliding_attention" in hf.layer_types and not slides:
+        # In transformers some kernels of attention then have windows and others do not.
+        raise InputError(
+            "smollm3 with sliding_attention among its layer_types, use_sliding_window "
+            f"{hf.use_sliding_window} and sliding_window {hf.sliding_window}; set these to "
+            "true and a number of keys, or all layer_types to full_attention"
+        )
+    # Despite its name, 1 stands for rotary positions and 0 for none. The list may be longer
+    # than the model; where there is none, transformers makes it from the interval.
+    rotates = hf.no_rope_layers[: hf.num_hidden_layers]
+    return SmolLM3Config(
+        **layout.sizes_from_hf(hf),
+        norm_eps=hf.rms_norm_eps,
+        rotary=layout.rotary_of(hf),
+        rotary_layers=tuple(bool(layer) for layer in rotates),
+        windows=layout.windows_from_hf(hf),
+        attention_bias=hf.attention_bias,
+        mlp_bias=hf.mlp_bias,
+    )
+
+
+def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
+    """The entries of config.json: `config_from_hf` read backwards."""
+    return {
+        "architectures": ["SmolLM3ForCausalLM"],
+        "model_type": "smollm3",
+        **layout.sizes_to_hf(config),
+        "rms_norm_eps": config.norm_eps,
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+        "no_rope_layers": [int(rotates) for rotates in config.rotary_layers],
+        "use_sliding_window": bool(config.windows),
+        **layout.windows_to_hf(config),
+        **rotary_to_hf(config.rotary),
+        "pad_token_id": None,  # else 128004, which torch refuses in a smaller vocabulary
+    }
+
+
+FAMILY = Family(
+    model=SmolLM3,
+    table=TABLE,
+    config_from_hf=config_from_hf,
+    config_to_hf=config_to_hf,
+    ignored=layout.ignored,
+    checkpoints=(
+        "HuggingFaceTB/SmolLM3-3B",
+        "HuggingFaceTB/SmolLM3-3B-Base",
+    ),
+    special="every fourth layer without rotary positions",
+)
