@@ -11,6 +11,8 @@ DOCS = pathlib.Path(__file__).parent.parent / "docs"
 NOTEBOOK = DOCS / "cram_a_sentence.ipynb"
 # Few texts and steps, and shapes that several cells share: most of the rest is compiling.
 SHORT = """
+model = "builtin"
+install_from = "nowhere"
 sentence = "The old man said"
 tokens_per_vector = 4
 max_steps = 60
