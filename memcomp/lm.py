@@ -1,10 +1,8 @@
 """`load_lm`: a folder, a Hub id or "builtin" becomes a `LanguageModel`."""
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -17,7 +15,7 @@ from memcomp.convert import engine
 from memcomp.convert.configs import check_entries, check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
-from memcomp.errors import InputError
+from memcomp.errors import InputError, refusing
 from memcomp.nn.cross_entropy import soft_capped
 from memcomp.nn.flash import resolve_attention
 from memcomp.nn.remat import check_remat
@@ -179,7 +177,7 @@ def load_lm(
     path = folder / "config.json"
     checkpoint = Checkpoint(folder)
     family, hf = _config(path, len(checkpoint.shapes()))
-    with _refusing(str(path)):
+    with refusing(str(path)):
         config = family.config_from_hf(hf)
         check_values(config)
         config = dataclasses.replace(config, remat=remat)
@@ -285,7 +283,7 @@ def _config(path: pathlib.Path, num_tensors: int) -> tuple[Any, Any]:
         )
     import transformers  # late: it costs a second, which only loading should pay
 
-    with _refusing(str(path)):
+    with refusing(str(path)):
         check_entries(entries, num_tensors)
         # Not from_pretrained, which may follow an entry to another file.
         hf = transformers.CONFIG_MAPPING[model_type].from_dict(entries)
@@ -297,19 +295,7 @@ def _tokenizer(folder: pathlib.Path, hf: Any) -> Any:
         return None
     import transformers
 
-    with _refusing(f"the tokenizer in {folder}"):
+    with refusing(f"the tokenizer in {folder}"):
         return transformers.AutoTokenizer.from_pretrained(
             folder, config=hf, trust_remote_code=False
         )
-
-
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turns whatever is raised for the content of files into an `InputError`."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # tokenizers' panics are no `Exception`
-        reason = " ".join(str(error).split())
-        raise InputError(f"{what} cannot be used: {reason}") from error
