@@ -1,5 +1,6 @@
 """docs/cram_a_sentence: its two forms are one, and it runs."""
 
+import os
 import pathlib
 
 import jupytext
@@ -11,11 +12,11 @@ DOCS = pathlib.Path(__file__).parent.parent / "docs"
 NOTEBOOK = DOCS / "cram_a_sentence.ipynb"
 # Few texts and steps, and shapes that several cells share: most of the rest is compiling.
 SHORT = """
-model = "builtin"
+model = {model!r}
 install_from = "nowhere"
 sentence = "The old man said"
 tokens_per_vector = 4
-max_steps = 60
+max_steps = {max_steps}
 lengths = (2, 3, 4)
 num_texts = 1
 """
@@ -69,9 +70,25 @@ def test_the_committed_notebook_was_run_from_top_to_bottom():
 def test_a_short_run_decodes_what_was_crammed(tmp_path, monkeypatch):
     notebook = read()
     [parameters] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    parameters.source = SHORT
+    parameters.source = SHORT.format(model="builtin", max_steps=60)
     done = executed(notebook, tmp_path, monkeypatch)
     assert "(1, 256) exact: 'The old man said'" in printed(done)
+    assert len(figures(done)) == 4
+
+
+@pytest.mark.real
+def test_a_short_run_decodes_from_a_real_model(tmp_path, monkeypatch):
+    folder = pathlib.Path(os.environ.get("MEMCOMP_REAL_LMS", "")) / "smollm2-135m-instruct"
+    if not folder.is_dir():
+        pytest.skip(
+            "no smollm2-135m-instruct: run tests/real_lms.sh DIR PYTHON smollm2, and set "
+            "MEMCOMP_REAL_LMS=DIR"
+        )
+    notebook = read()
+    [parameters] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    parameters.source = SHORT.format(model=str(folder.absolute()), max_steps=300)
+    done = executed(notebook, tmp_path, monkeypatch)
+    assert "(1, 576) exact: 'The old man said'" in printed(done)
     assert len(figures(done)) == 4
 
 
