@@ -75,7 +75,8 @@ def run_horizons(
       texts: with distinct ids, at the length up to which a horizon is looked for.
       cfg: what to cram and how.
       growth: how targets follow each other.
-      workdir: claimed by this config; what an earlier start has done is not done again.
+      workdir: claimed by this config. What an earlier start has done is not done again.
+        Where that had shorter texts, horizons that ended with the text are looked for on.
       report: called after each chunk.
 
     Raises:
@@ -85,6 +86,10 @@ def run_horizons(
     trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
     ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
     owners = {text.text_id: i % jax.process_count() for i, text in enumerate(texts)}
+    # A text that is longer now than when it was recorded is recorded anew.
+    now = {text.text_id: text_sha256(text.tokens) for text in texts}
+    old = {i: r["text_sha256"] for i, r in ledger.records.items()}
+    ledger.drop([i for i in now.keys() & old.keys() if now[i] != old[i]])
 
     def store(moved: Sequence[Trial]) -> None:
         for trial in moved:
@@ -185,9 +190,12 @@ def _nats_after_memory(
     for of_text, trial in zip(tokens, held, strict=True):
         of_text[: len(trial.text.tokens)] = trial.text.tokens
     memory = np.stack([np.asarray(trial.memory) for trial in held])
-    losses = score_after(lm, memory, tokens).loss.astype(np.float64)
+    # float32, as the surprise: what a text is scored with may change the last digits.
+    losses = score_after(lm, memory, tokens).loss.astype(np.float32)
     return {
-        trial.text.text_id: float(loss[cfg.num_given : trial.exact].sum())
+        trial.text.text_id: float(
+            np.sum(loss[cfg.num_given : trial.exact], dtype=np.float64)
+        )
         for trial, loss in zip(held, losses, strict=True)
     }
 

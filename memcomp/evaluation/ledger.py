@@ -1,7 +1,7 @@
 """The records of a run that several processes write: a part each, merged into one file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import jax
 from etils import epath
@@ -48,6 +48,13 @@ class Ledger:
         self.records |= {r["text_id"]: r for r in records}
         distributed.barrier()
 
+    def drop(self, text_ids: Collection[int]) -> None:
+        """Removes the records of some texts, alike in every process."""
+        self.records = {i: r for i, r in self.records.items() if i not in text_ids}
+        if text_ids and distributed.is_first():
+            write_whole(self._path, _lines(self.records.values()))
+        distributed.barrier()
+
     def merge(self) -> None:
         """Makes one file of it and of all parts, by text id; reads it in all processes."""
         distributed.barrier()
@@ -65,7 +72,11 @@ def _merged(path: epath.Path) -> bytes:
         # A kill before the parts are gone leaves lines in both.
         found = {r["text_id"]: r for part in [path, *parts] for r in read_records(part)}
         records = [found[i] for i in sorted(found)]
-        write_whole(path, "".join(json.dumps(r) + "\n" for r in records))
+        write_whole(path, _lines(records))
         for part in parts:
             part.unlink()
-    return "".join(json.dumps(r) + "\n" for r in records).encode()
+    return _lines(records).encode()
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)

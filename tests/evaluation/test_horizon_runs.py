@@ -190,6 +190,24 @@ def test_progress_is_of_the_texts_in_flight(long):
     assert last.mean_exact == np.mean([r["horizon"] for r in records])
 
 
+def test_longer_texts_go_on_from_the_horizons_of_the_shorter(
+    whole, tiny_lm_float64, tmp_path
+):
+    folder, texts = epath.Path(tmp_path), some_texts()
+    short = [dataclasses.replace(text, tokens=text.tokens[:2]) for text in texts]
+    first = run_horizons(tiny_lm_float64, short, CFG, GROWTH, folder)
+    assert [r["horizon"] for r in first] == [2, 2, 2]
+    got = run_horizons(tiny_lm_float64, texts, CFG, GROWTH, folder)
+    assert sorted(lines(folder), key=lambda r: r["text_id"]) == got
+    for record, before, of_whole in zip(got, first, whole, strict=True):
+        assert record["num_tokens"] == of_whole["num_tokens"]
+        assert record["text_sha256"] == of_whole["text_sha256"]
+        assert record["horizon"] >= 2 and record["exact_greedy"]
+        assert record["steps"] > before["steps"]
+    # And a start with nothing new changes nothing.
+    assert run_horizons(tiny_lm_float64, texts, CFG, GROWTH, folder) == got
+
+
 def test_more_texts_redo_none(whole, tiny_lm_float64, tmp_path):
     folder, texts = epath.Path(tmp_path), some_texts()
     run_horizons(tiny_lm_float64, texts[:2], CFG, GROWTH, folder)
