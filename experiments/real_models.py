@@ -29,7 +29,7 @@ from memcomp.evaluation.attention import check_attends
 from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.evaluation.horizon_runs import run_horizons
 from memcomp.evaluation.report.load import recipe_label
-from memcomp.evaluation.report.published import published_horizons
+from memcomp.evaluation.report.published import published_attention, published_horizons
 from memcomp.evaluation.runs import run_cramming
 from memcomp.evaluation.use import check_use
 from memcomp.evaluation.use_runs import crammed_part, run_use
@@ -149,7 +149,8 @@ def use(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
             report=report,
         )
     sizes["num_exact"] = int(crammed.exact.sum())
-    return sizes | model_rows.use_figures(records), model_rows.use_line
+    line = functools.partial(model_rows.use_line, published=published_attention(lm.name))
+    return sizes | model_rows.use_figures(records), line
 
 
 MEASURES = {"horizon": horizons, "exact": exact, "use": use}

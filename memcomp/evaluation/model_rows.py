@@ -65,9 +65,7 @@ def use_figures(records: Sequence[Record]) -> Record:
     ranges = {"none": (0, 0), "first half": (0, L // 2), "last half": (L // 2, L)}
     return {
         "attention_mass": [mass["memory", layer].mean for layer in layers],
-        "knockout_alone": [
-            knockout["memory", i, i + 1].mean for i in layers if L and knockout
-        ],
+        "knockout_alone": [knockout["memory", i, i + 1].mean for i in layers if knockout],
         "knockout_accuracy": {
             name: knockout["memory", *ab].mean for name, ab in ranges.items() if knockout
         },
@@ -77,15 +75,21 @@ def use_figures(records: Sequence[Record]) -> Record:
     }
 
 
-def use_line(row: Record) -> str:
-    """Attention on memory, accuracy without it in half of the layers, continuations."""
+def use_line(row: Record, published: float | None) -> str:
+    """Attention on memory, accuracy without it in half of the layers, continuations.
+
+    Args:
+      row: with `use_figures`.
+      published: percent of attention on memory.
+    """
     mass, without = row["attention_mass"], row["knockout_accuracy"]
     bits = row["continuation_bits"]
     said = [f"{row['num_exact']} of {row['num_texts']} texts exact"]
     if mass:
         said.append(
             f"attention on memory {100 * np.mean(mass):.1f} % (layers: "
-            f"{100 * min(mass):.1f} to {100 * max(mass):.1f})"
+            f"{100 * min(mass):.1f} to {100 * max(mass):.1f}"
+            + (")" if published is None else f"; published: {published:g} %)")
         )
         said += [
             f"accuracy without memory in the {name} {100 * without[name]:.1f} %"
@@ -94,7 +98,7 @@ def use_line(row: Record) -> str:
     if bits:
         said.append(
             "bits a token of the continuation: "
-            + ", ".join(f"{b:.2f} given {name}" for name, b in bits.items())
+            + ", ".join(f"{b:.2f} ({name})" for name, b in bits.items())
         )
     return "; ".join(said)
 

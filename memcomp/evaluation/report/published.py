@@ -104,9 +104,19 @@ def published_horizons(lm: str) -> dict[str, PublishedHorizon]:
     Args:
       lm: a Hub id, or a folder with the last part of one as its name.
     """
-    name = _last_part(lm).removesuffix("-instruct")
     rows = [PublishedHorizon(**row) for row in published()["horizons"]]
-    return {row.recipe: row for row in rows if _last_part(row.lm) == name}
+    return {row.recipe: row for row in rows if _last_part(row.lm) == _base(lm)}
+
+
+@functools.cache
+def published_attention(lm: str) -> float | None:
+    """Percent of attention on memory that was published of an LM or its base model."""
+    rows = {_last_part(row["lm"]): row["percent"] for row in published()["attention"]}
+    return rows.get(_base(lm))
+
+
+def _base(lm: str) -> str:
+    return _last_part(lm).removesuffix("-instruct")
 
 
 def _last_part(lm: str) -> str:

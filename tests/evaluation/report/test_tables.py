@@ -16,7 +16,7 @@ from synthetic_runs import (
 
 from memcomp.evaluation.capacity import Capacity, Estimate
 from memcomp.evaluation.report.load import read_runs
-from memcomp.evaluation.report.published import published_horizons
+from memcomp.evaluation.report.published import published_attention, published_horizons
 from memcomp.evaluation.report.section import sections
 from memcomp.evaluation.report.table_format import Table, show
 from memcomp.evaluation.report.tables import TABLES
@@ -193,6 +193,11 @@ def test_published_horizons_stand_beside_ours_of_the_same_recipe(tmp_path):
 def test_published_horizons_are_found_by_the_last_part_of_a_name(lm, recipe, tokens):
     row = published_horizons(lm).get(recipe)
     assert (row and row.tokens) == tokens
+
+
+def test_published_attention_is_that_of_the_base_model():
+    assert published_attention("a/folder/smollm2-135m-instruct") == 60.8
+    assert published_attention("builtin") is None
 
 
 def test_cells_are_shown_to_the_second_digit_of_their_error():
