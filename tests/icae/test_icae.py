@@ -27,7 +27,7 @@ TOKENS = np.random.default_rng(1).integers(TINY.vocab_size, size=(3, 6), dtype=n
 # Queries and values apart, with grouped heads; fused; fused, with learned positions.
 CASES = ("llama_grouped_queries", "gpt_neox", "gpt2")
 ONE_A_FAMILY = (*CASES, "gemma3", "gpt_neo", "mistral", "olmo", "olmo2")
-ONE_A_FAMILY += ("opt", "qwen2", "qwen3")
+ONE_A_FAMILY += ("opt", "qwen2", "qwen3", "smollm3")
 
 
 def fast(function, **options):
