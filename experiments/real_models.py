@@ -34,7 +34,7 @@ from memcomp.evaluation.runs import run_cramming
 from memcomp.evaluation.use import check_use
 from memcomp.evaluation.use_runs import crammed_part, run_use
 from memcomp.lm import LanguageModel
-from memcomp.results import Record, write_whole
+from memcomp.results import Record, read_records, write_whole
 
 DEFAULT_WORKDIR = "runs/real_models"
 ROWS = "rows.jsonl"
@@ -48,7 +48,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     growth_of(config)  # bad values are refused before anything is written
     stop_after(config.minutes)
     load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
-    folder, found = epath.Path(workdir or DEFAULT_WORKDIR), {}
+    folder = epath.Path(workdir or DEFAULT_WORKDIR)
+    # Rows of an earlier start stay, unless they are measured again.
+    found = {row["row"]: row for row in read_records(folder / ROWS)}
     for name in config.order:
         row = config.rows[name]
         texts = config.sources[row.source].to_dict()

@@ -62,6 +62,10 @@ def test_rows_are_of_run_folders_and_a_second_start_does_nothing_again(tmp_path)
     again, out_again, _ = run(tmp_path, f"--config.order={ROWS}")
     assert (again, out_again) == (0, out)
     assert before == {p: p.stat().st_mtime_ns for p in before}
+    # Rows that are not asked for again stay.
+    status, _, err = run(tmp_path, "--config.order=('progressive',)")
+    assert status == 0, err
+    assert rows(tmp_path) == found
 
 
 def test_a_run_that_is_out_of_time_says_so_and_resumes(tmp_path):
