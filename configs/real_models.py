@@ -4,7 +4,7 @@ r"""Everything that is asked of one language model, most valuable first.
       --config.sources.novels.source=FOLDER --config.sources.stories.source=FILE \
       --config.sources.random_words.vocabulary=FILE --config.minutes=60 --workdir DIR
   python experiments/real_models.py --config configs/real_models.py:gpu ...
-  python experiments/real_models.py     # the built-in LM, small enough for two minutes
+  python experiments/real_models.py     # the built-in LM: 141 s of CPU time
 
 A row is one measurement. `order` says which rows are measured, and when; a source without
 texts is passed over. Started again with the same workdir, the command resumes.
