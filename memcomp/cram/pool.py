@@ -25,7 +25,7 @@ from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 EMPTY = -1  # the id in a place without a text
 NEVER = -1  # the step at which a token was first right that was not
 # FLOPs that a device computes while the loop is compiled for another number of places. CPU:
-# 4 s at 1.6e11 FLOP/s, measured with SmolLM2-135M on two cores; the others are guessed.
+# 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the others are guessed.
 COMPILATION = {"cpu": 6e11, "gpu": 3e14, "tpu": 3e14}
 
 
