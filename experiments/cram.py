@@ -93,6 +93,8 @@ def table(records: list[dict]) -> str:
     for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
         prefix = r["greedy_prefix_tokens"]
         exact = "yes" if r["exact_greedy"] else f"first {prefix}"
+        if r["diverged_at"] is not None:
+            exact += f", no finite loss at step {r['diverged_at']}"
         # What came back; a gain of cross-entropy is less, which ends at the margin.
         nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
         bits = f"{nats * BITS_PER_NAT:.0f}", f"{r['memory_bits']}"

@@ -31,6 +31,7 @@ from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 from memcomp.evaluation.rounding import round_memory
 from memcomp.evaluation.runs import describe
+from memcomp.evaluation.scores import common_prefix
 from memcomp.lm import LanguageModel
 from memcomp.results import RECORDS, Record, append_records, claim_workdir, read_records
 
@@ -152,8 +153,8 @@ def horizon(
 ) -> Record:
     """Of every text: its horizon, and token-steps until its memory was found, and in all.
 
-    A horizon counts if the stored vector decodes to it greedily; "kept" says for how many
-    texts it still does when stored in fewer bits.
+    A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
+    all that was exact teacher-forced still does when the vector is stored in fewer bits.
     """
     trials = {text.text_id: Trial(text) for text in texts}
     cost = dict.fromkeys(trials, 0)
@@ -164,17 +165,17 @@ def horizon(
             trials[trial.text.text_id] = trial
     held = [t for t in trials.values() if t.memory is not None]
     memory = np.stack([t.memory for t in held if t.memory is not None])
-    most = max(t.exact for t in held)
-    kept = {}
+    most = max(len(t.text.tokens) for t in held)
+    prefixes, kept = {}, {}
     for kind in KINDS:
         got = decode(lm, round_memory(memory, kind), most)
-        pairs = zip(held, got, strict=True)
-        same = [bool((g[: t.exact] == t.text.tokens[: t.exact]).all()) for t, g in pairs]
-        kept[kind] = sum(same)
-        if kind == "float32":
-            greedy = {t.text.text_id: t.exact * s for t, s in zip(held, same, strict=True)}
+        prefixes[kind] = {
+            t.text.text_id: common_prefix(tokens[: len(t.text.tokens)], t.text.tokens)
+            for t, tokens in zip(held, got, strict=True)
+        }
+        kept[kind] = sum(prefixes[kind][t.text.text_id] >= t.exact for t in held)
     return {
-        "horizon": [greedy.get(i, 0) for i in trials],
+        "horizon": [prefixes["float32"].get(i, 0) for i in trials],
         "token_steps": [cost[i] for i in trials],
         "token_steps_in_all": [t.token_steps for t in trials.values()],
         "steps": [t.steps for t in trials.values()],

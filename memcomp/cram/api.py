@@ -29,7 +29,7 @@ def cram(
 
     Raises:
       InputError: a text that is empty, shorter than `cfg.num_tokens` or too long for the
-        LM, or a loss that is not finite.
+        LM.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063.
     """

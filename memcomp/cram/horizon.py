@@ -61,8 +61,9 @@ class Trial:
       steps: gradient evaluations so far.
       token_steps: each times the length of its target.
       num_targets: targets tried.
+      diverged_at: step of the last target whose loss was not finite; None while all were.
       memory: float32 [M D], exact at `exact`; None while there is none.
-      opt_state: of the optimiser at `exact`.
+      opt_state: of the optimiser at `exact`; None where the loss was not finite after it.
     """
 
     text: Text
@@ -71,6 +72,7 @@ class Trial:
     steps: int = 0
     token_steps: int = 0
     num_targets: int = 0
+    diverged_at: int | None = None
     memory: np.ndarray | None = None
     opt_state: Any = dataclasses.field(default=None, repr=False)
 
@@ -86,11 +88,13 @@ class Trial:
             steps=self.steps + result.steps,
             token_steps=self.token_steps + result.token_steps,
             num_targets=self.num_targets + 1,
+            diverged_at=result.diverged_at,
         )
         exact = result.num_tokens if result.exact else result.prefix
         if exact > max(self.exact, result.num_given):
+            opt_state = result.opt_state if result.diverged_at is None else None
             tried = dataclasses.replace(
-                tried, exact=exact, memory=result.memory, opt_state=result.opt_state
+                tried, exact=exact, memory=result.memory, opt_state=opt_state
             )
         if result.exact:
             return tried
@@ -141,7 +145,7 @@ def horizons(
       flight: `in_flight` of that call; None to begin the targets of `trials` anew.
 
     Raises:
-      InputError: a text that the LM has no room for, or a loss that is not finite.
+      InputError: a text that the LM has no room for.
 
     Source: Progressive Cramming, 2026 (growth by one token, warm start).
     """
@@ -235,6 +239,6 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     return fresh._replace(
         memory=trial.memory,
         best_memory=trial.memory,
-        opt_state=trial.opt_state,
+        opt_state=fresh.opt_state if trial.opt_state is None else trial.opt_state,
         step=np.int32(trial.steps if cfg.resolved_recipe().grows else 0),
     )

@@ -33,13 +33,15 @@ class CramState(NamedTuple):
       opt_state: of the optimiser, for this text alone.
       best_memory: the vectors that scored `best_accuracy` and `best_loss`; measured
         before the update, never one update later.
-      best_prefix: leading tokens that were right by more than the recipe's margin.
+      best_prefix: leading tokens that `best_memory` has right by more than the recipe's
+        margin; with a recipe that grows, the most that any memory so far had.
       best_accuracy: share of the scored tokens that were right.
       best_loss: mean nats a scored token, of `best_memory`.
       best_margin: smallest margin in logits of a scored token, of `best_memory`.
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
+      failed: the loss of the next step is not finite; `step` counts the steps before it.
       done: nothing of this text changes any more.
     """
 
@@ -53,6 +55,7 @@ class CramState(NamedTuple):
     min_loss: Float[Array, "*B"]
     stale: Int[Array, "*B"]
     step: Int[Array, "*B"]
+    failed: Bool[Array, "*B"]
     done: Bool[Array, "*B"]
 
 
@@ -78,6 +81,7 @@ def init_state(
         min_loss=jnp.full((), jnp.inf, memory.dtype),
         stale=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
+        failed=jnp.zeros((), bool),
         done=jnp.zeros((), bool),
     )
 
@@ -92,6 +96,8 @@ def cram_step(
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
     """One update of one text; a finished text comes back unchanged.
+
+    A text whose loss is not finite is finished, and keeps what it had before that step.
 
     What is kept is the vector that scored, taken before the update. (The authors keep the
     vector one update later: reference/cramming.md, part e, defect 1.)
@@ -135,13 +141,19 @@ def cram_step(
     loss, right = mean_over(scores.loss, scored), scores.margin > 0
     accuracy = mean_over(right, scored)
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
-    solved = margin > recipe.margin
+    solved, exact = margin > recipe.margin, margin > 0
 
     progress = prefix if recipe.grows else accuracy
     best = state.best_prefix if recipe.grows else state.best_accuracy
     higher = progress > best
     lower = (progress == best) & (loss < state.best_loss)
-    keep = solved | higher | lower
+    # Nothing that is not exact takes the place of a memory that is, however much longer the
+    # prefix is that it has right by more than the margin.
+    was_exact = state.best_margin > 0
+    keep = solved | (exact & ~was_exact) | ((exact | ~was_exact) & (higher | lower))
+    longest = jnp.where(keep, prefix, state.best_prefix)
+    if recipe.grows:  # and nothing that has been right once is looked at as new
+        longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
     updates, opt_state = optimizer(recipe).update(
@@ -155,16 +167,19 @@ def cram_step(
         memory=memory,
         opt_state=opt_state,
         best_memory=jnp.where(keep, state.memory, state.best_memory),
-        best_prefix=jnp.where(keep, prefix, state.best_prefix),
+        best_prefix=longest,
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
         best_loss=jnp.where(keep, loss, state.best_loss),
         best_margin=jnp.where(keep, margin, state.best_margin),
         min_loss=jnp.minimum(loss, state.min_loss),
         stale=stale,
         step=step,
+        failed=state.failed,
         done=solved | (stale >= recipe.patience) | (step >= recipe.max_steps),
     )
-    new = jax.tree.map(lambda n, o: jnp.where(state.done, o, n), new, state)
+    failed = ~jnp.isfinite(loss) & ~state.done
+    new = jax.tree.map(lambda n, o: jnp.where(state.done | failed, o, n), new, state)
+    new = new._replace(failed=state.failed | failed, done=new.done | failed)
     return new, {"loss": loss, "accuracy": accuracy, "right": right}
 
 

@@ -50,7 +50,7 @@ def exact_prefix(
     margins: Float[Array, "T"], scored: Bool[Array, "T"], margin: float
 ) -> Int[Array, ""]:
     """How many leading tokens are right by more than `margin`; what is given is right."""
-    wrong = scored & (margins <= margin)
+    wrong = scored & ~(margins > margin)  # a margin that is not a number is wrong
     given = jnp.cumsum(scored) == 0
     leading = (jnp.cumsum(wrong) == 0) & (scored | given)
     return jnp.sum(leading, dtype=jnp.int32)

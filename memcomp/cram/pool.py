@@ -18,7 +18,6 @@ import numpy as np
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
 from memcomp.data.texts import Text
-from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
@@ -44,6 +43,8 @@ class CramResult:
       min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
       margin: smallest margin in logits of a scored token.
       steps: gradient evaluations that the text took.
+      diverged_at: the step, from 0, whose loss was not finite, after which the text was
+        given up; None where every loss was finite. What is reported was found before it.
       protocol: "strict" or "reference".
       num_given: how many leading tokens the protocol gives and does not score.
       lm_name: what the LM was loaded from.
@@ -77,6 +78,7 @@ class CramResult:
     first_right_steps: np.ndarray
     opt_state: Any = dataclasses.field(default=None, repr=False)
     process: int = 0
+    diverged_at: int | None = None
 
     @property
     def exact(self) -> bool:
@@ -197,11 +199,7 @@ class Pool:
         return sum(place is not None for place in self._places)
 
     def advance(self) -> list[CramResult]:
-        """Runs one chunk; the texts that ended in it, their places given to others.
-
-        Raises:
-          InputError: a loss that is not finite; names the text and the step.
-        """
+        """Runs one chunk; the texts that ended in it, their places given to others."""
         begin = time.perf_counter()
         self.last_steps = self.last_token_steps = 0
         before = fetch(self._states.step)
@@ -226,7 +224,6 @@ class Pool:
             place.seconds += share
             seen = loss[:, i], accuracy[:, i], first_right[i]
             place.note(int(steps[i]), *seen)
-            self._check_finite(place)
             self.last_steps += int(steps[i])
             self.last_token_steps += int(steps[i]) * len(place.text.tokens)
         finished = self._collect()
@@ -378,16 +375,6 @@ class Pool:
                 tokens[i, : lengths[i]] = place.text.tokens
         return tokens, lengths
 
-    def _check_finite(self, place: _Place) -> None:
-        last = place.losses[-1]
-        bad = np.flatnonzero(~np.isfinite(last))
-        if len(bad):
-            raise InputError(
-                f"the loss of text {place.text.text_id} ({place.text.source}) is not "
-                f"finite at step {place.steps - len(last) + bad[0]}; lower the learning "
-                "rate or use a dtype with more range"
-            )
-
     def _collect(self) -> list[CramResult]:
         done = fetch(self._states.done)
         ended = [(i, place) for i, place in enumerate(self._places) if place and done[i]]
@@ -408,8 +395,9 @@ class Pool:
             source=place.text.source,
             tokens=place.text.tokens,
             memory=states.best_memory[i].copy(),
-            accuracy=float(states.best_accuracy[i]),
-            prefix=int(states.best_prefix[i]),
+            # A text that diverged at once has no score: -1 in the states.
+            accuracy=max(float(states.best_accuracy[i]), 0.0),
+            prefix=max(int(states.best_prefix[i]), 0),
             loss_nats=float(states.best_loss[i]),
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),
@@ -424,6 +412,7 @@ class Pool:
             first_right_steps=first_right,
             opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
             process=owner,
+            diverged_at=int(states.step[i]) if states.failed[i] else None,
         )
 
 

@@ -67,7 +67,7 @@ def advance_all(
         are still in flight in the snapshot come to the same result again.
 
     Raises:
-      InputError: a text that the LM has no room for, or a loss that is not finite.
+      InputError: a text that the LM has no room for.
     """
     check_fits(lm, texts, cfg)
     flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}

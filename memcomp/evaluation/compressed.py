@@ -148,7 +148,7 @@ def cram_contexts(
       Prompts, whose special vectors are 0; and what cramming each context came to.
 
     Raises:
-      InputError: a context for which the LM has no room, or a loss that is not finite.
+      InputError: a context for which the LM has no room.
     """
     keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
     found: dict[Any, CramResult] = {}

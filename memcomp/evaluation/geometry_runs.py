@@ -125,8 +125,7 @@ def run_geometry(
       report: called with what is done, how many of it and of how many, now and then.
 
     Raises:
-      InputError: a text that the LM has no room for, a loss that is not finite, or no
-        text with two solutions.
+      InputError: a text that the LM has no room for, or no text with two solutions.
     """
     again = restarts(texts, study.num_restarts)
     folder = workdir / RESTARTS

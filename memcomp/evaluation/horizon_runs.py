@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from etils import epath
+from jaxtyping import Float
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, in_flight, next_target
@@ -29,13 +30,13 @@ from memcomp.distributed import barrier, is_first
 from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.prefixes import score_after
 from memcomp.evaluation.runs import FLIGHT, read_flight, write_flight
-from memcomp.evaluation.scores import BITS_PER_NAT, baselines, decode_stored
+from memcomp.evaluation.scores import BITS_PER_NAT, baselines, common_prefix, decode_stored
 from memcomp.lm import LanguageModel
 from memcomp.results import Record, write_whole
 
 RECORDS = "horizons.jsonl"
 TRIALS = "trials"
-COUNTS = ("exact", "failed", "steps", "token_steps", "num_targets")
+COUNTS = ("exact", "failed", "steps", "token_steps", "num_targets", "diverged_at")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def run_horizons(
       report: called after each chunk.
 
     Raises:
-      InputError: a text that the LM has no room for, or a loss that is not finite.
+      InputError: a text that the LM has no room for.
     """
     (workdir / TRIALS).mkdir(parents=True, exist_ok=True)
     trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
@@ -138,39 +139,48 @@ def _progress(
 
 
 def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list[Record]:
-    """Lines of horizons.jsonl; a horizon is decoded from its stored vector."""
+    """Lines of horizons.jsonl.
+
+    A horizon is what a user gets back: the leading tokens of the text that its stored
+    vector decodes to, greedily. `horizon_teacher_forced` is what the optimiser saw.
+    """
     if not ended:
         return []
     pad_to = max(len(trial.text.tokens) for trial in ended)
     held = [trial for trial in ended if trial.memory is not None]
-    decoded = iter(decode_stored(lm, [_memory(t, lm, cfg) for t in held], pad_to))
+    found = _decoded_prefixes(lm, held, cfg, pad_to)
     tokens = [trial.text.tokens for trial in ended]
     without = baselines(
         lm, tokens, num_given=cfg.num_given, pad_to=pad_to, vocab_chunk=cfg.vocab_chunk
     )
-    nats_after = _nats_after_memory(lm, held, cfg, pad_to)
+    losses = _losses_after_memory(lm, held, pad_to)
     records = []
     for trial, baseline in zip(ended, without, strict=True):
-        prefix = trial.text.tokens[: trial.exact]
-        nats = float(np.nansum(baseline.surprise_nats[: trial.exact], dtype=np.float64))
-        gain = nats - nats_after.get(trial.text.text_id, 0.0)
-        plain, rounded = next(decoded) if trial.exact else (prefix, prefix)
+        i = trial.text.text_id
+        horizon, rounded = found.get(i, (0, 0))
+        nats = float(np.nansum(baseline.surprise_nats[:horizon], dtype=np.float64))
+        gain = nats
+        if i in losses:
+            gain -= float(np.sum(losses[i][cfg.num_given : horizon], dtype=np.float64))
         records.append(
             {
-                "text_id": trial.text.text_id,
+                "text_id": i,
                 "source": trial.text.source,
                 "text_sha256": text_sha256(trial.text.tokens),
                 "num_tokens": len(trial.text.tokens),
                 "num_memory": cfg.num_memory,
                 "protocol": cfg.protocol,
-                "horizon": trial.exact,
+                "horizon": horizon,
+                "horizon_bfloat16": rounded,
+                "horizon_teacher_forced": trial.exact,
                 "horizon_nats": nats,
                 "horizon_bits": nats * BITS_PER_NAT,
                 "information_gain_nats": gain,
                 "information_gain_bits": gain * BITS_PER_NAT,
-                "exact_greedy": bool(np.array_equal(plain, prefix)),
-                "exact_greedy_bfloat16": bool(np.array_equal(rounded, prefix)),
+                "exact_greedy": horizon >= trial.exact > 0,
+                "exact_greedy_bfloat16": rounded >= trial.exact > 0,
                 "failed": trial.failed,
+                "diverged_at": trial.diverged_at,
                 "steps": trial.steps,
                 "token_steps": trial.token_steps,
                 "num_targets": trial.num_targets,
@@ -180,10 +190,27 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
     return records
 
 
-def _nats_after_memory(
+def _decoded_prefixes(
     lm: LanguageModel, held: Sequence[Trial], cfg: CramConfig, pad_to: int
-) -> dict[int, float]:
-    """By text id, the cross-entropy of the scored tokens of its horizon, given memory."""
+) -> dict[int, tuple[int, int]]:
+    """By text id, how many leading tokens its stored vector decodes to, greedily.
+
+    The second number is that of the vector after rounding to bfloat16.
+    """
+    decoded = decode_stored(lm, [_memory(trial, lm, cfg) for trial in held], pad_to)
+    return {
+        trial.text.text_id: (
+            common_prefix(plain, trial.text.tokens),
+            common_prefix(rounded, trial.text.tokens),
+        )
+        for trial, (plain, rounded) in zip(held, decoded, strict=True)
+    }
+
+
+def _losses_after_memory(
+    lm: LanguageModel, held: Sequence[Trial], pad_to: int
+) -> dict[int, Float[np.ndarray, "T"]]:
+    """By text id, the cross-entropy of each token given memory and those before it."""
     if not held:
         return {}
     tokens = np.zeros((len(held), pad_to), np.int32)
@@ -192,12 +219,7 @@ def _nats_after_memory(
     memory = np.stack([np.asarray(trial.memory) for trial in held])
     # float32, as the surprise: what a text is scored with may change the last digits.
     losses = score_after(lm, memory, tokens).loss.astype(np.float32)
-    return {
-        trial.text.text_id: float(
-            np.sum(loss[cfg.num_given : trial.exact], dtype=np.float64)
-        )
-        for trial, loss in zip(held, losses, strict=True)
-    }
+    return {t.text.text_id: loss for t, loss in zip(held, losses, strict=True)}
 
 
 def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:
@@ -205,7 +227,7 @@ def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:
     assert trial.memory is not None
     return Memory(
         memory=trial.memory,
-        num_tokens=trial.exact,
+        num_tokens=len(trial.text.tokens),
         given=given,
         protocol=cfg.protocol,
         source=trial.text.source,
@@ -221,6 +243,7 @@ def _trial_name(text: Text) -> str:
 def _save_trial(workdir: epath.Path, trial: Trial) -> None:
     arrays = {}
     if trial.memory is not None:
+        # No leaves where there is no optimiser state to resume from.
         leaves = jax.tree.leaves(trial.opt_state)
         arrays = {f"opt/{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
         arrays["memory"] = np.asarray(trial.memory)
@@ -241,5 +264,5 @@ def _load_trial(workdir: epath.Path, text: Text, cfg: CramConfig) -> Trial:
         return Trial(text, **counts)
     template = optimizer(cfg.resolved_recipe()).init(arrays["memory"])
     leaves = [arrays[f"opt/{i}"] for i in range(len(arrays) - 1)]
-    opt_state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    opt_state = jax.tree.unflatten(jax.tree.structure(template), leaves) if leaves else None
     return Trial(text, memory=arrays["memory"], opt_state=opt_state, **counts)

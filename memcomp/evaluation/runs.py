@@ -84,7 +84,7 @@ def run_cramming(
       report: called after each chunk.
 
     Raises:
-      InputError: a text that the LM has no room for, or a loss that is not finite.
+      InputError: a text that the LM has no room for.
     """
     (workdir / "memory").mkdir(parents=True, exist_ok=True)
     ledger, clock = Ledger(workdir / RECORDS), _Clock()

@@ -166,7 +166,9 @@ def record(
     """
     reference = result.protocol == "reference"
     loss = result.min_loss_nats if reference else result.loss_nats
-    gain = (baseline.loss_nats - loss) * result.num_tokens
+    # A text that diverged at its first step has no loss.
+    loss = loss if math.isfinite(loss) else None
+    gain = 0.0 if loss is None else (baseline.loss_nats - loss) * result.num_tokens
     right = (result.accuracy - baseline.accuracy) * result.num_tokens
     plain, rounded = decoded
     return {
@@ -179,8 +181,9 @@ def record(
         "exact_teacher_forced": result.exact,
         "exact_greedy": bool(np.array_equal(plain, result.tokens)),
         "exact_greedy_bfloat16": bool(np.array_equal(rounded, result.tokens)),
-        "greedy_prefix_tokens": _prefix(plain, result.tokens),
-        "margin_logits": result.margin,
+        "greedy_prefix_tokens": common_prefix(plain, result.tokens),
+        "margin_logits": result.margin if math.isfinite(result.margin) else None,
+        "diverged_at": result.diverged_at,
         "steps": result.steps,
         "token_steps": result.token_steps,
         "loss_nats": loss,
@@ -215,7 +218,8 @@ def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dic
     }
 
 
-def _prefix(decoded: np.ndarray, tokens: np.ndarray) -> int:
+def common_prefix(decoded: Int[np.ndarray, "T"], tokens: Int[np.ndarray, "T"]) -> int:
+    """How many leading tokens are the same."""
     wrong = np.flatnonzero(decoded != tokens)
     return int(wrong[0]) if len(wrong) else len(tokens)
 
@@ -226,8 +230,9 @@ def _text(lm: LanguageModel, tokens: np.ndarray) -> str | None:
 
 def thinned(loss: np.ndarray, accuracy: np.ndarray, most: int = 100) -> dict[str, list]:
     """Loss and accuracy at up to `most` steps, spaced evenly in the logarithm."""
-    last = len(loss) - 1
-    steps = np.unique(np.geomspace(1, last + 1, most).round().astype(int)) - 1
+    if not len(loss):
+        return {"steps": [], "loss_nats": [], "accuracy": []}
+    steps = np.unique(np.geomspace(1, len(loss), most).round().astype(int)) - 1
     return {
         "steps": steps.tolist(),
         "loss_nats": [round(float(loss[i]), 5) for i in steps],

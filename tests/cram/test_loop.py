@@ -1,5 +1,6 @@
 """The loop on the device: oracles in float64, and what must not happen."""
 
+import dataclasses
 import functools
 
 import jax
@@ -179,6 +180,38 @@ def test_a_text_stops_at_the_margin_the_patience_or_the_budget(tiny_lm):
     impatient = CramConfig(recipe=RECIPE, num_memory=2, patience=2, margin=1e6)
     states = run_chunks(tiny_lm, impatient, tokens, lengths, num_chunks=1)
     assert np.all(states.done) and np.all(states.stale == 2)
+
+
+def test_an_exact_memory_is_kept_although_a_longer_prefix_was_surer(tiny_lm_float64):
+    """Exact, but with no prefix that is right by the margin, of which there was one."""
+    lm = tiny_lm_float64
+    grows = Recipe(
+        learning_rate=0.5, max_steps=200, patience=200, margin=0.05, grows=True
+    )
+    tokens = jnp.asarray(some_texts()[0][0, :3])
+    one, length = start(lm, CramConfig(recipe=grows, num_memory=2), rows=1), jnp.int32(3)
+    states, _ = cram_chunk(
+        one,
+        tokens[None],
+        length[None],
+        lm.params,
+        module=lm.module,
+        cfg=CramConfig(recipe=grows, num_memory=2, steps_per_chunk=200),
+    )
+    exact = jax.tree.map(lambda leaf: leaf[0], states)
+    assert exact.best_margin > 0.05
+    cfg = CramConfig(recipe=dataclasses.replace(grows, margin=1e3), num_memory=2)
+    begun = jax.tree.map(lambda leaf: leaf[0], start(lm, cfg, rows=1))
+    step = jax.jit(functools.partial(cram_step, module=lm.module, cfg=cfg))
+    before = begun._replace(memory=exact.best_memory, best_prefix=jnp.int32(2))
+    found, _ = step(before, tokens, length, lm.params)
+    np.testing.assert_array_equal(found.best_memory, exact.best_memory)
+    assert found.best_accuracy == 1 and found.best_prefix == 2
+    # What is surer of a prefix and not exact does not take its place, and is progress.
+    worse = found._replace(memory=begun.memory, best_prefix=jnp.int32(-1))
+    after, _ = step(worse, tokens, length, lm.params)
+    np.testing.assert_array_equal(after.best_memory, exact.best_memory)
+    assert after.best_accuracy == 1 and after.best_prefix >= 0 and after.stale == 0
 
 
 def test_memory_starts_from_seed_and_text_alone(tiny_lm):

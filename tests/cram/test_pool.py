@@ -182,7 +182,28 @@ def test_no_texts_are_refused(tiny_lm):
         next(advance_all(tiny_lm, [], config()))
 
 
-def test_a_loss_that_is_not_finite_names_text_and_step(tiny_lm):
+def test_a_text_that_diverges_keeps_what_it_had(tiny_lm):
     wild = Recipe(learning_rate=1e30, max_steps=40, patience=40, margin=1e9)
-    with pytest.raises(InputError, match=r"text 0 \(test\) is not finite at step \d+"):
-        list(advance_all(tiny_lm, some_texts(2), config(recipe=wild)))
+    for result in all_results(tiny_lm, some_texts(2), config(recipe=wild)).values():
+        assert result.diverged_at == result.steps == len(result.loss_curve) > 0
+        assert np.isfinite(result.loss_curve).all() and np.isfinite(result.memory).all()
+        assert np.isfinite([result.loss_nats, result.margin]).all()
+
+
+def test_a_text_that_diverges_stops_no_other(tiny_lm_float64):
+    lm, cfg, texts = tiny_lm_float64, config(), some_texts()
+    states = init_states(np.array([1]), lm.params, module=lm.module, cfg=cfg)
+    start = jax.tree.map(lambda leaf: np.array(leaf[0]), states)
+    lost = start._replace(memory=np.full_like(start.memory, np.inf))
+    pool, got = Pool(lm, texts, cfg, num_tokens=5, starts={1: lost}), {}
+    while pool.num_flying:
+        got |= {r.text_id: r for r in pool.advance()}
+    one = got.pop(1)
+    assert (one.diverged_at, one.steps, one.accuracy, one.prefix) == (0, 0, 0.0, 0)
+    assert not one.exact and np.all(one.first_right_steps == NEVER)
+    assert all(result.diverged_at is None for result in got.values())
+    others = Pool(lm, texts, cfg, done={1}, num_tokens=5)
+    want = {}
+    while others.num_flying:
+        want |= {r.text_id: r for r in others.advance()}
+    assert_same(got, want, rtol=1e-9)

@@ -59,7 +59,7 @@ def test_records_say_what_was_found(whole):
     assert [record["text_id"] for record in whole] == [0, 1, 2]
     for record, text in zip(whole, some_texts(), strict=True):
         assert record["num_tokens"] == len(text.tokens) >= record["horizon"] > 0
-        assert record["exact_greedy"]
+        assert record["exact_greedy"] == (record["horizon_teacher_forced"] > 0)
         assert record["horizon_bits"] == pytest.approx(record["horizon_nats"] / np.log(2))
         # Uniform over 23 ids for the first token, which has nothing before it.
         assert record["horizon_nats"] > np.log(23)
@@ -76,6 +76,25 @@ def test_the_gain_is_the_surprise_less_what_memory_leaves(whole, tiny_lm_float64
         scores = score(memory, prefix, lm.params, module=lm.module, vocab_chunk=7)
         gain = record["horizon_nats"] - float(np.sum(scores.loss))
         assert 0 < record["information_gain_nats"] == pytest.approx(gain, rel=1e-5)
+
+
+def test_a_horizon_is_what_the_stored_vector_decodes_to(tiny_lm_float64, tmp_path):
+    """Not what the optimiser saw: by hand, trials that say more or less than is there."""
+    lm, (text, *_) = tiny_lm_float64, some_texts()
+    (found,) = run_horizons(lm, [text], CFG, GROWTH, epath.Path(tmp_path))
+    trial = horizon_runs._load_trial(epath.Path(tmp_path), text, CFG)
+    held, whole = found["horizon"], len(text.tokens)
+    assert 1 < held < whole
+    for claimed in (1, held, whole):
+        of = dataclasses.replace(trial, exact=claimed)
+        (record,) = horizon_runs._records(lm, [of], CFG)
+        assert record["horizon"] == held and record["horizon_teacher_forced"] == claimed
+        assert record["horizon_nats"] == found["horizon_nats"]
+        assert record["exact_greedy"] == (claimed <= held)
+    nothing = dataclasses.replace(trial, exact=0, memory=None)
+    (record,) = horizon_runs._records(lm, [nothing], CFG)
+    assert record["horizon"] == record["horizon_nats"] == 0
+    assert not record["exact_greedy"] and not record["exact_greedy_bfloat16"]
 
 
 @pytest.mark.parametrize(

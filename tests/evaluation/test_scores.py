@@ -1,6 +1,7 @@
 """Figures of one text, against hand-counted cases."""
 
 import hashlib
+import json
 import math
 
 import jax.numpy as jnp
@@ -54,6 +55,15 @@ def test_strict_sums_over_all_tokens_at_the_stored_vector(tiny_lm):
     assert got["text"] is None and got["num_bytes"] is None and got["tokens_text"] is None
     ids = b"".join(int(i).to_bytes(4, "little") for i in some_result().tokens)
     assert got["text_sha256"] == hashlib.sha256(ids).hexdigest()
+
+
+def test_a_text_that_diverged_at_its_first_step_makes_a_line_of_json(tiny_lm):
+    empty = dict(loss_curve=np.zeros(0), accuracy_curve=np.zeros(0), steps=0)
+    lost = dict(loss_nats=math.inf, min_loss_nats=math.inf, margin=-math.inf)
+    result = some_result(**empty, **lost, accuracy=0.0, diverged_at=0)
+    got = record(result, BASELINE, (np.zeros(4, int), np.zeros(4, int)), tiny_lm)
+    json.dumps(got, allow_nan=False)
+    assert got["diverged_at"] == 0 and got["loss_nats"] is got["margin_logits"] is None
 
 
 def test_reference_takes_the_smallest_loss_and_multiplies_means_by_the_length(tiny_lm):

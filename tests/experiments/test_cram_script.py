@@ -88,6 +88,7 @@ def test_bits_of_text_are_the_surprise_of_what_comes_back():
     """By hand: 2 + 3 bits of a prefix of two tokens, the third was not decoded."""
     record = dict(num_tokens=3, text_id=0, exact_greedy=False, greedy_prefix_tokens=2)
     record |= dict(surprise_nats=[2 * math.log(2), 3 * math.log(2), 9.0], steps=7)
+    record["diverged_at"] = None
     given = record | dict(surprise_nats=[None, 3 * math.log(2), 9.0], text_id=1)
     exact = record | dict(exact_greedy=True, greedy_prefix_tokens=3, text_id=2)
     records = [r | dict(memory_bits=64, text="a b c") for r in (record, given, exact)]
