@@ -34,10 +34,11 @@ from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
 from whole_jobs import grid, horizons_by_growth, refill, to_exact
 
 import memcomp
-from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.errors import InputError
-from memcomp.lm import DTYPES, FAMILIES, LanguageModel, export_lm
-from memcomp.results import Record, append_records, claim_workdir
+from memcomp.lm.load import DTYPES, FAMILIES, export_lm
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.files import Record, append_records, claim_workdir
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -97,7 +98,7 @@ def speed(
     ours, compiled = our_side(lm, tokens, section.steps)
     sides = {"ours": ours, "matmul": matmul_side(section.matmul, lm.dtype)}
     if config.pytorch and has_pytorch():
-        path = str(memcomp.lm.BUILTIN) if lm.name == "builtin" else lm.name
+        path = str(memcomp.lm.load.BUILTIN) if lm.name == "builtin" else lm.name
         more, compiled["pytorch_attention"] = pytorch_sides(path, section, tokens)
         sides |= more
     rates(sides, 1)
@@ -132,7 +133,7 @@ def our_side(
     lengths = np.full(num_texts, num_tokens, np.int32)
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     begin = time.perf_counter()
-    program = cram_chunk.lower(
+    program = lower_cram_chunk(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
     ).compile()
     seconds = time.perf_counter() - begin
@@ -140,7 +141,8 @@ def our_side(
     def run() -> float:
         nonlocal states
         begin = time.perf_counter()
-        states, _ = jax.block_until_ready(program(states, tokens, lengths, lm.params))
+        arguments = states, tokens, lengths, lm.params, cfg.numbers()
+        states, _ = jax.block_until_ready(program(*arguments))
         return tokens.size * steps / (time.perf_counter() - begin)
 
     return run, {"compile_seconds": seconds, **held(program)}

@@ -11,7 +11,6 @@ or LMs in the same workdir, it does what is not there yet.
 import itertools
 from collections.abc import Iterator
 
-import jax
 from etils import epath
 from launch import launch, say
 from ml_collections import config_dict
@@ -22,10 +21,10 @@ from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
-from memcomp.evaluation.horizon_runs import run_horizons
-from memcomp.evaluation.runs import run_cramming
-from memcomp.results import summarise
+from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
+from memcomp.runs.cramming import run_cramming
+from memcomp.runs.files import summarise
+from memcomp.runs.horizons import run_horizons
 from memcomp.sharding import make_mesh
 
 DEFAULT_WORKDIR = "runs/capacity"
@@ -45,13 +44,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         lm = memcomp.load_lm(name, dtype=config.dtype, mesh=mesh, **how)
         if config.shuffle_seed is not None:
             lm = lm.shuffled(config.shuffle_seed)
-        before = None
         for cell, cfg in cells(lm.name, config):
-            if cfg != before:
-                # Programs of another config are not needed again, and on a CPU some
-                # hundreds of them take all memory maps that a process may have.
-                jax.clear_caches()
-            before = cfg
             texts = cell_texts(
                 lm,
                 cell,

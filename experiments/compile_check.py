@@ -24,11 +24,11 @@ from etils import epath
 from launch import launch
 from ml_collections import config_dict
 
+from memcomp.cost.chips import Slice, parse_slice, roofline, slice_devices
+from memcomp.cost.work import Program, memory_of
 from memcomp.errors import InputError
-from memcomp.evaluation.chips import Slice, parse_slice, roofline, slice_devices
-from memcomp.evaluation.compile_table import compile_table, said, shortage
-from memcomp.evaluation.work import Program, memory_of
-from memcomp.results import (
+from memcomp.report.slices import compile_table, said, shortage
+from memcomp.runs.files import (
     RECORDS,
     Record,
     append_records,

@@ -24,18 +24,19 @@ from ml_collections import config_dict
 from pretrain_lm import build_model
 
 from memcomp import pretrain
-from memcomp.compressor import training
-from memcomp.compressor.batches import Examples
-from memcomp.compressor.objectives import Task
+from memcomp.compressors import training
+from memcomp.compressors.batches import Examples
+from memcomp.compressors.objectives import Task
+from memcomp.compressors.registry import make_compressor
 from memcomp.convert.families import FAMILIES
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.data.contexts import Contexts, Questions
 from memcomp.data.ragged import Padded
 from memcomp.errors import InputError
-from memcomp.lm import DTYPES, LanguageModel, abstract_params, load_lm
+from memcomp.lm.load import DTYPES, abstract_params, load_lm
+from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.flash import resolve_attention
-from memcomp.registry import make_compressor
 from memcomp.sharding import BATCH, batch_sharding, make_mesh, param_shardings
 
 SIZES = CONFIGS / "full_size.json"
@@ -151,7 +152,7 @@ def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     tokens = jax.ShapeDtypeStruct((rows, num_tokens), jnp.int32)
     states, tokens, lengths = _with(batch_sharding(mesh), (states, tokens, ids))
     with jax.set_mesh(mesh):
-        lowered = cram_chunk.lower(states, tokens, lengths, params, module=module, cfg=cfg)
+        lowered = lower_cram_chunk(states, tokens, lengths, params, module=module, cfg=cfg)
     smaller = "lower cram.batch_size"
     return Step(
         lowered, config.lm, _num_params(params), rows, num_tokens, dict(mesh.shape), smaller
@@ -242,7 +243,7 @@ def _pretrain(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     )
 
 
-def _weights(module: Any, dtype: Any, mesh: Mesh) -> Any:
+def _weights(module: CausalLM, dtype: Any, mesh: Mesh) -> Any:
     boxed = abstract_params(module)
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where),

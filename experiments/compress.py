@@ -16,15 +16,15 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.errors import InputError
-from memcomp.evaluation.compressors import (
+from memcomp.lm.protocol import LanguageModel
+from memcomp.metrics.classical import (
     first_words,
     make_codecs,
     run_compression,
 )
-from memcomp.evaluation.report.published import SOURCES, published_ratios
-from memcomp.evaluation.runs import describe
-from memcomp.lm import LanguageModel
-from memcomp.results import Record, claim_workdir
+from memcomp.report.published import SOURCES, published_ratios
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import Record, claim_workdir
 
 DEFAULT_WORKDIR = "runs/compress"
 

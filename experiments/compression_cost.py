@@ -21,21 +21,21 @@ from launch import launch
 from ml_collections import config_dict
 from timing import over, rates, spread
 
+from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.icformer.model import ICFormer
 from memcomp.convert.families import FAMILIES
+from memcomp.cost.formulas import compiled_flops, compiled_memory
 from memcomp.errors import InputError
-from memcomp.evaluation.compression_cost import compiled_flops, compiled_memory
-from memcomp.evaluation.compression_table import (
+from memcomp.lm.load import DTYPES, abstract_params
+from memcomp.report.digest_cost import (
     NAMES,
     cost_figure,
     cost_records,
     cost_table,
 )
-from memcomp.icae.config import ICAEConfig
-from memcomp.icae.model import ICAE
-from memcomp.icformer.config import ICFormerConfig
-from memcomp.icformer.model import ICFormer
-from memcomp.lm import DTYPES, abstract_params
-from memcomp.results import Record, claim_workdir, write_whole
+from memcomp.runs.files import Record, claim_workdir, write_whole
 
 DEFAULT_WORKDIR = "runs/compression_cost"
 

@@ -17,18 +17,21 @@ from ml_collections import config_dict
 from pretrain_lm import documents
 from training_log import say
 
-from memcomp.compressor.batches import (
+from memcomp.compressors.batches import (
     Examples,
     Finetuning,
     Pretraining,
     Shapes,
     micro_batches,
 )
-from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.layout import SPECIAL, check_room
-from memcomp.compressor.objectives import Task
-from memcomp.compressor.templates import Template, make_template
-from memcomp.compressor.training import TrainConfig
+from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.layout import SPECIAL, check_room
+from memcomp.compressors.objectives import Task
+from memcomp.compressors.registry import COMPRESSORS, load_compressor, make_compressor
+from memcomp.compressors.templates import Template, make_template
+from memcomp.compressors.training import TrainConfig
 from memcomp.data.contexts import (
     Contexts,
     QuestionTokens,
@@ -40,10 +43,8 @@ from memcomp.data.documents import find_documents
 from memcomp.data.pwc import find_pwc
 from memcomp.data.ragged import Padded, Ragged, cached_ragged, tokenized
 from memcomp.errors import InputError
-from memcomp.icformer.checkpoint_file import BESIDE, load_published
-from memcomp.icformer.config import ICFormerConfig
-from memcomp.lm import LanguageModel, load_lm
-from memcomp.registry import COMPRESSORS, load_compressor, make_compressor
+from memcomp.lm.load import load_lm
+from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import make_mesh
 
 COMPRESSOR = "compressor.safetensors"

@@ -9,16 +9,16 @@ from compressor_parts import Parts, load_start, load_trained, shapes
 from launch import stop_if_told
 from ml_collections import config_dict
 
-from memcomp.compressor.chunks import split
-from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, compress
-from memcomp.compressor.layout import Row, check_room, stack_rows
+from memcomp.compressors.chunks import split
+from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compress
+from memcomp.compressors.layout import Row, check_room, stack_rows
+from memcomp.compressors.registry import kind_of
 from memcomp.cram.config import CramConfig
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.scores import baselines
-from memcomp.lm import LanguageModel
-from memcomp.registry import kind_of
-from memcomp.results import Record
+from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import baselines
+from memcomp.runs.files import Record
+from memcomp.studies import answers as compressed
 
 GROUP = 64  # texts whose vectors are in memory at once
 

@@ -34,20 +34,18 @@ from etils import epath
 from launch import stop_if_told
 from ml_collections import config_dict
 
-from memcomp.compressor import layout
-from memcomp.compressor.batches import Finetuning, Pretraining
-from memcomp.compressor.chunks import split
-from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.layout import check_room
+from memcomp.compressors import layout
+from memcomp.compressors.batches import Finetuning, Pretraining
+from memcomp.compressors.chunks import split
+from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.layout import check_room
 from memcomp.data.contexts import context_batches
 from memcomp.data.pwc import find_pwc
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.digest_figures import attention_map
-from memcomp.evaluation.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
-from memcomp.icformer.model import ICFormer
-from memcomp.results import (
+from memcomp.report.digest_figures import attention_map
+from memcomp.runs.files import (
     RECORDS,
     SUMMARY,
     Record,
@@ -55,7 +53,9 @@ from memcomp.results import (
     summarise,
     write_whole,
 )
-from memcomp.sharding import fetch
+from memcomp.sharding import fetch, on_mesh
+from memcomp.studies import answers as compressed
+from memcomp.studies.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
 
 # Of a table, on the screen.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
@@ -214,7 +214,8 @@ def draw_attention(
     params = trained.params["compressor"]
     one, lengths = jnp.asarray(tokens[None], jnp.int32), jnp.array([len(tokens)])
     read = jax.jit(trained.compressor.attention)
-    weights = read(params, parts.lm.params, one, lengths)
+    with on_mesh(parts.lm.mesh):
+        weights = read(params, parts.lm.params, one, lengths)
     words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
     drawn = attention_map(fetch(weights)[:, 0], words)
     if is_first():

@@ -24,24 +24,24 @@ from ml_collections import config_dict
 from profiling import Profile
 from training_log import LOG, Log, check_finite, crossed, say
 
-from memcomp.checkpoints import Checkpoints
-from memcomp.compressor import training
-from memcomp.compressor.batches import Examples
-from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.decoding import check_sampling
-from memcomp.compressor.training import TrainConfig, TrainState
+from memcomp.compressors import training
+from memcomp.compressors.batches import Examples
+from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.registry import save_compressor
+from memcomp.compressors.training import TrainConfig, TrainState
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.digest_figures import learning_curves
-from memcomp.registry import save_compressor
-from memcomp.results import (
+from memcomp.lm.decode import check_sampling
+from memcomp.report.digest_figures import learning_curves
+from memcomp.runs.checkpoints import Checkpoints
+from memcomp.runs.files import (
     SUMMARY,
     Record,
     read_records,
     write_whole,
 )
 from memcomp.sharding import put_batch
+from memcomp.studies import answers as compressed
 
 DATA = {"pretrain": pretraining_data, "finetune": finetuning_data}
 

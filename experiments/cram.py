@@ -19,10 +19,10 @@ from profiling import Profile
 from scalars import scalar_writer
 
 from memcomp.distributed import is_first
-from memcomp.evaluation.figures import cram_curves
-from memcomp.evaluation.runs import Progress, describe, run_cramming
-from memcomp.evaluation.scores import BITS_PER_NAT
-from memcomp.results import claim_workdir
+from memcomp.lm.score import BITS_PER_NAT
+from memcomp.report.run_figure import cram_curves
+from memcomp.runs.cramming import Progress, describe, run_cramming
+from memcomp.runs.files import claim_workdir
 
 DEFAULT_WORKDIR = "runs/cram"
 

@@ -14,10 +14,10 @@ from inputs import config_cramming
 from launch import launch
 from ml_collections import config_dict
 
-from memcomp.evaluation.geometry import CurveConfig
-from memcomp.evaluation.geometry_runs import GeometryConfig, run_geometry
-from memcomp.evaluation.runs import describe
-from memcomp.results import Record, claim_workdir
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import Record, claim_workdir
+from memcomp.studies.geometry import CurveConfig
+from memcomp.studies.restarts import GeometryConfig, run_geometry
 
 DEFAULT_WORKDIR = "runs/geometry"
 

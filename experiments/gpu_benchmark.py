@@ -30,16 +30,17 @@ from launch import launch
 from ml_collections import config_dict
 from timing import matmul_side, spread
 
-from memcomp.compressor import layout, training
-from memcomp.compressor.chunks import Chunks
-from memcomp.compressor.objectives import Batch, Task
+from memcomp.compressors import layout, training
+from memcomp.compressors.chunks import Chunks
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.objectives import Batch, Task
 from memcomp.errors import InputError
-from memcomp.icformer.config import ICFormerConfig
-from memcomp.icformer.model import ICFormer
-from memcomp.lm import DTYPES, FAMILIES, LanguageModel, abstract_params
+from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
+from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.attention import attend, causal_mask, scaled
 from memcomp.nn.flash import Reach, kernel_of, resolve_attention
-from memcomp.results import RECORDS, Record, append_records, claim_workdir, read_records
+from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
 from memcomp.sharding import make_mesh
 
 PARTS = ("ours", "pytorch")
@@ -145,7 +146,7 @@ def with_room(
 
 
 @functools.lru_cache(maxsize=1)
-def random_params(module: Any, dtype: Any) -> Any:
+def random_params(module: CausalLM, dtype: Any) -> Any:
     """Weights of the last shape, which the next row may have too."""
     return random_weights(abstract_params(module), dtype)
 

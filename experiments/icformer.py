@@ -39,17 +39,16 @@ from launch import launch
 from ml_collections import config_dict
 from pretrain_lm import PYTHON, documents
 
-from memcomp.compressor.api import asked_rows, generate
-from memcomp.compressor.chunks import split
-from memcomp.compressor.compress import TrainedCompressor, compress, own_tokens
-from memcomp.compressor.decoding import check_rows
-from memcomp.compressor.files import save_soft_prompts
+from memcomp.compressors.chunks import split
+from memcomp.compressors.compress import TrainedCompressor, compress, own_tokens
+from memcomp.compressors.files import save_soft_prompts
+from memcomp.compressors.generate import asked_rows, check_rows, generate
 from memcomp.data.texts import read_texts
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.evaluation.overlap import bleu_signatures, rouge
-from memcomp.evaluation.runs import describe
-from memcomp.results import (
+from memcomp.metrics.overlap import bleu_signatures, rouge
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import (
     RECORDS,
     claim_workdir,
     write_whole,

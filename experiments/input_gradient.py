@@ -12,20 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from timing import Side
 
-from memcomp.lm import LanguageModel
-from memcomp.nn.cross_entropy import token_scores
-
-VOCAB_CHUNK = 8192
+from memcomp.lm.protocol import LanguageModel, hidden_states
+from memcomp.lm.score import score_hidden
 
 
 def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):
     """Compiled `forward(vectors, params, tokens)`, and `gradient` of the same."""
 
     def loss(vectors, params, tokens):
-        variables = {"params": params}
-        hidden, _ = lm.module.apply(variables, vectors[None])
-        rows = lm.module.apply(variables, method="unembedding")
-        return token_scores(hidden[0], rows, tokens, VOCAB_CHUNK).loss.mean()
+        hidden = hidden_states(params, vectors[None], module=lm.module)[0]
+        return score_hidden(params, hidden, tokens, module=lm.module).loss.mean()
 
     arguments = (jnp.asarray(vectors), lm.params, jnp.asarray(tokens))
     functions = {"forward": loss, "gradient": jax.value_and_grad(loss)}

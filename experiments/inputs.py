@@ -8,7 +8,7 @@ from ml_collections import config_dict
 import memcomp
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
-from memcomp.lm import LanguageModel
+from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import make_mesh
 
 

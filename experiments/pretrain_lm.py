@@ -33,15 +33,16 @@ from ml_collections import config_dict
 from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
-from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
 from memcomp.errors import InputError
-from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
-from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
+from memcomp.lm.load import DTYPES, export_lm, load_lm
+from memcomp.lm.perplexity import Perplexity, bits_per_byte
+from memcomp.lm.protocol import LanguageModel
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
-from memcomp.results import (
+from memcomp.runs.checkpoints import Checkpoints
+from memcomp.runs.files import (
     SUMMARY,
     Record,
     claim_workdir,

@@ -33,7 +33,7 @@ def bar_of(num_texts: int, figures: Callable[[Any], dict[str, Any]]) -> Iterator
 
 
 def of_cramming(progress: Any) -> dict[str, Any]:
-    """What is shown of a `memcomp.evaluation.runs.Progress`."""
+    """What is shown of a `memcomp.runs.cramming.Progress`."""
     return {
         "exact": progress.num_exact,
         "token_steps_per_s": f"{progress.token_steps_per_second:.0f}",
@@ -41,7 +41,7 @@ def of_cramming(progress: Any) -> dict[str, Any]:
 
 
 def of_horizons(progress: Any) -> dict[str, Any]:
-    """What is shown of a `memcomp.evaluation.horizon_runs.HorizonProgress`."""
+    """What is shown of a `memcomp.runs.horizons.HorizonProgress`."""
     return {
         "mean_exact": f"{progress.mean_exact:.2f}",
         "longest": progress.longest,

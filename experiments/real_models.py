@@ -24,17 +24,17 @@ from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.evaluation import model_rows
-from memcomp.evaluation.attention import check_attends
-from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
-from memcomp.evaluation.horizon_runs import run_horizons
-from memcomp.evaluation.report.load import recipe_label
-from memcomp.evaluation.report.published import published_attention, published_horizons
-from memcomp.evaluation.runs import run_cramming
-from memcomp.evaluation.use import check_use
-from memcomp.evaluation.use_runs import crammed_part, run_use
-from memcomp.lm import LanguageModel
-from memcomp.results import Record, read_records, write_whole
+from memcomp.lm.protocol import LanguageModel
+from memcomp.report import model_rows
+from memcomp.report.load import recipe_label
+from memcomp.report.published import published_attention, published_horizons
+from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
+from memcomp.runs.cramming import run_cramming
+from memcomp.runs.files import Record, read_records, write_whole
+from memcomp.runs.horizons import run_horizons
+from memcomp.studies.attention import check_attends
+from memcomp.studies.passages import crammed_part, run_use
+from memcomp.studies.use import check_use
 
 DEFAULT_WORKDIR = "runs/real_models"
 ROWS = "rows.jsonl"

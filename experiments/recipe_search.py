@@ -26,10 +26,16 @@ from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
-from memcomp.evaluation.decoding import decode
-from memcomp.evaluation.runs import describe
-from memcomp.lm import LanguageModel
-from memcomp.results import RECORDS, append_records, claim_workdir, read_records, summarise
+from memcomp.lm.decode import decode
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import (
+    RECORDS,
+    append_records,
+    claim_workdir,
+    read_records,
+    summarise,
+)
 
 DEFAULT_WORKDIR = "runs/recipe_search"
 # What a run is known by: records that differ in one of these are of different runs.

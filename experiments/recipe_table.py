@@ -28,12 +28,12 @@ from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
-from memcomp.evaluation.decoding import decode
-from memcomp.evaluation.rounding import round_memory
-from memcomp.evaluation.runs import describe
-from memcomp.evaluation.scores import common_prefix
-from memcomp.lm import LanguageModel
-from memcomp.results import RECORDS, Record, append_records, claim_workdir, read_records
+from memcomp.lm.decode import decode
+from memcomp.lm.protocol import LanguageModel
+from memcomp.metrics.rounding import round_memory
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
+from memcomp.runs.records import common_prefix
 
 DEFAULT_WORKDIR = "runs/recipe_table"
 KINDS = ("float32", "bfloat16", "int8")  # as which the vectors are stored

@@ -8,7 +8,7 @@ Nothing in the folders is changed; what it writes is in docs of configs/report.p
 from launch import launch
 from ml_collections import config_dict
 
-from memcomp.evaluation.report.write import write_report
+from memcomp.report.write import write_report
 
 DEFAULT_WORKDIR = "runs/report"
 

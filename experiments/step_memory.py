@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memcomp.cram.objective import memory_scores
-from memcomp.lm import abstract_params
+from memcomp.lm.load import abstract_params
+from memcomp.lm.protocol import CausalLM, embed, hidden_states, unembedding
+from memcomp.lm.score import memory_scores
 from memcomp.nn.cross_entropy import token_scores
 
 
@@ -21,7 +22,7 @@ def plain_losses(hidden: jax.Array, rows: jax.Array, targets: jax.Array) -> jax.
 
 
 def measure(
-    module: Any, dtype: Any, num_texts: int, num_tokens: int, vocab_chunk: int
+    module: CausalLM, dtype: Any, num_texts: int, num_tokens: int, vocab_chunk: int
 ) -> Iterator[dict[str, Any]]:
     """Bytes of the gradient of the loss in chunks, in one chunk, and written plainly.
 
@@ -60,17 +61,16 @@ def _hidden_loss(chunk: int | None) -> Callable[..., jax.Array]:
     return loss
 
 
-def _memory_loss(module: Any, chunk: int | None) -> Callable[..., jax.Array]:
+def _memory_loss(module: CausalLM, chunk: int | None) -> Callable[..., jax.Array]:
     def loss(memory, tokens, params):
         if chunk is not None:
             scores = memory_scores(memory, tokens, params, module=module, vocab_chunk=chunk)
             return scores.loss.mean()
-        variables = {"params": params}
-        read = module.apply(variables, tokens[None, :-1], method="embed")[0]
+        read = embed(params, tokens[None, :-1], module=module)[0]
         x = jnp.concatenate([memory.astype(read.dtype), read])
-        hidden, _ = module.apply(variables, x[None])
-        rows = module.apply(variables, method="unembedding")
-        return plain_losses(hidden[0], rows, tokens).mean()
+        hidden = hidden_states(params, x[None], module=module)[0]
+        rows = unembedding(params, module=module)
+        return plain_losses(hidden, rows, tokens).mean()
 
     return loss
 

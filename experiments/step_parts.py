@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,14 @@ from ml_collections import config_dict
 from timing import Side, entry, rates, spread
 
 import memcomp
-from memcomp.cram.loop import cram_chunk, init_states
-from memcomp.cram.objective import memory_scores
+from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
-from memcomp.lm import DTYPES, LanguageModel, abstract_params
-from memcomp.nn.cross_entropy import token_scores
-from memcomp.results import Record
+from memcomp.lm.load import DTYPES, abstract_params
+from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.lm.score import memory_scores, score_hidden
+from memcomp.runs.files import Record
 
 # No text is ever done with it, so that every step is one of the work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
@@ -75,26 +74,27 @@ def parts(
     loop can be done once for all steps.
     """
     params, little = lm.params, 1e-6
+    options: dict[str, Any] = {
+        "module": lm.module,
+        "vocab_chunk": cfg.vocab_chunk,
+        "token_chunk": cfg.token_chunk,
+    }
     (B, T), D = tokens.shape, lm.config.d_model
     rng = np.random.default_rng(0)
     memory = jnp.asarray(rng.standard_normal((B, 1, D)), jnp.float32)
     hidden = jnp.asarray(rng.standard_normal((B, T, D)), lm.dtype)
 
     def forward(memory, tokens, params):
-        read = lm.module.apply({"params": params}, tokens[None, :-1], method="embed")[0]
+        read = embed(params, tokens[None, :-1], module=lm.module)[0]
         x = jnp.concatenate([memory.astype(read.dtype), read])
-        final = lm.module.apply({"params": params}, x[None])[0]
+        final = hidden_states(params, x[None], module=lm.module)
         return memory + little * final.mean(axis=1)
 
     def loss(hidden, tokens, params):
-        rows = lm.module.apply({"params": params}, method="unembedding")
-        options = (cfg.vocab_chunk, lm.module.softcap, cfg.token_chunk)
-        return token_scores(hidden, rows, tokens, *options).loss.mean()
+        return score_hidden(params, hidden, tokens, **options).loss.mean()
 
     def whole(memory, tokens, params):
-        options = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-        scores = memory_scores(memory, tokens, params, module=lm.module, **options)
-        return scores.loss.mean()
+        return memory_scores(memory, tokens, params, **options).loss.mean()
 
     def down(function):
         return lambda x, *rest: x - little * jax.grad(function)(x, *rest)
@@ -148,7 +148,9 @@ def loops(
     return {"chunk": chunk, "pool": advance}
 
 
-def long_text(module: Any, section: config_dict.ConfigDict, name: str) -> Iterator[Record]:
+def long_text(
+    module: CausalLM, section: config_dict.ConfigDict, name: str
+) -> Iterator[Record]:
     """Bytes of a step on one long text by attention and remat, of the compiler alone."""
     held = {}
     for attention, remat in section.ways:
@@ -161,7 +163,7 @@ def long_text(module: Any, section: config_dict.ConfigDict, name: str) -> Iterat
         yield entry(what, spread([ratio]), bytes=found, num_tokens=section.num_tokens)
 
 
-def step_bytes(module: Any, section: config_dict.ConfigDict) -> dict[str, float]:
+def step_bytes(module: CausalLM, section: config_dict.ConfigDict) -> dict[str, float]:
     """Of one step of the loop; no weight is made."""
     cfg = memcomp.CramConfig(
         num_tokens=section.num_tokens,
@@ -181,7 +183,7 @@ def step_bytes(module: Any, section: config_dict.ConfigDict) -> dict[str, float]
         lambda ids, params: init_states(ids, params, module=module, cfg=cfg), texts, params
     )
     begin = time.perf_counter()
-    lowered = cram_chunk.lower(states, tokens, texts, params, module=module, cfg=cfg)
+    lowered = lower_cram_chunk(states, tokens, texts, params, module=module, cfg=cfg)
     memory = lowered.compile().memory_analysis()
     return {
         "temp_bytes": memory.temp_size_in_bytes,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memcomp.results import Record
+from memcomp.runs.files import Record
 
 # What a median must reach on two CPU cores; "share" is of the machine's matmul rate.
 REQUIRED = {

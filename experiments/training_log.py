@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
-from memcomp.results import Record, append_records, read_records, write_whole
+from memcomp.runs.files import Record, append_records, read_records, write_whole
 
 LOG = "log.jsonl"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar

@@ -19,12 +19,12 @@ import memcomp
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text, tokenize
 from memcomp.errors import InputError
-from memcomp.evaluation.attention import check_attends
-from memcomp.evaluation.runs import describe
-from memcomp.evaluation.use import check_use, means
-from memcomp.evaluation.use_runs import crammed_part, run_use
-from memcomp.lm import LanguageModel
-from memcomp.results import Record, claim_workdir
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import Record, claim_workdir
+from memcomp.studies.attention import check_attends
+from memcomp.studies.passages import crammed_part, run_use
+from memcomp.studies.use import check_use, means
 
 DEFAULT_WORKDIR = "runs/use"
 ATTENDING = ("attention", "knockout")

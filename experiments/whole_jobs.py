@@ -19,8 +19,8 @@ from memcomp.cram.recipe import RECIPES
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text, read_texts, tokenize
 from memcomp.errors import InputError
-from memcomp.lm import LanguageModel
-from memcomp.results import Record
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.files import Record
 
 
 def to_exact(
@@ -93,7 +93,7 @@ def pytorch_sample(
     """PyTorch's seconds for texts of one length, one at a time, from a sample of them."""
     loops = importlib.import_module("torch_cramming")
     chosen = rng.permutation(len(texts))[: section.pytorch_texts]
-    folder = str(memcomp.lm.BUILTIN) if section.lm == "builtin" else section.lm
+    folder = str(memcomp.lm.load.BUILTIN) if section.lm == "builtin" else section.lm
     recipe = RECIPES["reference"]
     tokens = np.stack([text.tokens for text in texts])
     figures = loops.time_sample(folder, tokens, chosen, recipe.max_steps, recipe.patience)

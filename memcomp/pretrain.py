@@ -18,8 +18,9 @@ from etils import epath
 from jaxtyping import Array, Float, Int, UInt16
 
 from memcomp.errors import InputError
-from memcomp.lm import DTYPES, abstract_params
-from memcomp.nn.cross_entropy import token_scores
+from memcomp.lm.load import DTYPES, abstract_params
+from memcomp.lm.protocol import CausalLM, embed, hidden_states
+from memcomp.lm.score import score_hidden
 
 # Begins every document; also bos, eos and pad of the tokenizer, and its id.
 START = "<|endoftext|>"
@@ -42,7 +43,7 @@ class TrainConfig:
       weight_decay: of the matrices, times the learning rate; nothing else decays.
       max_grad_norm: gradients longer than this are shortened to it.
       dtype: of weights and activations in the forward and backward pass, a key of
-        `memcomp.lm.DTYPES`; the weights that are trained stay in float32.
+        `memcomp.lm.load.DTYPES`; the weights that are trained stay in float32.
     """
 
     num_tokens: int
@@ -154,7 +155,7 @@ def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:
     return optax.join_schedules([rise, constant, cool], [warmup, start])
 
 
-def matrix_axes(module: Any) -> Any:
+def matrix_axes(module: CausalLM) -> Any:
     """For each parameter, which of its axes Muon reads as rows and as columns.
 
     A kernel maps between the residual stream, its axis "embed", and all its other
@@ -184,7 +185,7 @@ def _is_box(x: Any) -> bool:
     return isinstance(x, flax.core.meta.AxisMetadata)
 
 
-def optimizer(module: Any, cfg: TrainConfig) -> optax.GradientTransformation:
+def optimizer(module: CausalLM, cfg: TrainConfig) -> optax.GradientTransformation:
     """Muon for the kernels, AdamW for the rest, after clipping by the global norm.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; its scale: Liu et al.
@@ -204,7 +205,7 @@ def optimizer(module: Any, cfg: TrainConfig) -> optax.GradientTransformation:
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
-def init_state(key: Array, *, module: Any, cfg: TrainConfig) -> TrainState:
+def init_state(key: Array, *, module: CausalLM, cfg: TrainConfig) -> TrainState:
     """Fresh weights in float32, and the optimiser's state for them."""
     x = jnp.zeros((1, 2, module.config.d_model))
     params = flax.core.meta.unbox(module.init(key, x)["params"])
@@ -213,22 +214,25 @@ def init_state(key: Array, *, module: Any, cfg: TrainConfig) -> TrainState:
 
 
 def mean_loss(
-    params: Any, windows: Int[Array, "B W"], *, module: Any, dtype: Any
+    params: Any, windows: Int[Array, "B W"], *, module: CausalLM, dtype: Any
 ) -> Float[Array, ""]:
     """Mean nats a token over all W - 1 targets of all windows."""
     params = jax.tree.map(lambda x: x.astype(dtype), params)
-    x = module.apply({"params": params}, windows[:, :-1], method="embed")
-    hidden, _ = module.apply({"params": params}, x)
-    rows = module.apply({"params": params}, method="unembedding")
+    x = embed(params, windows[:, :-1], module=module)
+    hidden = hidden_states(params, x, module=module)
     # One long text, not a vmap over rows, whose gradient would be [B V D] before its sum.
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = windows[:, 1:].reshape(-1)
-    return token_scores(hidden, rows, targets, softcap=module.softcap).loss.mean()
+    return score_hidden(params, hidden, targets, module=module).loss.mean()
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
 def train_chunk(
-    state: TrainState, windows: UInt16[Array, "S B W"], *, module: Any, cfg: TrainConfig
+    state: TrainState,
+    windows: UInt16[Array, "S B W"],
+    *,
+    module: CausalLM,
+    cfg: TrainConfig,
 ) -> tuple[TrainState, dict[str, Float[Array, "S"]]]:
     """S optimiser steps, one batch each; `state` is donated.
 

@@ -15,8 +15,8 @@ def run(lm, workdir, report=lambda progress: None):
     from memcomp.cram.config import CramConfig
     from memcomp.cram.recipe import Recipe
     from memcomp.data.texts import Text
-    from memcomp.evaluation.runs import run_cramming
-    from memcomp.results import claim_workdir
+    from memcomp.runs.cramming import run_cramming
+    from memcomp.runs.files import claim_workdir
 
     rng = np.random.default_rng(5)
     lengths = (2, 4, 3, 3, 2, 4, 3, 10, 11)

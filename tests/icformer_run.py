@@ -13,9 +13,9 @@ from etils import epath
 from flax import linen as nn
 
 from memcomp import pretrain
-from memcomp.compressor.compress import TrainedCompressor
-from memcomp.compressor.training import init_params
-from memcomp.lm import abstract_params, export_lm
+from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.training import init_params
+from memcomp.lm.load import abstract_params, export_lm
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 

@@ -6,9 +6,9 @@ Nothing here may start a thread, so that JAX gets no backend.
 import tensorboardX  # noqa: F401
 import transformers
 
-import memcomp.evaluation.figures  # noqa: F401
-import memcomp.evaluation.report.page  # noqa: F401
-from memcomp.lm import BUILTIN
+import memcomp.report.page  # noqa: F401
+import memcomp.report.run_figure  # noqa: F401
+from memcomp.lm.load import BUILTIN
 
 transformers.AutoConfig.from_pretrained(BUILTIN)
 transformers.AutoTokenizer.from_pretrained(BUILTIN)

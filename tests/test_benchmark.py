@@ -60,7 +60,7 @@ def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=1)
     ids, lengths = np.arange(2, dtype=np.int32), np.full(2, 24, np.int32)
     states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    lowered = benchmark.cram_chunk.lower(
+    lowered = benchmark.lower_cram_chunk(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
     )
     counted = lowered.compile().cost_analysis()["flops"]
@@ -92,7 +92,7 @@ def test_loss_in_chunks_needs_less_memory(config):
 
 @pytest.mark.slow
 def test_a_step_is_the_sum_of_its_parts(config, tmp_path):
-    if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
+    if not (benchmark.memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
     config.breakdown.update(num_texts=2, num_tokens=4, steps=2)
     records = list(benchmark.breakdown("breakdown", config, None))
@@ -127,7 +127,7 @@ def test_gradients_to_input_vectors_are_measured(config, tmp_path):
 def whole_jobs(monkeypatch):
     """The rows of whole jobs, with two steps a text."""
     module = importlib.import_module("whole_jobs")
-    if not (benchmark.memcomp.lm.BUILTIN / "model.safetensors").is_file():
+    if not (benchmark.memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
     recipes = module.RECIPES
     short = module.dataclasses.replace(recipes["default"], max_steps=2)

@@ -7,7 +7,7 @@ import tomllib
 from importlinter import cli
 
 import memcomp
-from memcomp.lm import FAMILIES
+from memcomp.lm.load import FAMILIES
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -20,7 +20,7 @@ from etils import epath
 from memcomp import pretrain
 from memcomp.data.windows import flat_tokens, windows
 from memcomp.errors import InputError
-from memcomp.lm import abstract_params, load_lm
+from memcomp.lm.load import abstract_params, load_lm
 from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from memcomp import sharding
 from memcomp.errors import InputError
-from memcomp.lm import abstract_params, load_lm
+from memcomp.lm.load import abstract_params, load_lm
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memcomp.lm import LanguageModel, abstract_params
+from memcomp.lm.load import abstract_params
+from memcomp.lm.protocol import LanguageModel
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.sharding import make_mesh, param_shardings, put_whole

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from tiny_lm import on_devices
 
-from memcomp.compressor import layout, training
-from memcomp.compressor.chunks import stack_chunks
-from memcomp.compressor.objectives import Batch
+from memcomp.compressors import layout, training
+from memcomp.compressors.chunks import stack_chunks
+from memcomp.compressors.objectives import Batch
 from memcomp.sharding import put_batch
 
 M, ROWS = 2, 8

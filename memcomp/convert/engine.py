@@ -80,7 +80,7 @@ class Family:
     """A model family: its Flax module, and how its checkpoints are read and written.
 
     Attributes:
-      model: the Flax module; `model(config)` is a `CausalLM` (see `memcomp.lm`).
+      model: the Flax module; `model(config)` is a `CausalLM` (see `memcomp.lm.load`).
       table: a row a weight.
       config_from_hf: our config from a transformers config; `InputError` for what our
         module does not do.

@@ -8,7 +8,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.pool import CramResult
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import tokenize
-from memcomp.lm import LanguageModel
+from memcomp.lm.protocol import LanguageModel
 
 
 def cram(

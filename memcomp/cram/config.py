@@ -1,12 +1,25 @@
 """`CramConfig`: what to cram and how, as a frozen dataclass."""
 
 import dataclasses
+from typing import Any
 
-from memcomp.cram.recipe import RECIPES, Recipe
+import jax
+import numpy as np
+
+from memcomp.cram.recipe import RECIPES, Numbers, Recipe
 from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
 
 OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
+# The numbers of a recipe that programs do not depend on, each with some legal value.
+TRACED: dict[str, Any] = {
+    "learning_rate": 1.0,
+    "final_learning_rate": 0.0,
+    "max_steps": 1,
+    "patience": 1,
+    "margin": 0.0,
+    "warmup_steps": 0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +83,20 @@ class CramConfig:
             if getattr(self, name) is not None
         }
         return dataclasses.replace(recipe, **given)
+
+    def numbers(self) -> Numbers:
+        """What may differ between two configs that share a program."""
+        recipe = self.resolved_recipe()
+        with jax.ensure_compile_time_eval():  # also where a caller traces
+            key_data = np.asarray(jax.random.key_data(jax.random.key(self.seed)))
+        traced = {name: getattr(recipe, name) for name in TRACED}
+        return Numbers(key_data, **traced)
+
+    def program(self) -> "CramConfig":
+        """The config with everything left out that `numbers` says; static in programs."""
+        kept = ("num_memory", "protocol", "steps_per_chunk", "vocab_chunk", "token_chunk")
+        recipe = dataclasses.replace(self.resolved_recipe(), **TRACED)
+        return CramConfig(recipe=recipe, **{name: getattr(self, name) for name in kept})
 
     @property
     def num_given(self) -> int:

@@ -19,8 +19,8 @@ from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
 from memcomp.cram.schedule import SHORT, check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.lm import LanguageModel
-from memcomp.sharding import fetch
+from memcomp.lm.protocol import LanguageModel
+from memcomp.sharding import fetch, on_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +234,8 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     if trial.memory is None:
         return None
     ids = np.array([trial.text.text_id], np.int32)
-    fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    with on_mesh(lm.mesh):
+        fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
     return fresh._replace(
         memory=trial.memory,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -17,11 +18,12 @@ from memcomp.cram.objective import (
     LOSSES,
     exact_prefix,
     mean_over,
-    memory_scores,
     scored_positions,
     token_weights,
 )
-from memcomp.cram.recipe import initial_memory, learning_rate, optimizer
+from memcomp.cram.recipe import Numbers, initial_memory, learning_rate, optimizer
+from memcomp.lm.protocol import CausalLM, Params, embed
+from memcomp.lm.score import memory_scores
 from memcomp.sharding import BATCH, constrain_batch
 
 
@@ -60,15 +62,19 @@ class CramState(NamedTuple):
 
 
 def init_state(
-    text_id: Int[Array, ""], params: Any, *, module: Any, cfg: CramConfig
+    text_id: Int[Array, ""],
+    params: Params,
+    numbers: Numbers,
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
 ) -> CramState:
     """The state of a text before its first step; a function of seed and text alone."""
     recipe = cfg.resolved_recipe()
-    key = jax.random.fold_in(jax.random.key(cfg.seed), text_id)
+    key = jax.random.fold_in(jax.random.wrap_key_data(numbers.key_data), text_id)
     # The scale of what the first layer sees, which in some families is not the table.
-    embedding = module.apply(
-        {"params": params}, jnp.arange(module.config.vocab_size)[None], method="embed"
-    )[0]
+    every = jnp.arange(module.config.vocab_size)
+    embedding = embed(params, every[None], module=module)[0]
     memory = initial_memory(key, cfg.num_memory, embedding, recipe)
     return CramState(
         memory=memory,
@@ -90,9 +96,10 @@ def cram_step(
     state: CramState,
     tokens: Int[Array, "T"],
     length: Int[Array, ""],
-    params: Any,
+    params: Params,
+    numbers: Numbers,
     *,
-    module: Any,
+    module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
     """One update of one text; a finished text comes back unchanged.
@@ -107,6 +114,7 @@ def cram_step(
       tokens: the text, padded on the right to the length of its bucket.
       length: how many of `tokens` are text.
       params: of the LM.
+      numbers: of the config; what `cfg` has in their place is not looked at.
       module: the LM's Flax module.
       cfg: what to cram and how.
 
@@ -121,8 +129,8 @@ def cram_step(
 
     def loss_of(memory):
         scores = memory_scores(memory, tokens, params, module=module, **chunks)
-        asked = scores.margin - recipe.margin
-        prefix = exact_prefix(scores.margin, scored, recipe.margin)
+        asked = scores.margin - numbers.margin
+        prefix = exact_prefix(scores.margin, scored, numbers.margin)
         reached = jnp.maximum(prefix, state.best_prefix)
         weights = token_weights(
             asked,
@@ -141,7 +149,7 @@ def cram_step(
     loss, right = mean_over(scores.loss, scored), scores.margin > 0
     accuracy = mean_over(right, scored)
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
-    solved, exact = margin > recipe.margin, margin > 0
+    solved, exact = margin > numbers.margin, margin > 0
 
     progress = prefix if recipe.grows else accuracy
     best = state.best_prefix if recipe.grows else state.best_accuracy
@@ -160,7 +168,7 @@ def cram_step(
         grad,
         state.opt_state,
         state.memory,
-        learning_rate=learning_rate(recipe, state.step, stale),
+        learning_rate=learning_rate(recipe.schedule, numbers, state.step, stale),
     )
     memory: Any = optax.apply_updates(state.memory, updates)
     new = CramState(
@@ -175,7 +183,7 @@ def cram_step(
         stale=stale,
         step=step,
         failed=state.failed,
-        done=solved | (stale >= recipe.patience) | (step >= recipe.max_steps),
+        done=solved | (stale >= numbers.patience) | (step >= numbers.max_steps),
     )
     failed = ~jnp.isfinite(loss) & ~state.done
     new = jax.tree.map(lambda n, o: jnp.where(state.done | failed, o, n), new, state)
@@ -183,42 +191,76 @@ def cram_step(
     return new, {"loss": loss, "accuracy": accuracy, "right": right}
 
 
-@functools.partial(jax.jit, static_argnames=("module", "cfg"))
 def init_states(
-    text_ids: Int[Array, "B"], params: Any, *, module: Any, cfg: CramConfig
+    text_ids: Int[Array, "B"] | Int[np.ndarray, "B"],
+    params: Params,
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
 ) -> CramState:
     """`init_state` of a batch."""
-    init = functools.partial(init_state, module=module, cfg=cfg)
-    return constrain_batch(jax.vmap(init, in_axes=(0, None))(text_ids, params))
+    static = {"module": module, "cfg": cfg.program()}
+    return _init_states(text_ids, params, cfg.numbers(), **static)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
 def cram_chunk(
     states: CramState,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, "B"],
-    params: Any,
+    tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"],
+    lengths: Int[Array, "B"] | Int[np.ndarray, "B"],
+    params: Params,
     *,
-    module: Any,
+    module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
     """`cfg.steps_per_chunk` updates of every text of a batch.
 
     Chunks, not one long loop: between two of them the host logs, saves, and puts waiting
     texts in the place of finished ones. `params` is an argument, so that it keeps its
-    sharding; a closure would make it a constant.
+    sharding; a closure would make it a constant. Configs that differ in their `numbers`
+    alone share the program.
 
     Returns:
       The new states, which take the place of `states`; and `loss` and `accuracy`
       [steps B] of every step, `first_right` [B T]: the step at which each position was
       first right, the number of steps where it never was.
     """
+    static = {"module": module, "cfg": cfg.program()}
+    return _cram_chunk(states, tokens, lengths, params, cfg.numbers(), **static)
+
+
+def lower_cram_chunk(
+    states: CramState,
+    tokens: Any,
+    lengths: Any,
+    params: Params,
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+) -> jax.stages.Lowered:
+    """The program of `cram_chunk` for arguments of these shapes, not yet compiled.
+
+    What it compiles to is called with `states, tokens, lengths, params, cfg.numbers()`.
+    """
+    static = {"module": module, "cfg": cfg.program()}
+    return _cram_chunk.lower(states, tokens, lengths, params, cfg.numbers(), **static)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def _init_states(text_ids, params, numbers, *, module, cfg):
+    init = functools.partial(init_state, module=module, cfg=cfg)
+    batched = jax.vmap(init, in_axes=(0, None, None))
+    return constrain_batch(batched(text_ids, params, numbers))
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
+def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     step = functools.partial(cram_step, module=module, cfg=cfg)
     # On a mesh each device has whole texts: see `memory_scores`.
-    batched = jax.vmap(step, in_axes=(0, 0, 0, None), spmd_axis_name=BATCH)
+    axes = (0, 0, 0, None, None)
+    batched = jax.vmap(step, in_axes=axes, spmd_axis_name=BATCH)
 
     def one(carry, _):
-        carry, curves = batched(carry, tokens, lengths, params)
+        carry, curves = batched(carry, tokens, lengths, params, numbers)
         return constrain_batch(carry), curves
 
     states, curves = jax.lax.scan(one, states, length=cfg.steps_per_chunk)

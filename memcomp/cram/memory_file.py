@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from memcomp.cram.pool import CramResult
 from memcomp.errors import InputError
-from memcomp.lm import LanguageModel
+from memcomp.lm.protocol import LanguageModel
 
 FORMAT = "memcomp-memory-1"
 

@@ -1,41 +1,10 @@
 """What a memory is scored by: how well the frozen LM predicts the text after it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
-
-from memcomp.nn.cross_entropy import TokenScores, token_scores
-from memcomp.sharding import constrain_example
-
-
-def memory_scores(
-    memory: Float[Array, "M D"],
-    tokens: Int[Array, "T"],
-    params: Any,
-    *,
-    module: Any,
-    vocab_chunk: int,
-    token_chunk: int | None = None,
-) -> TokenScores:
-    """Loss and margin of each token, predicted from memory and the true tokens before it.
-
-    The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
-
-    Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
-      prediction of t_1 (reference/cramming.md, part a).
-    """
-    variables = {"params": params}
-    read = module.apply(variables, tokens[None, :-1], method="embed")[0]
-    x = jnp.concatenate([memory.astype(read.dtype), read])
-    # Weights that are cut over the axis of the mesh that texts are would else stay where
-    # they are, and activations, which are more, be gathered.
-    hidden, _ = module.apply(variables, constrain_example(x)[None])
-    rows = module.apply(variables, method="unembedding")
-    hidden = hidden[0, memory.shape[0] - 1 :]
-    return token_scores(hidden, rows, tokens, vocab_chunk, module.softcap, token_chunk)
 
 
 def scored_positions(
@@ -47,7 +16,7 @@ def scored_positions(
 
 
 def exact_prefix(
-    margins: Float[Array, "T"], scored: Bool[Array, "T"], margin: float
+    margins: Float[Array, "T"], scored: Bool[Array, "T"], margin: float | Float[Array, ""]
 ) -> Int[Array, ""]:
     """How many leading tokens are right by more than `margin`; what is given is right."""
     wrong = scored & ~(margins > margin)  # a margin that is not a number is wrong

@@ -18,7 +18,7 @@ import numpy as np
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
 from memcomp.data.texts import Text
-from memcomp.lm import LanguageModel
+from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
 EMPTY = -1  # the id in a place without a text

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from memcomp.cram.objective import LOSSES
 from memcomp.cram.optimizers import scale_by_ggt
@@ -107,24 +109,42 @@ class Recipe:
             )
 
 
-def _constant(recipe: Recipe, step: Array, stale: Array) -> Array:
+class Numbers(NamedTuple):
+    """The numbers of a `CramConfig` that change no program; inside one they are traced.
+
+    Attributes:
+      key_data: of the random key that initial memories are drawn from.
+      learning_rate, final_learning_rate, max_steps, patience, margin, warmup_steps: as in
+        `Recipe`.
+    """
+
+    key_data: UInt32[np.ndarray, "_"] | UInt32[Array, "_"]
+    learning_rate: float | Array
+    final_learning_rate: float | Array
+    max_steps: int | Array
+    patience: int | Array
+    margin: float | Array
+    warmup_steps: int | Array
+
+
+def _constant(numbers: Numbers, step: Array, stale: Array) -> Array:
     return jnp.zeros(())
 
 
-def _cosine(recipe: Recipe, step: Array, stale: Array) -> Array:
-    steps = max(recipe.max_steps - recipe.warmup_steps, 1)
-    return (step - recipe.warmup_steps) / steps
+def _cosine(numbers: Numbers, step: Array, stale: Array) -> Array:
+    steps = jnp.maximum(numbers.max_steps - numbers.warmup_steps, 1)
+    return (step - numbers.warmup_steps) / steps
 
 
-def _restarts(recipe: Recipe, step: Array, stale: Array) -> Array:
-    return stale / recipe.patience
+def _restarts(numbers: Numbers, step: Array, stale: Array) -> Array:
+    return stale / numbers.patience
 
 
 # How far the learning rate is down a half cosine, 0 to 1, given the steps before this one
 # and those since the last progress. "cosine" is down at `max_steps`; "restarts" after
 # `patience` steps without progress, and at the top again with each: warm restarts, as in
 # Loshchilov and Hutter 2017, arXiv:1608.03983, but when there is something new to learn.
-SCHEDULES: dict[str, Callable[[Recipe, Array, Array], Array]] = {
+SCHEDULES: dict[str, Callable[[Numbers, Array, Array], Array]] = {
     "constant": _constant,
     "cosine": _cosine,
     "restarts": _restarts,
@@ -132,13 +152,20 @@ SCHEDULES: dict[str, Callable[[Recipe, Array, Array], Array]] = {
 
 
 def learning_rate(
-    recipe: Recipe, step: Int[Array, ""], stale: Int[Array, ""]
+    schedule: str, numbers: Numbers, step: Int[Array, ""], stale: Int[Array, ""]
 ) -> Float[Array, ""]:
-    """Of the step after `step` others, of which the last `stale` brought no progress."""
-    down = jnp.clip(SCHEDULES[recipe.schedule](recipe, step, stale), 0, 1)
-    peak, floor = recipe.learning_rate, recipe.final_learning_rate
+    """Learning rate of the next step.
+
+    Args:
+      schedule: a key of `SCHEDULES`.
+      numbers: peak, floor, and when to go from one to the other.
+      step: number of steps taken.
+      stale: steps since the last progress.
+    """
+    down = jnp.clip(SCHEDULES[schedule](numbers, step, stale), 0, 1)
+    peak, floor = numbers.learning_rate, numbers.final_learning_rate
     rate = floor + (peak - floor) * (1 + jnp.cos(jnp.pi * down)) / 2
-    return rate * jnp.minimum((step + 1) / max(recipe.warmup_steps, 1), 1)
+    return rate * jnp.minimum((step + 1) / jnp.maximum(numbers.warmup_steps, 1), 1)
 
 
 def _adam(recipe: Recipe) -> optax.GradientTransformation:

@@ -6,7 +6,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.lm import LanguageModel
+from memcomp.lm.protocol import LanguageModel
 
 SHORT = 8  # tokens; see `buckets`
 

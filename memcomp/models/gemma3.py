@@ -67,7 +67,7 @@ class Layer(nn.Module):
 
 
 class Gemma3(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

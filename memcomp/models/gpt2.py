@@ -71,7 +71,7 @@ class Layer(PreNormLayer):
 
 
 class GPT2(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

@@ -42,7 +42,7 @@ class Layer(PreNormLayer):
 
 
 class GPTNeo(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

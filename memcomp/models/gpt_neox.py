@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
 
 class GPTNeoX(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

@@ -35,6 +35,6 @@ class Layer(PreNormLayer):
 
 
 class Llama(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer

@@ -187,7 +187,7 @@ class Layer(nn.Module):
 
 
 class Mamba(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

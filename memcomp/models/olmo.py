@@ -40,7 +40,7 @@ class Layer(PreNormLayer):
 
 
 class Olmo(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

@@ -49,7 +49,7 @@ class Layer(nn.Module):
 
 
 class Olmo2(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

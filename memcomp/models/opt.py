@@ -74,7 +74,7 @@ class Layer(PreNormLayer):
 
 
 class OPT(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

@@ -26,6 +26,6 @@ class Layer(PreNormLayer):
 
 
 class Qwen2(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer

@@ -37,6 +37,6 @@ class Layer(PreNormLayer):
 
 
 class Qwen3(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer

@@ -55,7 +55,7 @@ class Layer(PreNormLayer):
 
 
 class SmolLM3(Decoder):
-    """A `CausalLM` (see `memcomp.lm`)."""
+    """A `CausalLM` (see `memcomp.lm.load`)."""
 
     layer = Layer
 

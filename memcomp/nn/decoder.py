@@ -33,7 +33,7 @@ class DecoderConfig:
       windows: of each layer, how many keys a query sees, its own included, or None for
         all; empty where all layers see all.
       hidden_keys: of each layer, how many leading keys later queries do not see, as when
-        memory is knocked out of some layers (`memcomp.evaluation.attention`); empty for
+        memory is knocked out of some layers (`memcomp.studies.attention`); empty for
         none.
       tied_embeddings: the unembedding is the embedding.
       remat: what the backward pass keeps of a layer, a key of `REMAT`.
@@ -157,7 +157,7 @@ class PreNormLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm`).
+    """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm.load`).
 
     Attributes:
       config: the family's config.

@@ -16,14 +16,14 @@ from scripts import run_script
 from tiny_lm import LLAMA_2_7B
 
 import memcomp
-from memcomp.compressor.batches import Finetuning, Pretraining, Shapes
-from memcomp.compressor.templates import Template
-from memcomp.compressor.training import learning_rate
+from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
+from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.templates import Template
+from memcomp.compressors.training import learning_rate
+from memcomp.cost.formulas import icformer_flops
 from memcomp.cram.recipe import RECIPES
-from memcomp.evaluation.compression_cost import icformer_flops
-from memcomp.icae.config import ICAEConfig
-from memcomp.icformer.config import ICFormerConfig
-from memcomp.lm import DTYPES, FAMILIES, abstract_params
+from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.pretrain import TrainConfig

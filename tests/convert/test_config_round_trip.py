@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import memcomp
 from memcomp.convert import gpt2, gpt_neo, gpt_neox, llama, opt, smollm3
 from memcomp.errors import InputError
-from memcomp.lm import FAMILIES
+from memcomp.lm.load import FAMILIES
 from memcomp.models.gpt2 import GPT2Config
 from memcomp.models.gpt_neo import GPTNeoConfig
 from memcomp.models.gpt_neox import GPTNeoXConfig

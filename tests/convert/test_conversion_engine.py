@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import memcomp.lm
+import memcomp.lm.load
 from memcomp.convert import engine
 from memcomp.convert.engine import Row
 from memcomp.convert.files import Checkpoint
@@ -148,14 +148,14 @@ def test_export_gives_back_every_tensor_bit_for_bit(case, tmp_path):
     files = Checkpoint(GOLDEN / case)
     stored = {name: files.read(name) for name in files.shapes()}
     dtype = str(next(iter(stored.values())).dtype)
-    lm = memcomp.lm.load_lm(str(GOLDEN / case), dtype=dtype)
-    memcomp.lm.export_lm(tmp_path, lm.module, lm.params, bos_token_id=3)
+    lm = memcomp.load_lm(str(GOLDEN / case), dtype=dtype)
+    memcomp.lm.load.export_lm(tmp_path, lm.module, lm.params, bos_token_id=3)
     written = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     assert written.keys() == stored.keys()
     for name, tensor in stored.items():
         assert written[name].dtype == tensor.dtype
         assert written[name].tobytes() == tensor.tobytes(), name
-    again = memcomp.lm.load_lm(str(tmp_path), dtype=dtype)
+    again = memcomp.load_lm(str(tmp_path), dtype=dtype)
     assert again.config == lm.config and again.fingerprint == lm.fingerprint
     flat = flax.traverse_util.flatten_dict(lm.params)
     for path, weight in flax.traverse_util.flatten_dict(again.params).items():
@@ -163,19 +163,19 @@ def test_export_gives_back_every_tensor_bit_for_bit(case, tmp_path):
 
 
 def test_a_tied_head_in_the_file_is_not_read(tmp_path):
-    lm = memcomp.lm.load_lm(str(GOLDEN / "llama_tied"))
-    memcomp.lm.export_lm(tmp_path, lm.module, lm.params)
+    lm = memcomp.load_lm(str(GOLDEN / "llama_tied"))
+    memcomp.lm.load.export_lm(tmp_path, lm.module, lm.params)
     path = tmp_path / "model.safetensors"
     stored = safetensors.numpy.load_file(path)
     stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
     safetensors.numpy.save_file(stored, path)
-    again = memcomp.lm.load_lm(str(tmp_path))
+    again = memcomp.load_lm(str(tmp_path))
     assert "head" not in again.params and again.fingerprint == lm.fingerprint
 
 
 def test_buffers_of_older_gpt_neox_files_are_not_read(tmp_path):
-    lm = memcomp.lm.load_lm(str(GOLDEN / "gpt_neox"))
-    memcomp.lm.export_lm(tmp_path, lm.module, lm.params)
+    lm = memcomp.load_lm(str(GOLDEN / "gpt_neox"))
+    memcomp.lm.load.export_lm(tmp_path, lm.module, lm.params)
     path = tmp_path / "model.safetensors"
     stored = safetensors.numpy.load_file(path)
     attention = "gpt_neox.layers.0.attention."
@@ -183,4 +183,4 @@ def test_buffers_of_older_gpt_neox_files_are_not_read(tmp_path):
     stored[attention + "masked_bias"] = np.float32([-1e9])
     stored[attention + "rotary_emb.inv_freq"] = np.ones(2, np.float32)
     safetensors.numpy.save_file(stored, path)
-    assert memcomp.lm.load_lm(str(tmp_path)).fingerprint == lm.fingerprint
+    assert memcomp.load_lm(str(tmp_path)).fingerprint == lm.fingerprint

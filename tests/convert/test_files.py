@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from memcomp.convert.files import Checkpoint
 from memcomp.errors import InputError
-from memcomp.lm import BUILTIN, load_lm
+from memcomp.lm.load import BUILTIN, load_lm
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

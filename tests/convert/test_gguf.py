@@ -18,7 +18,7 @@ from scripts import run_script
 from memcomp.convert.gguf import PACKAGES, convert_gguf
 from memcomp.convert.gguf_header import check_tensors, read_header
 from memcomp.errors import InputError
-from memcomp.lm import load_lm
+from memcomp.lm.load import load_lm
 
 pytestmark = [
     pytest.mark.parity,

@@ -31,7 +31,7 @@ CONFIG = LlamaConfig(
 MEASURE = """
 import json, sys, threading, time
 import jax, jax.numpy as jnp, transformers
-from memcomp.lm import load_lm
+from memcomp.lm.load import load_lm
 from memcomp.sharding import make_mesh
 folder, dtype = sys.argv[1:]
 mesh = make_mesh(fsdp=-1)

@@ -18,10 +18,10 @@ from damaged import damaged
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-import memcomp.lm
+import memcomp.lm.load
 from memcomp.convert import engine
 from memcomp.errors import InputError
-from memcomp.lm import FAMILIES, export_lm, load_lm
+from memcomp.lm.load import FAMILIES, export_lm, load_lm
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 
@@ -53,10 +53,10 @@ def folder(tmp_path_factory):
     """A good checkpoint, rewritten for each case; large allocations fail meanwhile."""
     folder = tmp_path_factory.mktemp("hostile")
     rng = np.random.default_rng(0)
-    boxed = memcomp.lm.abstract_params(Llama(CONFIG))
+    boxed = memcomp.lm.load.abstract_params(Llama(CONFIG))
     params = jax.tree.map(
         lambda leaf: rng.standard_normal(leaf.shape, np.float32),
-        memcomp.lm.nn.unbox(boxed),
+        memcomp.lm.load.nn.unbox(boxed),
     )
     export_lm(folder, Llama(CONFIG), params)
     load_lm(str(folder))  # what imports and jax take on first use is not counted
@@ -65,8 +65,8 @@ def folder(tmp_path_factory):
     limit = pages * resource.getpagesize() + HEADROOM
     with pytest.MonkeyPatch.context() as patch:
         # Tracing the module takes 50 ms, nine tenths of a load.
-        cached = functools.lru_cache(memcomp.lm.abstract_params)
-        patch.setattr(memcomp.lm, "abstract_params", cached)
+        cached = functools.lru_cache(memcomp.lm.load.abstract_params)
+        patch.setattr(memcomp.lm.load, "abstract_params", cached)
         resource.setrlimit(resource.RLIMIT_AS, (limit, old[1]))
         yield folder
         resource.setrlimit(resource.RLIMIT_AS, old)

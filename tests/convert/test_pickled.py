@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from memcomp.convert.files import Checkpoint
 from memcomp.errors import InputError
-from memcomp.lm import load_lm
+from memcomp.lm.load import load_lm
 
 pytestmark = pytest.mark.parity
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from memcomp.convert.engine import Renamed
 from memcomp.errors import InputError
-from memcomp.lm import load_lm
+from memcomp.lm.load import load_lm
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 VISION = {

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
-from memcomp.cram.objective import memory_scores
 from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
+from memcomp.lm.score import memory_scores
 
 RECIPE = Recipe(
     learning_rate=0.5,

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memcomp.cram import loop
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, cram_step, init_states
-from memcomp.cram.objective import memory_scores
 from memcomp.cram.recipe import Recipe
+from memcomp.lm.score import memory_scores
 
 RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=25, margin=0.05, b2=0.99)
 CFG = CramConfig(recipe=RECIPE, num_memory=2, steps_per_chunk=10, vocab_chunk=7)
 LENGTHS = (3, 5, 3)
+PROGRAMS = loop._cram_chunk, loop._init_states
 SCORE = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
 
 
@@ -54,7 +56,8 @@ def one_by_one(lm, cfg, tokens, lengths):
     for i, length in enumerate(lengths):
         state = jax.tree.map(lambda leaf, i=i: leaf[i], first)
         while not state.done:
-            state, _ = step(state, tokens[i, :length], jnp.int32(length), lm.params)
+            text, tail = tokens[i, :length], (lm.params, cfg.numbers())
+            state, _ = step(state, text, jnp.int32(length), *tail)
         states.append(state)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
@@ -82,7 +85,9 @@ def test_chunks_equal_a_while_loop(tiny_lm_float64):
 
     def to_end(state, text, length):
         return jax.lax.while_loop(
-            lambda s: ~s.done, lambda s: step(s, text, length, lm.params)[0], state
+            lambda s: ~s.done,
+            lambda s: step(s, text, length, lm.params, CFG.numbers())[0],
+            state,
         )
 
     want = jax.jit(jax.vmap(to_end))(start(lm, CFG), tokens, lengths)
@@ -185,9 +190,7 @@ def test_a_text_stops_at_the_margin_the_patience_or_the_budget(tiny_lm):
 def test_an_exact_memory_is_kept_although_a_longer_prefix_was_surer(tiny_lm_float64):
     """Exact, but with no prefix that is right by the margin, of which there was one."""
     lm = tiny_lm_float64
-    grows = Recipe(
-        learning_rate=0.5, max_steps=200, patience=200, margin=0.05, grows=True
-    )
+    grows = Recipe(learning_rate=0.5, max_steps=200, patience=200, margin=0.05, grows=True)
     tokens = jnp.asarray(some_texts()[0][0, :3])
     one, length = start(lm, CramConfig(recipe=grows, num_memory=2), rows=1), jnp.int32(3)
     states, _ = cram_chunk(
@@ -204,12 +207,12 @@ def test_an_exact_memory_is_kept_although_a_longer_prefix_was_surer(tiny_lm_floa
     begun = jax.tree.map(lambda leaf: leaf[0], start(lm, cfg, rows=1))
     step = jax.jit(functools.partial(cram_step, module=lm.module, cfg=cfg))
     before = begun._replace(memory=exact.best_memory, best_prefix=jnp.int32(2))
-    found, _ = step(before, tokens, length, lm.params)
+    found, _ = step(before, tokens, length, lm.params, cfg.numbers())
     np.testing.assert_array_equal(found.best_memory, exact.best_memory)
     assert found.best_accuracy == 1 and found.best_prefix == 2
     # What is surer of a prefix and not exact does not take its place, and is progress.
     worse = found._replace(memory=begun.memory, best_prefix=jnp.int32(-1))
-    after, _ = step(worse, tokens, length, lm.params)
+    after, _ = step(worse, tokens, length, lm.params, cfg.numbers())
     np.testing.assert_array_equal(after.best_memory, exact.best_memory)
     assert after.best_accuracy == 1 and after.best_prefix >= 0 and after.stale == 0
 
@@ -229,3 +232,21 @@ def test_reference_init_has_the_std_of_the_embeddings(tiny_lm):
     memory = start(tiny_lm, cfg, rows=1).memory
     std = np.asarray(tiny_lm.params["embedding"]).std()
     np.testing.assert_allclose(np.std(memory), std, rtol=0.02)
+
+
+def test_seeds_rates_and_budgets_share_one_program(tiny_lm):
+    """4 seeds x 2 learning rates, and every other number that no shape depends on."""
+    tokens, lengths = some_texts()
+    memories = []
+    before = [program._cache_size() for program in PROGRAMS]
+    for seed in range(4):
+        for rate in (0.1, 0.2):
+            recipe = dataclasses.replace(
+                RECIPE, learning_rate=rate, max_steps=40 + seed, margin=0.1 * seed
+            )
+            cfg = dataclasses.replace(CFG, recipe=recipe, seed=seed, patience=9 + seed)
+            states = run_chunks(tiny_lm, cfg, tokens, lengths, num_chunks=1)
+            memories.append(np.asarray(states.memory))
+    grown = [p._cache_size() - b for p, b in zip(PROGRAMS, before, strict=True)]
+    assert max(grown) <= 1  # 0 where another test has compiled it
+    assert len({memory.tobytes() for memory in memories}) == 8

@@ -14,7 +14,7 @@ from memcomp.cram.pool import EMPTY, Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
-from memcomp.evaluation.decoding import decode
+from memcomp.lm.decode import decode
 from memcomp.sharding import BATCH
 
 RECIPE = Recipe(learning_rate=0.5, max_steps=40, patience=40, margin=0.05, b2=0.99)

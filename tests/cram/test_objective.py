@@ -14,11 +14,11 @@ from memcomp.cram.objective import (
     FRESH,
     SURE,
     exact_prefix,
-    memory_scores,
     scored_positions,
     token_weights,
 )
 from memcomp.cram.recipe import Recipe, optimizer
+from memcomp.lm.score import memory_scores
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,6 @@ def test_a_step_follows_the_loss_of_the_chosen_positions(
     )
     want = optax.apply_updates(state.memory, updates)
     step = jax.jit(functools.partial(cram_step, module=lm.module, cfg=cfg))
-    new, _ = step(state, tokens, jnp.int32(5), lm.params)
+    new, _ = step(state, tokens, jnp.int32(5), lm.params, cfg.numbers())
     # float64; measured 2e-16. The others' memory is 1e-2 away or more.
     np.testing.assert_allclose(new.memory, want, rtol=1e-12, atol=1e-12)

@@ -71,7 +71,7 @@ def test_first_right_steps_are_those_of_single_steps(tiny_lm_float64, protocol):
     step = jax.jit(functools.partial(cram_step, **static))
     want = np.full(5, NEVER)
     for i in range(result.steps):
-        state, seen = step(state, text.tokens, np.int32(5), lm.params)
+        state, seen = step(state, text.tokens, np.int32(5), lm.params, cfg.numbers())
         want = np.where((want == NEVER) & np.asarray(seen["right"]), i, want)
     want[: cfg.num_given] = NEVER
     assert len(set(want)) > 2

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from memcomp.cram.config import CramConfig
 from memcomp.cram.recipe import RECIPES, learning_rate, optimizer
 
 
@@ -45,9 +46,10 @@ def rates(schedule, stale):
         schedule=schedule,
         final_learning_rate=0.001,
     )
+    numbers = CramConfig(recipe=recipe).numbers()
     return np.array(
         [
-            float(learning_rate(recipe, jnp.int32(i), jnp.int32(s)))
+            float(learning_rate(schedule, numbers, jnp.int32(i), jnp.int32(s)))
             for i, s in enumerate(stale)
         ]
     )

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from memcomp.checkpoints import Checkpoints
 from memcomp.data.contexts import (
     QuestionTokens,
     context_batches,
@@ -17,6 +16,7 @@ from memcomp.data.contexts import (
 )
 from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
+from memcomp.runs.checkpoints import Checkpoints
 
 SIZES = (40, 9, 1, 25, 16)
 DOCUMENTS = Ragged.of(range(1000 * d, 1000 * d + n) for d, n in enumerate(SIZES, start=1))

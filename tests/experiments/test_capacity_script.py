@@ -12,7 +12,7 @@ import scripts
 from scripts import run_script
 
 from memcomp.distributed import EX_TEMPFAIL
-from memcomp.evaluation.runs import FLIGHT
+from memcomp.runs.cramming import FLIGHT
 
 SMALL = (
     "--config.num_texts=2",

@@ -12,9 +12,9 @@ import pytest
 from compile_programs import lower, program_config
 from scripts import run_script
 
+from memcomp.cost.chips import CHIPS, parse_slice, slice_devices
+from memcomp.cost.work import Program
 from memcomp.errors import InputError
-from memcomp.evaluation.chips import CHIPS, parse_slice, slice_devices
-from memcomp.evaluation.work import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from scripts import run_script
 
 import memcomp
-from memcomp.lm import BUILTIN
+from memcomp.lm.load import BUILTIN
 
 # Its name is that of a package of the library.
 cram_script = importlib.import_module("cram")

@@ -10,14 +10,14 @@ import pytest
 from etils import epath
 from icformer_run import import_script, make_folder, tiny, with_random_weights
 
-from memcomp.compressor import layout
+from memcomp.compressors import layout
+from memcomp.compressors.registry import save_compressor
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.pool import CramResult
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.decoding import decode
-from memcomp.registry import save_compressor
+from memcomp.lm.decode import decode
+from memcomp.studies import answers as compressed
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from several import Job
 
 from memcomp.distributed import EX_TEMPFAIL
 from memcomp.errors import InputError
-from memcomp.lm import load_lm
+from memcomp.lm.load import load_lm
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -8,15 +8,15 @@ import pytest
 from etils import epath
 from icformer_run import import_script, make_folder, tiny, with_random_weights, write
 
-from memcomp.compressor.batches import Pretraining, Shapes
-from memcomp.compressor.compress import compress
-from memcomp.compressor.layout import SPECIAL
+from memcomp.compressors.batches import Pretraining, Shapes
+from memcomp.compressors.compress import compress
+from memcomp.compressors.icformer.checkpoint_file import save_published
+from memcomp.compressors.layout import SPECIAL
 from memcomp.data.contexts import Contexts
 from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
-from memcomp.evaluation import compressed
-from memcomp.evaluation.scores import baselines
-from memcomp.icformer.checkpoint_file import save_published
+from memcomp.lm.score import baselines
+from memcomp.studies import answers as compressed
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from scripts import run_script
 
 from memcomp.distributed import EX_TEMPFAIL
-from memcomp.evaluation.horizon_runs import RECORDS
-from memcomp.evaluation.report.load import read_runs
+from memcomp.report.load import read_runs
+from memcomp.runs.horizons import RECORDS
 
 LM = pathlib.Path(__file__).parent.parent / "golden" / "llama"
 SMALL = (

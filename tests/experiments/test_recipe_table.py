@@ -14,7 +14,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.results import append_records
+from memcomp.runs.files import append_records
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 

@@ -13,8 +13,8 @@ from tiny_lm import EIGHT_HEADS, make_tiny_lm
 
 from memcomp.cram.memory_file import load_memory
 from memcomp.distributed import EX_TEMPFAIL
-from memcomp.evaluation.runs import FLIGHT
-from memcomp.lm import export_lm, load_lm
+from memcomp.lm.load import export_lm, load_lm
+from memcomp.runs.cramming import FLIGHT
 
 SMALL = (
     "--config.texts=uniform_tokens",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import memcomp.lm
+import memcomp.lm.load
 from memcomp.errors import InputError
 from memcomp.nn.remat import REMAT
 
@@ -22,7 +22,7 @@ BATCH, LENGTH = 2, 11
 
 @functools.cache
 def load(case, **options):
-    return memcomp.lm.load_lm(str(GOLDEN / case), **options)
+    return memcomp.load_lm(str(GOLDEN / case), **options)
 
 
 def jit(function):
@@ -121,7 +121,7 @@ def test_what_is_kept_of_a_layer_is_what_remat_says():
 
     def temporaries(remat):
         module = type(load("gpt_neox").module)(dataclasses.replace(config, remat=remat))
-        params = nn.unbox(memcomp.lm.abstract_params(module))
+        params = nn.unbox(memcomp.lm.load.abstract_params(module))
         x = jax.ShapeDtypeStruct((8, 64, config.d_model), jnp.float32)
         loss = lambda x, params: module.apply({"params": params}, x)[0].sum()  # noqa: E731
         program = jit(jax.grad(loss)).lower(x, params).compile()
@@ -150,10 +150,10 @@ def test_rows_of_a_batch_do_not_see_each_other(case):
 
 def test_the_families_are_causal_lms():
     for case in "llama", "gpt_neox", "mamba":
-        assert isinstance(load(case).module, memcomp.lm.CausalLM)
+        assert isinstance(load(case).module, memcomp.lm.protocol.CausalLM)
 
 
 def test_modules_of_equal_configs_are_one_static_argument():
-    first = memcomp.lm.load_lm(str(GOLDEN / "llama")).module
-    second = memcomp.lm.load_lm(str(GOLDEN / "llama")).module
+    first = memcomp.load_lm(str(GOLDEN / "llama")).module
+    second = memcomp.load_lm(str(GOLDEN / "llama")).module
     assert first == second and hash(first) == hash(second)

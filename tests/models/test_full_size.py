@@ -19,7 +19,7 @@ import pytest
 import transformers
 from flax import linen as nn
 
-from memcomp.lm import FAMILIES, abstract_params
+from memcomp.lm.load import FAMILIES, abstract_params
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "configs/full_size.json").read_text())

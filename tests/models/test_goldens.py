@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import memcomp.lm
+import memcomp.lm.load
+from memcomp.convert.families import FAMILIES
 from memcomp.nn.cross_entropy import soft_capped
 from memcomp.nn.rotary import SCALINGS
 
@@ -25,7 +26,7 @@ CASES = sorted(folder.parent.name for folder in GOLDEN.glob("*/expected.npz"))
 @functools.cache
 def load(case):
     with np.load(GOLDEN / case / "expected.npz") as arrays:
-        return memcomp.lm.load_lm(str(GOLDEN / case)), dict(arrays)
+        return memcomp.load_lm(str(GOLDEN / case)), dict(arrays)
 
 
 def loss_of_text(x, params, tokens, module):
@@ -69,7 +70,7 @@ def test_logits_of_tokens_alone_match_transformers(case):
 def test_goldens_turn_every_switch_both_ways():
     configs = [load(case)[0].config for case in CASES]
     modules = {type(load(case)[0].module) for case in CASES}
-    assert modules == {family.model for family in memcomp.lm.FAMILIES.values()}
+    assert modules == {family.model for family in FAMILIES.values()}
     for kind in {type(config) for config in configs}:
         of_family = [config for config in configs if type(config) is kind]
         for field in dataclasses.fields(kind):
@@ -99,7 +100,7 @@ def test_goldens_of_families_with_windows_have_layers_of_both_kinds():
 
 def test_goldens_hold_every_file_dtype_in_one_file_and_in_shards():
     dtypes = {json.loads((GOLDEN / c / "config.json").read_text())["dtype"] for c in CASES}
-    assert dtypes == set(memcomp.lm.DTYPES)
+    assert dtypes == set(memcomp.lm.load.DTYPES)
     shards = [len(list((GOLDEN / c).glob("*.safetensors"))) for c in CASES]
     assert min(shards) == 1 and max(shards) > 2
 

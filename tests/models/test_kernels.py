@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import memcomp.lm
+import memcomp.lm.load
 from memcomp.errors import InputError
-from memcomp.evaluation.attention import all_weights, knocked_out
 from memcomp.nn import flash
 from memcomp.nn.blockwise import blockwise_attend
 from memcomp.nn.flash import Attention
+from memcomp.studies.attention import all_weights, knocked_out
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
@@ -33,7 +33,7 @@ LENGTH, BLOCK = 11, 4
 
 @functools.cache
 def load(case, attention="plain"):
-    return memcomp.lm.load_lm(str(GOLDEN / case), attention=attention)
+    return memcomp.load_lm(str(GOLDEN / case), attention=attention)
 
 
 @pytest.fixture(autouse=True)

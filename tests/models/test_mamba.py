@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import memcomp.lm
+import memcomp.lm.load
 from memcomp.errors import InputError
-from memcomp.evaluation.decoding import decode
+from memcomp.lm.decode import decode
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(scope="module")
 def lm():
-    return memcomp.lm.load_lm(str(GOLDEN / "mamba"))
+    return memcomp.load_lm(str(GOLDEN / "mamba"))
 
 
 def test_the_state_has_one_size_however_long_the_text(lm):
@@ -35,7 +35,7 @@ def test_the_state_has_one_size_however_long_the_text(lm):
 
 
 def test_the_state_stays_in_float32_in_runs_of_low_precision():
-    low = memcomp.lm.load_lm(str(GOLDEN / "mamba"), dtype="bfloat16")
+    low = memcomp.load_lm(str(GOLDEN / "mamba"), dtype="bfloat16")
     cache = low.module.empty_cache(1, 1, jnp.bfloat16)
     x = jnp.ones((1, 3, low.config.d_model), jnp.bfloat16)
     hidden, after = low.module.apply({"params": low.params}, x, cache)
@@ -61,7 +61,7 @@ def test_files_of_the_older_name_load_alike(lm, tmp_path):
     tensors = load_file(GOLDEN / "mamba" / "model.safetensors")
     tensors["backbone.embedding.weight"] = tensors.pop("backbone.embeddings.weight")
     save_file(tensors, tmp_path / "model.safetensors")
-    old = memcomp.lm.load_lm(str(tmp_path))
+    old = memcomp.load_lm(str(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, old.params, lm.params)
 
 
@@ -84,4 +84,4 @@ def test_an_activation_that_is_not_known_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**entries, "hidden_act": "mish"}))
     shutil.copy(GOLDEN / "mamba" / "model.safetensors", tmp_path)
     with pytest.raises(InputError, match="'mish' is not known"):
-        memcomp.lm.load_lm(str(tmp_path))
+        memcomp.load_lm(str(tmp_path))

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import memcomp.lm
-from memcomp.evaluation.decoding import decode
+import memcomp.lm.load
+from memcomp.convert.families import FAMILIES
+from memcomp.lm.decode import decode
 from memcomp.nn.cross_entropy import soft_capped
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
@@ -97,7 +98,10 @@ def relative(got, want):
 @pytest.mark.parametrize("case", CASES)
 def test_logits_match_transformers_at_every_length(case, tmp_path, torch, transformers):
     save(case, tmp_path, torch, transformers)
-    model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
+    model, lm = (
+        reference(tmp_path, torch, transformers),
+        memcomp.load_lm(str(tmp_path)),
+    )
     for length in LENGTHS:
         tokens = tokens_of(lm.config, length)
         got = lm.logits(tokens.astype(np.int32))
@@ -147,7 +151,10 @@ def outputs_of_modules(model, torch, tokens):
 @pytest.mark.parametrize("case", CASES)
 def test_every_module_matches_its_own(case, tmp_path, torch, transformers):
     save(case, tmp_path, torch, transformers)
-    model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
+    model, lm = (
+        reference(tmp_path, torch, transformers),
+        memcomp.load_lm(str(tmp_path)),
+    )
     tokens = tokens_of(lm.config, 33)
     want = outputs_of_modules(model, torch, tokens)
     variables = {"params": lm.params}
@@ -155,7 +162,7 @@ def test_every_module_matches_its_own(case, tmp_path, torch, transformers):
     options = {"capture_intermediates": True, "mutable": ["intermediates"]}
     _, state = lm.module.apply(variables, x, **options)
     compared = []
-    family = next(f for f in memcomp.lm.FAMILIES.values() if f.model is type(lm.module))
+    family = next(f for f in FAMILIES.values() if f.model is type(lm.module))
     for name, path in pairs_of_modules(family.table).items():
         got = state["intermediates"]
         for key in (*path, "__call__"):
@@ -182,7 +189,10 @@ def test_every_module_matches_its_own(case, tmp_path, torch, transformers):
 @pytest.mark.parametrize("case", sorted(set(CASES) - {"llama_dynamic", "gemma3_softcap"}))
 def test_greedy_decoding_matches_generate(case, tmp_path, torch, transformers):
     save(case, tmp_path, torch, transformers)
-    model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
+    model, lm = (
+        reference(tmp_path, torch, transformers),
+        memcomp.load_lm(str(tmp_path)),
+    )
     shape, new = (2, NUM_VECTORS, lm.config.d_model), 16
     vectors = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     model.generation_config.eos_token_id = None
@@ -207,7 +217,10 @@ def test_files_of_every_dtype_and_sharding_match(
     save(case, tmp_path, torch, transformers, **options)
     num_files = len(list(tmp_path.glob("*.safetensors")))
     assert (num_files > 2) == (max_shard_size == "4KB")
-    model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
+    model, lm = (
+        reference(tmp_path, torch, transformers),
+        memcomp.load_lm(str(tmp_path)),
+    )
     tokens = tokens_of(lm.config, 7)
     got, want = lm.logits(tokens.astype(np.int32)), torch_logits(model, torch, tokens)
     # Measured 3.6e-6.
@@ -219,7 +232,10 @@ def test_gradient_to_vectors_before_a_text_matches_torch(
     case, tmp_path, torch, transformers
 ):
     save(case, tmp_path, torch, transformers)
-    model, lm = reference(tmp_path, torch, transformers), memcomp.lm.load_lm(str(tmp_path))
+    model, lm = (
+        reference(tmp_path, torch, transformers),
+        memcomp.load_lm(str(tmp_path)),
+    )
     tokens = tokens_of(lm.config, 7)
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((2, NUM_VECTORS, lm.config.d_model)).astype(np.float32)
@@ -252,8 +268,8 @@ def test_gradient_to_vectors_before_a_text_matches_torch(
 
 def test_every_family_is_run_in_low_precision():
     configs = [json.loads((GOLDEN / c / "config.json").read_text()) for c in ONE_A_FAMILY]
-    models = {memcomp.lm.FAMILIES[config["model_type"]].model for config in configs}
-    assert models == {family.model for family in memcomp.lm.FAMILIES.values()}
+    models = {FAMILIES[config["model_type"]].model for config in configs}
+    assert models == {family.model for family in FAMILIES.values()}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -264,7 +280,7 @@ def test_runs_of_low_precision_are_no_worse_than_those_of_transformers(
     save(case, tmp_path, torch, transformers, dtype=dtype)
     exact = reference(tmp_path, torch, transformers)
     low = reference(tmp_path, torch, transformers, dtype)
-    lm = memcomp.lm.load_lm(str(tmp_path), dtype=dtype)
+    lm = memcomp.load_lm(str(tmp_path), dtype=dtype)
     tokens = tokens_of(lm.config, 33)
     want = torch_logits(exact, torch, tokens)
     got = np.asarray(lm.logits(tokens.astype(np.int32)))
@@ -282,8 +298,8 @@ def test_runs_of_low_precision_are_no_worse_than_those_of_transformers(
 @pytest.mark.parametrize("case", CASES)
 def test_transformers_loads_what_we_export(case, dtype, tmp_path, torch, transformers):
     save(case, tmp_path / "theirs", torch, transformers, dtype=dtype)
-    lm = memcomp.lm.load_lm(str(tmp_path / "theirs"), dtype=dtype)
-    memcomp.lm.export_lm(tmp_path / "ours", lm.module, lm.params)
+    lm = memcomp.load_lm(str(tmp_path / "theirs"), dtype=dtype)
+    memcomp.lm.load.export_lm(tmp_path / "ours", lm.module, lm.params)
     tokens = tokens_of(lm.config, 33)
     theirs, ours = (
         torch_logits(reference(tmp_path / name, torch, transformers), torch, tokens)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import memcomp
-from memcomp.lm import BUILTIN
+from memcomp.lm.load import BUILTIN
 
 pytestmark = [
     pytest.mark.real,

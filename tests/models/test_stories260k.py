@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import memcomp.lm
+import memcomp.lm.load
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODELS = pathlib.Path(os.environ.get("MEMCOMP_MODELS", ROOT.parent / "shared" / "models"))
@@ -28,7 +28,7 @@ BOS = 1
     reason="no stories260k; name the folder that holds it in MEMCOMP_MODELS",
 )
 def test_greedy_continuation_of_stories260k_is_the_published_text():
-    lm = memcomp.lm.load_lm(str(MODELS / "stories260k"))
+    lm = memcomp.load_lm(str(MODELS / "stories260k"))
     num_tokens = len(lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]) + 8
 
     def step(carry, _):

@@ -1,0 +1,188 @@
+"""Compressors and soft prompts on disk: safetensors that say which LM they are for."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from memcomp import distributed
+from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, check_lm
+from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.objectives import Task
+from memcomp.compressors.protocol import Compressor
+from memcomp.compressors.training import init_params
+from memcomp.errors import InputError
+from memcomp.lm.protocol import LanguageModel
+from memcomp.sharding import fetch
+
+COMPRESSOR = "memcomp-compressor-1"
+SOFT_PROMPTS = "memcomp-soft-prompts-1"
+_ABOUT = "memcomp"  # the entry of a file's metadata
+
+# Makes a compressor from its kind, an LM's module and the entries of its config.
+Maker = Callable[[str, Any, dict[str, Any]], Compressor]
+Tensors = dict[str, np.ndarray]
+
+
+def save_compressor(
+    path: str | os.PathLike, trained: TrainedCompressor, kind: str, config: Any
+) -> None:
+    """Writes the weights in float32, and what is needed to make the network again.
+
+    Of several processes, which all must call it, the first writes.
+
+    Args:
+      path: of the file, which appears whole or not at all.
+      trained: the compressor.
+      kind: what the `make` of `load_compressor` knows it by.
+      config: its frozen config, of numbers and strings.
+    """
+    flat = flax.traverse_util.flatten_dict(fetch(trained.params), sep="/")
+    tensors = {name: value.astype(np.float32) for name, value in flat.items()}
+    metadata = {"kind": kind, "config": dataclasses.asdict(config)}
+    _write(path, tensors, COMPRESSOR, metadata, trained)
+
+
+def load_compressor(
+    path: str | os.PathLike, lm: LanguageModel, make: Maker
+) -> TrainedCompressor:
+    """A compressor for `lm` from a file that `save_compressor` wrote.
+
+    Args:
+      path: of the file.
+      lm: the language model that it was trained with.
+      make: makes the compressor; raises `InputError` for what it does not know.
+
+    Raises:
+      InputError: not such a file, of a kind that is not known, for another LM, or with
+        weights that do not fit its config.
+    """
+    tensors, metadata = _read(path, COMPRESSOR, "save_compressor")
+    try:
+        made = make(metadata["kind"], lm.module, metadata["config"])
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not say what it holds ({error!r}); it is damaged, make it again"
+        ) from error
+    trained = TrainedCompressor(
+        compressor=made,
+        params=flax.traverse_util.unflatten_dict(tensors, sep="/"),
+        lm_name=metadata["lm_name"],
+        lm_fingerprint=metadata["lm_fingerprint"],
+    )
+    check_lm(f"{path} was trained", trained, lm)
+    _check_shapes(path, tensors, Task(lm.module, made))
+    return trained
+
+
+def _check_shapes(path: str | os.PathLike, tensors: Tensors, task: Task) -> None:
+    wanted = nn.unbox(jax.eval_shape(lambda key: init_params(key, task), jax.random.key(0)))
+    wanted = flax.traverse_util.flatten_dict(wanted, sep="/")
+    shapes = {name: value.shape for name, value in wanted.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    differ = [n for n in sorted(shapes.keys() | found) if shapes.get(n) != found.get(n)]
+    if differ:
+        raise InputError(
+            f"{path} does not fit its config: {differ[0]} is {found.get(differ[0])}, "
+            f"wanted {shapes.get(differ[0])}; it is damaged, make it again"
+        )
+
+
+def save_soft_prompts(path: str | os.PathLike, prompts: SoftPrompts) -> None:
+    """Writes soft prompts; the file appears whole or not at all."""
+    tensors = {
+        "vectors": prompts.vectors,
+        "counts": prompts.counts.astype(np.int32),
+        "special": prompts.special,
+    }
+    _write(path, tensors, SOFT_PROMPTS, {}, prompts)
+
+
+def load_soft_prompts(
+    path: str | os.PathLike, lm: LanguageModel | None = None
+) -> SoftPrompts:
+    """Soft prompts from a file that `save_soft_prompts` wrote.
+
+    Args:
+      path: of the file.
+      lm: the LM that they are meant for; None to read them without one.
+
+    Raises:
+      InputError: not such a file, or made for other weights than those of `lm`.
+    """
+    tensors, metadata = _read(path, SOFT_PROMPTS, "save_soft_prompts")
+    if not _whole(tensors):
+        raise InputError(f"{path} holds no whole soft prompts; it is damaged, make it new")
+    prompts = SoftPrompts(
+        **tensors,
+        lm_name=metadata["lm_name"],
+        lm_fingerprint=metadata["lm_fingerprint"],
+    )
+    if lm is not None:
+        check_lm(f"{path} was made", prompts, lm)
+    return prompts
+
+
+def _whole(tensors: Tensors) -> bool:
+    """Whether these are the arrays of `SoftPrompts`, in shapes that fit each other."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if set(shapes) != {"vectors", "counts", "special"} or len(shapes["vectors"]) != 3:
+        return False
+    B, P, D = shapes["vectors"]
+    if (shapes["counts"], shapes["special"]) != ((B,), (len(SPECIAL), D)):
+        return False
+    counts = tensors["counts"]
+    return bool(np.all((counts >= 0) & (counts <= P)))
+
+
+def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) -> None:
+    if not distributed.is_first():
+        return
+    metadata |= {"format": form, "lm_name": made.lm_name}
+    metadata["lm_fingerprint"] = made.lm_fingerprint
+    # As one entry: safetensors writes several in any order, and equal files are wanted.
+    data = safetensors.numpy.save(tensors, {_ABOUT: json.dumps(metadata)})
+    path = epath.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error})") from error
+
+
+def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and metadata of a file of this form.
+
+    Raises:
+      InputError: not such a file.
+    """
+    try:
+        data = epath.Path(path).read_bytes()
+        tensors = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error})") from error
+    try:
+        metadata = json.loads(header.get("__metadata__", {}).get(_ABOUT, "{}"))
+        found = [metadata.get(name) for name in ("format", "lm_name", "lm_fingerprint")]
+    except (ValueError, AttributeError):
+        found = [None]
+    if found[0] != form:
+        raise InputError(f"{path} is of another kind; memcomp.{writer} writes such files")
+    if not all(isinstance(value, str) for value in found):
+        raise InputError(f"{path} does not say which LM it is for; make it again")
+    return tensors, metadata

@@ -1,0 +1,166 @@
+"""ICAE: the LM reads a context and then memory slots; their hidden states are what is kept.
+
+The LM that reads is the frozen one, with adapters of low rank on its queries and values.
+They go beside its weights as a collection of their own, "adapters" (see
+`memcomp.nn.einsum`): x W + (x A) B, so that neither a second copy of W nor a gradient of
+its size is ever made.
+
+Letters: B chunks, C words a chunk, M slots, D d_model, L layers, R rank, N heads, K kv
+heads, H head width.
+
+Source: Ge et al. 2024, arXiv:2307.06945, section 2; adapters: Hu et al. 2021,
+  arXiv:2106.09685.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.convert.engine import Params
+from memcomp.errors import InputError
+from memcomp.lm.load import abstract_params
+from memcomp.lm.protocol import CausalLM, embed, hidden_states
+from memcomp.nn.parameters import with_axes
+
+INITS = {"zeros": nn.initializers.zeros, "normal": nn.initializers.normal(1.0)}
+# Where queries and values are in a kernel that holds queries, keys and values.
+FUSED = {"q": 0, "v": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class ICAE:
+    """ICAE for one LM: a `Compressor` (see `memcomp.compressors.protocol`).
+
+    Attributes:
+      lm_module: a `CausalLM` with attention, which is encoder and decoder.
+      config: of the trainable part.
+
+    Raises:
+      InputError: an LM without queries and values.
+    """
+
+    lm_module: CausalLM
+    config: ICAEConfig
+
+    def __post_init__(self):
+        _kernels(self.lm_module)
+
+    @property
+    def num_digests(self) -> int:
+        """Vectors a chunk, M."""
+        return self.config.num_digests
+
+    def init(self, key: Array) -> Params:
+        """Fresh weights in float32, boxed with their logical axes.
+
+        They are `slots` [M D], and for q and v `down` [L D R], uniform within D**-0.5,
+        and `up` [L R N H], zero: at first the encoder is the LM as it is.
+        """
+        cfg = self.config
+        slots_key, *keys = jax.random.split(key, 1 + len(FUSED))
+        init = with_axes(INITS[cfg.slot_init], (None, "embed"))
+        slots = init(slots_key, (cfg.num_digests, self.lm_module.config.d_model))
+        adapters = {}
+        for key, (name, kernel) in zip(keys, _kernels(self.lm_module).items(), strict=True):
+            (L, D, *out), (layers, embed, *axes) = kernel.value.shape, kernel.names
+            down = with_axes(_uniform, (layers, embed, None))
+            up = with_axes(nn.initializers.zeros, (layers, None, *axes[-2:]))
+            adapters[name] = {
+                "down": down(key, (L, D, cfg.rank)),
+                "up": up(key, (L, cfg.rank, *out[-2:])),
+            }
+        return {"slots": slots, "adapters": adapters}
+
+    def digest(
+        self,
+        params: Params,
+        lm_params: Params,
+        tokens: Int[Array, "B C"],
+        lengths: Int[Array, "B"],
+    ) -> Float[Array, "B M D"]:
+        """Soft prompts, in the dtype of `params`, each of one chunk.
+
+        Args:
+          params: as `init` makes them, in the dtype to compute in.
+          lm_params: weights of the LM; they get no gradient.
+          tokens: of chunks, right-padded with any token.
+          lengths: how many of them are the chunk's, at least one.
+
+        Raises:
+          InputError: chunks that leave no room for the slots in the LM's window.
+        """
+        C, M, window = (
+            tokens.shape[1],
+            self.num_digests,
+            self.lm_module.config.max_positions,
+        )
+        if C + M > window:
+            raise InputError(
+                f"chunks of {C} tokens and {M} slots are longer than the LM's window of "
+                f"{window}; cut contexts into chunks of {max(window - M, 0)} or less"
+            )
+        lm_params = jax.lax.stop_gradient(lm_params)
+        words = embed(lm_params, tokens, module=self.lm_module)
+        x = followed_by(words.astype(params["slots"].dtype), params["slots"], lengths)
+        adapters = {"layers": {"attn": self._adapters(params["adapters"])}}
+        # Causal, and padded on the right: what is true sees nothing of the padding.
+        hidden = hidden_states(lm_params, x, module=self.lm_module, adapters=adapters)
+        places = lengths[:, None] + jnp.arange(M)[None, :]
+        return jnp.take_along_axis(hidden, places[:, :, None], axis=1)
+
+    def _adapters(self, of_maps: Params) -> Params:
+        """The collection "adapters" of attention, stacked over layers."""
+        scale = self.config.alpha / self.config.rank
+        down = {name: pair["down"] for name, pair in of_maps.items()}
+        up = {name: pair["up"] * scale for name, pair in of_maps.items()}
+        if "qkv" not in _attention(self.lm_module):
+            return {name: {"down": down[name], "up": up[name]} for name in FUSED}
+        # Side by side: twice the rank, and each half writes to its own part of three.
+        parts = [
+            jnp.stack([up[name] * (c == part) for c in range(3)], axis=2)
+            for name, part in FUSED.items()
+        ]
+        both = jnp.concatenate([down[name] for name in FUSED], axis=-1)
+        return {"qkv": {"down": both, "up": jnp.concatenate(parts, axis=1)}}
+
+
+def followed_by(
+    words: Float[Array, "B C D"], slots: Float[Array, "M D"], lengths: Int[Array, "B"]
+) -> Float[Array, "B S D"]:
+    """Each row's `lengths` first words, all slots, then padding; S = C + M."""
+    (B, C, D), M = words.shape, slots.shape[0]
+    source = jnp.concatenate([words, jnp.broadcast_to(slots[None], (B, M, D))], axis=1)
+    places, n = jnp.arange(C + M)[None, :], lengths[:, None]
+    index = jnp.where(places < n, places, places - n + C).clip(max=C + M - 1)
+    return jnp.take_along_axis(source, index[:, :, None], axis=1)
+
+
+@functools.lru_cache
+def _attention(lm_module: CausalLM) -> Params:
+    """Shapes and axes of the weights of attention; none for an LM without."""
+    return abstract_params(lm_module)["layers"].get("attn", {})
+
+
+def _kernels(lm_module: CausalLM) -> dict[str, Any]:
+    """The kernels that make queries and values, or twice the one that makes both."""
+    attention = _attention(lm_module)
+    if "qkv" in attention:
+        return dict.fromkeys(FUSED, attention["qkv"]["kernel"])
+    if attention.keys() >= FUSED.keys():
+        return {name: attention[name]["kernel"] for name in FUSED}
+    raise InputError(
+        f"{type(lm_module).__name__} has no queries and values to put adapters on, which "
+        "ICAE is made of; give an LM with attention"
+    )
+
+
+def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Within plus and minus (second axis)**-0.5: Kaiming's, with PyTorch's slope."""
+    bound = shape[1] ** -0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)

@@ -1,0 +1,262 @@
+"""The authors' checkpoints: model.safetensors or pytorch_model.bin, and param.pt beside it.
+
+param.pt holds the initial digests and the vectors AE and FT. Nothing in a checkpoint says
+which LM it is for; of that, the width alone can be checked.
+
+Source: github.com/wonderful9462/IC-Former, `Trainer.save`; files at
+  huggingface.co/wonderful9462/IC-Former.
+"""
+
+import importlib
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.convert.engine import CONSTANTS, Params, Row, Tensors, from_hf, to_hf
+from memcomp.convert.files import DTYPES, Checkpoint, read_json, save_checkpoint
+from memcomp.convert.pickled import open_pickle
+from memcomp.errors import InputError
+from memcomp.lm.protocol import CausalLM
+
+BESIDE = "param.pt"
+_LAYER = "encoder.layers.{i}."
+_ATTN = _LAYER + "cross_attn."
+_MLP = _LAYER + "mlp."
+# fmt: off
+IN_BESIDE = (
+    Row("digest_embeddings", "compressor/digests", "1 m d -> m d"),
+    Row("AE", "ae", "1 1 d -> d"),
+    Row("FT", "ft", "1 1 d -> d"),
+)
+IN_LAYER = (
+    Row(_LAYER + "cross_input_layernorm.weight", "cross_attn/norm/scale", "d -> d"),
+    Row(_LAYER + "context_layernorm.weight", "cross_attn/context_norm/scale", "d -> d"),
+    Row(_ATTN + "q_proj.weight", "cross_attn/q/kernel", "(n h) d -> d n h"),
+    Row(_ATTN + "k_proj.weight", "cross_attn/k/kernel", "(k h) d -> d k h"),
+    Row(_ATTN + "v_proj.weight", "cross_attn/v/kernel", "(k h) d -> d k h"),
+    Row(_ATTN + "o_proj.weight", "cross_attn/out/kernel", "d (n h) -> n h d"),
+    Row(_LAYER + "post_attention_layernorm.weight", "mlp_norm/scale", "d -> d"),
+    Row(_MLP + "gate_proj.weight", "mlp/gate/kernel", "f d -> d f"),
+    Row(_MLP + "up_proj.weight", "mlp/up/kernel", "f d -> d f"),
+    Row(_MLP + "down_proj.weight", "mlp/down/kernel", "d f -> f d"),
+)
+# fmt: on
+# What the published code can be set to and we do not do, and the value that we do.
+FIXED = {
+    "hidden_act": "silu",
+    "rope_scaling": None,
+    "attention_bias": False,
+    "cross_attention_frequency": 1,
+}
+# And the other way round.
+OURS_ALONE = ("spread_positions", "updated_keys", "self_attention", "rescale")
+
+
+def table(num_layers: int) -> tuple[Row, ...]:
+    """A row a weight; layers are apart in both layouts."""
+    of_layers = (
+        Row(row.hf.format(i=i), f"compressor/layers_{i}/{row.ours}", row.axes)
+        for i in range(num_layers)
+        for row in IN_LAYER
+    )
+    final_norm = Row("encoder.norm.weight", "compressor/final_norm/scale", "d -> d")
+    return (*IN_BESIDE, *of_layers, final_norm)
+
+
+def load_published(
+    folder: pathlib.Path, lm_module: CausalLM, dtype: Any = np.float32
+) -> tuple[ICFormer, Params]:
+    """IC-Former as its authors saved it.
+
+    Args:
+      folder: with config.json, the weights and param.pt, which takes torch to read.
+      lm_module: the LM that it is for.
+      dtype: of the result; the files are in bfloat16.
+
+    Returns:
+      The compressor, and what training would start from: its weights as `compressor`,
+      and of the vectors `ae` and `ft` [D] those that the files have.
+
+    Raises:
+      InputError: files that are missing, damaged, do not fit each other, or are set to
+        what `DigestEncoder` does not do; an LM of another width.
+    """
+    tensors = _Files(folder)
+    config = config_from_published(read_json(folder / "config.json"), str(folder))
+    width = tensors.shapes()["digest_embeddings"][-1]
+    if width != lm_module.config.d_model:
+        raise InputError(
+            f"{folder} is for an LM of width {width}, not of {lm_module.config.d_model}; "
+            "give the LM that it was trained with"
+        )
+    compressor = ICFormer(lm_module, config)
+    return compressor, params_from_published(tensors, compressor, dtype)
+
+
+def params_from_published(tensors: Tensors, compressor: ICFormer, dtype: Any) -> Params:
+    """`load_published` of tensors by their names: those of the weights and of param.pt."""
+    return from_hf(
+        tensors,
+        table(compressor.config.num_layers),
+        _sizes(compressor),
+        _expected(compressor, tensors.shapes()),
+        dtype=dtype,
+        ignored=(r".*\.rotary_emb\.inv_freq",),
+        place=lambda path, array: jax.device_put(array),
+    )
+
+
+def save_published(folder: pathlib.Path, compressor: ICFormer, params: Params) -> None:
+    """Writes what the authors' code reads, in float32: `load_published` read backwards.
+
+    Args:
+      folder: made if it is not there.
+      compressor: with no option on that their code does not have.
+      params: `compressor`, and `ae` and `ft` where they are there.
+
+    Raises:
+      InputError: an option, or heads, that their code does not have; no torch.
+    """
+    config = config_to_published(compressor)
+    torch = _torch(folder)
+    tensors = to_hf(params, table(compressor.config.num_layers), _sizes(compressor))
+    tensors = {name: np.asarray(x, np.float32) for name, x in tensors.items()}
+    beside = {row.hf: tensors.pop(row.hf) for row in IN_BESIDE if row.hf in tensors}
+    save_checkpoint(folder, tensors, config)
+    torch.save(
+        {name: torch.nn.Parameter(torch.tensor(x)) for name, x in beside.items()},
+        folder / BESIDE,
+    )
+
+
+def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConfig:
+    """Our config from the entries of the authors' config.json, called `name` in errors."""
+    for key, value in FIXED.items():
+        if entries.get(key, value) != value:
+            raise InputError(
+                f"{name} has {key} {entries[key]!r}; memcomp reads such checkpoints only "
+                f"with {value!r}"
+            )
+    try:
+        width, num_heads = entries["hidden_size"], entries["num_attention_heads"]
+        if entries.get("context_hidden_size", width) != width:
+            raise InputError(f"{name} reads contexts of another width than its digests'")
+        if width % num_heads:
+            raise InputError(
+                f"config.json of {name} has {num_heads} heads, which do not divide the "
+                f"width of {width}; get it again"
+            )
+        return ICFormerConfig(
+            num_digests=entries["num_query_tokens"],
+            num_layers=entries["num_hidden_layers"],
+            num_heads=num_heads,
+            num_kv_heads=entries.get("num_key_value_heads") or num_heads,
+            head_dim=width // num_heads,
+            d_mlp=entries["intermediate_size"],
+            rope_theta=entries["rope_theta"],
+            norm_eps=entries["rms_norm_eps"],
+        )
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"config.json of {name} lacks sizes of an IC-Former ({error}); get it again"
+        ) from error
+
+
+def config_to_published(compressor: ICFormer) -> dict[str, Any]:
+    """The entries of config.json: `config_from_published` read backwards."""
+    cfg = compressor.config
+    sizes = cfg.sizes(compressor.lm_module.config)
+    if on := [name for name in OURS_ALONE if getattr(cfg, name)]:
+        raise InputError(
+            f"the published form of IC-Former has no {', '.join(on)}; save such weights "
+            "in the form of memcomp"
+        )
+    if sizes.num_heads * sizes.head_dim != sizes.d_model:
+        raise InputError(
+            f"{sizes.num_heads} heads of width {sizes.head_dim}; the published form of "
+            f"IC-Former wants heads that fill the width of {sizes.d_model}"
+        )
+    return {
+        "architectures": ["ICFormerModel"],
+        "model_type": "icformer",
+        "hidden_size": sizes.d_model,
+        "context_hidden_size": sizes.d_model,
+        "intermediate_size": sizes.d_mlp,
+        "num_hidden_layers": cfg.num_layers,
+        "num_attention_heads": sizes.num_heads,
+        "num_key_value_heads": sizes.num_kv_heads,
+        "num_query_tokens": cfg.num_digests,
+        "rms_norm_eps": cfg.norm_eps,
+        "rope_theta": cfg.rope_theta,
+        **FIXED,
+    }
+
+
+class _Files:
+    """`Tensors` of the weights and of param.pt, under one roof."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._weights = Checkpoint(folder)
+        self._path = folder / BESIDE
+        if not self._path.is_file():
+            raise InputError(
+                f"{folder} has no {BESIDE}, where the initial digests are; get it too"
+            )
+        _torch(folder)
+        self._beside = open_pickle(self._path)
+        if "digest_embeddings" not in self._beside:
+            raise InputError(f"{self._path} has no digest_embeddings; get it again")
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        beside = {name: tensor.shape for name, tensor in self._beside.items()}
+        return {**self._weights.shapes(), **beside}
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._beside:
+            return self._weights.read(name)
+        _, dtype, read = self._beside[name]
+        if dtype not in DTYPES:
+            raise InputError(
+                f"{self._path}: {name} is {dtype}; wanted one of {', '.join(DTYPES)}"
+            )
+        tensor = read()
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{self._path}: {name} is not finite; get the file again")
+        return tensor
+
+
+def _torch(folder: pathlib.Path) -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            f"{BESIDE} in {folder} takes torch to read and to write; install torch"
+        )
+    return importlib.import_module("torch")  # late, and no dependency
+
+
+def _sizes(compressor: ICFormer) -> dict[str, int]:
+    sizes = compressor.config.sizes(compressor.lm_module.config)
+    return {
+        **CONSTANTS,
+        "layers": 0,  # none are stacked
+        "m": compressor.num_digests,
+        "d": sizes.d_model,
+        "f": sizes.d_mlp,
+        "n": sizes.num_heads,
+        "k": sizes.num_kv_heads,
+        "h": sizes.head_dim,
+    }
+
+
+def _expected(compressor: ICFormer, shapes: Mapping[str, Any]) -> Params:
+    """What is to be filled: all weights, and the vectors that are in the files."""
+    weights = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
+    vector = jax.ShapeDtypeStruct((compressor.lm_module.config.d_model,), np.float32)
+    vectors = {row.ours: vector for row in IN_BESIDE[1:] if row.hf in shapes}
+    return {"compressor": weights, **vectors}

@@ -1,0 +1,299 @@
+"""Training of a compressor: float32 masters, one jitted step over a mesh.
+
+Letters: N micro-batches of a step, B rows of a micro-batch, A scored tokens of a row.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.objectives import Batch, Task, token_losses, token_weights
+from memcomp.compressors.protocol import Params
+from memcomp.errors import InputError
+from memcomp.lm.load import DTYPES
+from memcomp.nn.parameters import with_axes
+from memcomp.sharding import param_shardings
+
+Metrics = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the weights are found.
+
+    Attributes:
+      num_steps: optimiser steps of the run.
+      batch_size: rows a step, over all micro-batches and devices.
+      accumulation: micro-batches a step; it changes memory, not the result.
+      schedule: of the learning rate, a name in optax such as "constant_schedule" or
+        "warmup_cosine_decay_schedule".
+      schedule_options: its arguments, as pairs of name and value.
+      b1: of AdamW.
+      b2: of AdamW.
+      eps: of AdamW.
+      weight_decay: of AdamW, times the learning rate; of all weights, as published.
+      max_grad_norm: gradients longer than this are shortened to it.
+      ema_decay: of a running mean of the weights, which then is what is evaluated and
+        kept; None for none.
+      dtype: of weights and activations in the forward and backward pass, a key of
+        `memcomp.lm.load.DTYPES`; the weights that are trained stay in float32.
+
+    Raises:
+      InputError: a number without sense, or a schedule that optax does not have.
+    """
+
+    num_steps: int
+    batch_size: int
+    accumulation: int = 1
+    schedule: str = "constant_schedule"
+    schedule_options: tuple[tuple[str, Any], ...] = (("value", 1e-4),)
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 2.0
+    ema_decay: float | None = None
+    dtype: str = "bfloat16"
+
+    def __post_init__(self):
+        for name in ("num_steps", "batch_size", "accumulation", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if self.batch_size % self.accumulation:
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be divided into {self.accumulation} "
+                "micro-batches; give a multiple of accumulation"
+            )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(
+                f"ema_decay is {self.ema_decay}; give a number from 0 to below 1, or None"
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        learning_rate(self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint holds, beside the position in the data.
+
+    Attributes:
+      params: {"compressor": ..., "ae": [D], "ft": [D]} in float32.
+      opt_state: of `optimizer`.
+      ema: running mean of `params`; None without.
+      step: Int[Array, ""], steps that were made.
+      key: random key of the run; what is sampled at a step is drawn from it and the step.
+    """
+
+    params: Any
+    opt_state: Any
+    ema: Any
+    step: Any
+    key: Any
+
+    @property
+    def best(self) -> Params:
+        """The weights to use: the running mean where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def learning_rate(cfg: TrainConfig) -> optax.Schedule:
+    """The schedule that the config names.
+
+    Raises:
+      InputError: optax does not have it, or it does not take these options.
+    """
+    make = getattr(optax, cfg.schedule, None)
+    if make is None or not cfg.schedule.endswith("schedule"):
+        raise InputError(
+            f"schedule {cfg.schedule!r} is not one of optax; give a name such as "
+            "warmup_cosine_decay_schedule"
+        )
+    try:
+        return make(**dict(cfg.schedule_options))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{cfg.schedule} does not take schedule_options {dict(cfg.schedule_options)} "
+            f"({error}); give the arguments that optax documents"
+        ) from error
+
+
+def optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
+    """AdamW after clipping by the global norm.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; with the published settings:
+      arXiv:2406.13618, tables 8 and 9.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(cfg.max_grad_norm),
+        optax.adamw(
+            learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps, weight_decay=cfg.weight_decay
+        ),
+    )
+
+
+def init_params(key: Array, task: Task) -> Params:
+    """Fresh weights of all that is trained, boxed with their logical axes.
+
+    The special vectors begin at 0, as published (arXiv:2406.13618, the authors' code).
+    """
+    zeros = with_axes(nn.initializers.zeros, ("embed",))
+    D = task.module.config.d_model
+    vectors = {name: zeros(key, (D,), jnp.float32) for name in SPECIAL}
+    return {"compressor": task.compressor.init(key), **vectors}
+
+
+def _boxed_state(key: Array, task: Task, cfg: TrainConfig) -> TrainState:
+    # The optimiser's moments come out in the boxes of their weights.
+    params = init_params(key, task)
+    return TrainState(
+        params=params,
+        opt_state=optimizer(cfg).init(params),
+        ema=None if cfg.ema_decay is None else params,
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+    )
+
+
+def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state; nothing is computed."""
+    make = functools.partial(_boxed_state, task=task, cfg=cfg)
+    # The key is a shape too: a mesh may be of devices that nothing can run on.
+    boxed = jax.eval_shape(make, jax.eval_shape(lambda: jax.random.key(0)))
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        nn.unbox(boxed),
+        param_shardings(boxed, mesh),
+    )
+
+
+def init_state(seed: int, task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
+    """Fresh weights, made where they belong; the same on every mesh."""
+
+    def make(key):
+        return nn.unbox(_boxed_state(key, task, cfg))
+
+    return jax.jit(make, out_shardings=_shardings(task, cfg, mesh))(jax.random.key(seed))
+
+
+def _shardings(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
+    return jax.tree.map(lambda x: x.sharding, abstract_state(task, cfg, mesh))
+
+
+def with_params(state: TrainState, params: Params) -> TrainState:
+    """A fresh state that begins with given weights, as fine-tuning does.
+
+    The optimiser is new: its moments belong to another objective.
+    """
+    place = functools.partial(_copies, like=state.params)
+    ema = None if state.ema is None else place(params)
+    return dataclasses.replace(state, params=place(params), ema=ema)
+
+
+def _copies(params: Params, like: Params) -> Params:
+    """New buffers, since the state is donated, of the dtypes and shardings of `like`."""
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+
+    def copy(params):
+        return jax.tree.map(lambda x, y: jnp.copy(x).astype(y.dtype), params, like)
+
+    return jax.jit(copy, out_shardings=shardings)(jax.tree.map(np.asarray, params))
+
+
+def train_step(
+    state: TrainState, lm_params: Params, batches: Batch, *, task: Task, cfg: TrainConfig
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step on N micro-batches, whose gradients are summed in float32.
+
+    Args:
+      state: donated where it is jitted (`jit_train_step`).
+      lm_params: of the frozen LM, in the dtype of the computation; an argument, so that
+        they keep their sharding, and one that nothing is differentiated by.
+      batches: each array with an axis N before that of the rows.
+      task: see `Task`.
+      cfg: see `TrainConfig`.
+
+    Returns:
+      The new state, and from before the update: `loss` (what is minimised),
+      `nats_per_token` and `accuracy` (over all scored tokens, teacher-forced),
+      `num_tokens`, `grad_norm` (before clipping), `learning_rate`.
+    """
+    weights = token_weights(batches.rows.scored, task.average)
+    differentiate = jax.value_and_grad(_weighted_loss, has_aux=True)
+
+    def add(totals, micro):
+        batch, weights = micro
+        (_, sums), grads = differentiate(
+            state.params, lm_params, batch, weights, task, DTYPES[cfg.dtype]
+        )
+        return jax.tree.map(jnp.add, totals, (grads, sums)), None
+
+    start = (jax.tree.map(jnp.zeros_like, state.params), _no_sums())
+    (grads, sums), _ = jax.lax.scan(add, start, (batches, weights))
+    updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if cfg.ema_decay is not None:
+        ema = optax.incremental_update(params, ema, 1 - cfg.ema_decay)
+    metrics = _means(sums) | {
+        "grad_norm": optax.tree.norm(grads),
+        "learning_rate": jnp.asarray(learning_rate(cfg)(state.step)),
+    }
+    return TrainState(params, opt_state, ema, state.step + 1, state.key), metrics
+
+
+def _weighted_loss(params, lm_params, batch: Batch, weights, task: Task, dtype):
+    """The part of the loss that a micro-batch has, and what is reported of it."""
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    losses = token_losses(params, lm_params, batch, task)
+    loss = jnp.sum(weights * losses.loss)
+    scored = batch.rows.scored
+    sums = {
+        "loss": loss,
+        "nats": jnp.sum(jnp.where(scored, losses.nats, 0.0)),
+        "right": jnp.sum(losses.right & scored, dtype=jnp.float32),
+        "num_tokens": jnp.sum(scored, dtype=jnp.float32),
+    }
+    return loss, sums
+
+
+def _no_sums() -> dict[str, Float[Array, ""]]:
+    names = ("loss", "nats", "right", "num_tokens")
+    return {name: jnp.zeros((), jnp.float32) for name in names}
+
+
+def _means(sums: Metrics) -> Metrics:
+    """Sums over tokens as means over tokens."""
+    counted = jnp.maximum(sums["num_tokens"], 1.0)
+    return {
+        "loss": sums["loss"],
+        "nats_per_token": sums["nats"] / counted,
+        "accuracy": sums["right"] / counted,
+        "num_tokens": sums["num_tokens"],
+    }
+
+
+def jit_train_step(
+    task: Task, cfg: TrainConfig, mesh: Mesh
+) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
+    """`train_step`, compiled for the mesh; the state is donated and keeps its sharding.
+
+    Call it inside `jax.set_mesh(mesh)`.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        functools.partial(train_step, task=task, cfg=cfg),
+        donate_argnums=0,
+        out_shardings=(_shardings(task, cfg, mesh), whole),
+    )

@@ -1,0 +1,1 @@
+"""What programs cost: FLOPs, bytes, collectives, and the chips that run them."""

@@ -1,0 +1,122 @@
+"""What compressing a context costs: FLOPs by formula, and as the compiler counts them.
+
+Letters: s tokens of a chunk, M digests, D d_model, N heads, K kv heads, H head width,
+F MLP width, L layers, R rank of adapters.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.cost.work import Memory, memory_of
+from memcomp.errors import InputError
+from memcomp.lm.load import abstract_params
+from memcomp.nn.decoder import DecoderConfig
+
+
+class Flops(NamedTuple):
+    """Of matrix products alone, two for a multiplication and its addition.
+
+    Attributes:
+      projections: to queries, keys, values and output.
+      attention: of queries with keys, and of weights with values.
+      mlp: of its three matrices.
+      adapters: of ICAE's low rank, which the published formula leaves out.
+    """
+
+    projections: int
+    attention: int
+    mlp: int
+    adapters: int = 0
+
+    @property
+    def published(self) -> int:
+        """What the published formula counts."""
+        return self.projections + self.attention + self.mlp
+
+    def __mul__(self, times: int) -> "Flops":  # of chunks, not a longer tuple
+        return Flops(*(part * times for part in self))
+
+
+def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flops:
+    """Of one chunk.
+
+    Source: Wang et al. 2024, arXiv:2406.13618, table 11, line by line; its sum leaves out
+      half of the keys and values. Here with grouped heads.
+    """
+    D, F, N, K, H = cfg.sizes(lm_config)
+    L, M = cfg.num_layers, cfg.num_digests
+    S = num_tokens + M
+    projections = 4 * M * D * N * H + 4 * S * D * K * H
+    attention = 4 * M * S * N * H
+    if cfg.self_attention:
+        projections += 4 * M * D * N * H + 4 * M * D * K * H
+        attention += 4 * M * M * N * H
+    return Flops(L * projections, L * attention, L * 6 * M * D * F)
+
+
+def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Flops:
+    """Of one chunk, with queries and values in kernels of their own, and a gated MLP.
+
+    Source: Wang et al. 2024, arXiv:2406.13618, table 10; the adapters are our addition.
+    """
+    D, F, L = lm_config.d_model, lm_config.d_mlp, lm_config.num_layers
+    N, K, H = lm_config.heads
+    S = num_tokens + cfg.num_digests
+    return Flops(
+        projections=L * 4 * S * D * (N + K) * H,
+        attention=L * 4 * S * S * N * H,
+        mlp=L * 6 * S * D * F,
+        adapters=L * 2 * S * cfg.rank * (2 * D + (N + K) * H),
+    )
+
+
+def compiled_flops(
+    compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
+) -> float:
+    """The compiler's count of all operations of `compressor.digest`; no weight is made.
+
+    The LM's layers are unrolled for it, since the body of a loop is counted once.
+
+    Args:
+      compressor: an `ICFormer` or an `ICAE`.
+      num_tokens: of each chunk.
+      num_chunks: B.
+      dtype: of all weights; on a CPU, bfloat16 counts its conversions too.
+
+    Raises:
+      InputError: an LM whose layers cannot be unrolled.
+    """
+    lm_module = compressor.lm_module
+    if not hasattr(lm_module.config, "unroll"):
+        raise InputError(
+            f"the layers of {type(lm_module).__name__} cannot be unrolled to be counted; "
+            "give an LM with attention"
+        )
+    config = dataclasses.replace(lm_module.config, unroll=True)
+    compressor = dataclasses.replace(compressor, lm_module=type(lm_module)(config))
+    return _compiled(compressor, num_tokens, num_chunks, dtype).cost_analysis()["flops"]
+
+
+def compiled_memory(
+    compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
+) -> Memory:
+    """The compiler's plan for `compressor.digest` as it runs; arguments as above."""
+    return memory_of(_compiled(compressor, num_tokens, num_chunks, dtype))
+
+
+def _compiled(compressor, num_tokens, num_chunks, dtype) -> Any:
+    params = _shapes(jax.eval_shape(compressor.init, jax.random.key(0)), dtype)
+    lm_params = _shapes(abstract_params(compressor.lm_module), dtype)
+    tokens = jax.ShapeDtypeStruct((num_chunks, num_tokens), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
+    return jax.jit(compressor.digest).lower(params, lm_params, tokens, lengths).compile()
+
+
+def _shapes(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), nn.unbox(tree))

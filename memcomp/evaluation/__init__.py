@@ -1,1 +1,0 @@
-"""What a memory holds: decoding, records, tables and figures."""

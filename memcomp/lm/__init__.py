@@ -1,0 +1,1 @@
+"""The frozen language model: its protocol, loading, scoring and decoding."""

@@ -1,0 +1,274 @@
+"""How well the frozen LM predicts texts: the only place where a text is scored.
+
+Losses are in nats. Letters: B texts, T tokens, M memory, P vectors
+before the text, D d_model.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from memcomp.errors import InputError
+from memcomp.lm.protocol import (
+    CausalLM,
+    LanguageModel,
+    Params,
+    embed,
+    hidden_states,
+    unembedding,
+)
+from memcomp.nn.cross_entropy import TokenScores, token_scores
+from memcomp.sharding import constrain_example, fetch
+
+BITS_PER_NAT = 1 / math.log(2)
+GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
+VOCAB_CHUNK = 8192  # rows of the unembedding whose logits exist at a time
+
+
+def score_hidden(
+    params: Params,
+    hidden: Float[Array, "T D"],
+    targets: Int[Array, "T"],
+    *,
+    module: CausalLM,
+    vocab_chunk: int = VOCAB_CHUNK,
+    token_chunk: int | None = None,
+) -> TokenScores:
+    """Loss and margin of each target, given the final hidden state that predicts it."""
+    rows = unembedding(params, module=module)
+    return token_scores(hidden, rows, targets, vocab_chunk, module.softcap, token_chunk)
+
+
+def memory_scores(
+    memory: Float[Array, "M D"],
+    tokens: Int[Array, "T"],
+    params: Params,
+    *,
+    module: CausalLM,
+    vocab_chunk: int,
+    token_chunk: int | None = None,
+) -> TokenScores:
+    """Loss and margin of each token, predicted from memory and the true tokens before it.
+
+    The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
+      prediction of t_1 (reference/cramming.md, part a).
+    """
+    read = embed(params, tokens[None, :-1], module=module)[0]
+    x = jnp.concatenate([memory.astype(read.dtype), read])
+    # Weights that are cut over the axis of the mesh that texts are would else stay where
+    # they are, and activations, which are more, be gathered.
+    hidden = hidden_states(params, constrain_example(x)[None], module=module)
+    hidden = hidden[0, memory.shape[0] - 1 :]
+    return score_hidden(
+        params,
+        hidden,
+        tokens,
+        module=module,
+        vocab_chunk=vocab_chunk,
+        token_chunk=token_chunk,
+    )
+
+
+def score_last(
+    params: Params,
+    x: Float[Array, "B S D"],
+    targets: Int[Array, "B T"],
+    *,
+    module: CausalLM,
+    vocab_chunk: int = VOCAB_CHUNK,
+) -> TokenScores:
+    """Loss and margin [B T] of targets that the last T of S input vectors predict."""
+    hidden = hidden_states(params, x, module=module)[:, -targets.shape[1] :]
+    rows = unembedding(params, module=module)
+    score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
+    return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
+
+
+class Scores(NamedTuple):
+    """How well tokens are predicted, each after the true ones before it.
+
+    Attributes:
+      loss: nats of each.
+      right: whether it is the most likely one.
+    """
+
+    loss: Float[np.ndarray, "B T"]
+    right: Bool[np.ndarray, "B T"]
+
+    def columns(self) -> dict[str, list[float]]:
+        """Of each text: mean loss of a token in nats and in bits, and accuracy."""
+        loss = self.loss.mean(axis=1, dtype=np.float64)
+        return {
+            "loss_nats": loss.tolist(),
+            "loss_bits": (loss * BITS_PER_NAT).tolist(),
+            "accuracy": self.right.mean(axis=1).tolist(),
+        }
+
+
+def start(lm: LanguageModel, num_texts: int) -> Int[np.ndarray, "B _"]:
+    """BOS, or EOS, or no token at all where the LM has neither, for each text."""
+    token = start_token(lm)
+    return np.full((num_texts, 0 if token is None else 1), token or 0, np.int32)
+
+
+def joined(lm: LanguageModel, *parts: np.ndarray) -> Float[np.ndarray, "B P D"]:
+    """Input vectors of parts, each memory [B M D] or token ids [B T], in their order."""
+    vectors = [lm.run(_embed, part) if part.ndim == 2 else part for part in parts]
+    return np.concatenate([np.asarray(v, np.float32) for v in vectors], axis=1)
+
+
+def score_after(
+    lm: LanguageModel, prefix: Float[np.ndarray, "B P D"], tokens: Int[np.ndarray, "B T"]
+) -> Scores:
+    """Scores of `tokens`, the first of them too, each after `prefix` and those before it.
+
+    After an empty prefix the first token is predicted uniformly, as `baselines`
+    has it.
+
+    Raises:
+      InputError: the LM has not so many positions.
+    """
+    wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
+    if wanted > room:
+        raise InputError(
+            f"{prefix.shape[1]} vectors and {tokens.shape[1]} tokens after them need "
+            f"{wanted} positions, and {lm.name} has {room}; give fewer"
+        )
+    found = []
+    for first in range(0, len(tokens), GROUP):
+        rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
+        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows]))
+        here = slice(0, min(GROUP, len(tokens) - first))
+        found.append((loss[here], margin[here] > 0))
+    return Scores(*map(np.concatenate, zip(*found, strict=True)))
+
+
+class Baseline(NamedTuple):
+    """The LM without memory on one text.
+
+    Attributes:
+      loss_nats: mean cross-entropy of a scored token.
+      accuracy: share of the scored tokens that are right.
+      surprise_nats: [T] cross-entropy of each token; NaN where it is given.
+    """
+
+    loss_nats: float
+    accuracy: float
+    surprise_nats: np.ndarray
+
+
+def baselines(
+    lm: LanguageModel,
+    texts: Sequence[Int[np.ndarray, "_"]],
+    *,
+    num_given: int,
+    pad_to: int,
+    vocab_chunk: int,
+) -> list[Baseline]:
+    """The LM without memory on each text, teacher-forced.
+
+    Where the first token is scored (strict protocol), the LM reads its BOS before it, or
+    its EOS if it has no BOS; an LM that has neither predicts it uniformly. Where it is
+    given, the LM reads nothing before it.
+
+    Args:
+      lm: the language model.
+      texts: token ids of each.
+      num_given: how many leading tokens are not scored.
+      pad_to: length to which texts are padded; at least that of the longest.
+      vocab_chunk: rows of the vocabulary whose logits exist at a time.
+
+    Source: `original_loss` of Kuratov et al. 2025, arXiv:2502.13063; the first token is
+      our addition.
+    """
+    start = None if num_given else start_token(lm)
+    found = []
+    for group in grouped(texts):
+        tokens = np.zeros((GROUP, pad_to), np.int32)
+        for row, text in zip(tokens, group, strict=False):
+            row[: len(text)] = text
+        loss, right = _scores_without_memory(lm, tokens, start, vocab_chunk)
+        for text, text_loss, text_right in zip(group, loss, right, strict=False):
+            scored = slice(num_given, len(text))
+            mean = float(np.mean(text_loss[scored], dtype=np.float64))
+            surprise = np.full(len(text), np.nan, np.float32)
+            surprise[scored] = text_loss[scored]
+            found.append(Baseline(mean, float(np.mean(text_right[scored])), surprise))
+    return found
+
+
+def _scores_without_memory(
+    lm: LanguageModel, tokens: np.ndarray, start: int | None, vocab_chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and rightness of every token [B T]; without `start` the first is uniform."""
+    read, targets = tokens[:, :-1], tokens[:, 1:]
+    if start is not None:
+        first = np.full_like(tokens[:, :1], start)
+        read, targets = np.concatenate([first, read], axis=1), tokens
+    scores = lm.run(_score_tokens, read, targets, vocab_chunk=vocab_chunk)
+    loss, right = fetch(scores.loss), fetch(scores.margin) > 0
+    if start is None:
+        uniform = np.full_like(loss, math.log(lm.config.vocab_size), shape=(len(loss), 1))
+        loss = np.concatenate([uniform, loss], axis=1)
+        right = np.concatenate([uniform < 0, right], axis=1)
+    return loss, right
+
+
+def grouped(items: Sequence) -> list[list]:
+    """Items `GROUP` at a time; the last group may be smaller."""
+    return [list(items[i : i + GROUP]) for i in range(0, len(items), GROUP)]
+
+
+def start_token(lm: LanguageModel) -> int | None:
+    """What the LM reads before a text: BOS, or EOS; None where it has neither."""
+    tokenizer = lm.tokenizer
+    if tokenizer is None:
+        return None
+    if tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    return tokenizer.eos_token_id
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _embed(params: Params, tokens: Int[Array, "B T"], *, module: CausalLM) -> Array:
+    return embed(params, tokens, module=module)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "vocab_chunk"))
+def _score_tokens(
+    params: Params,
+    read: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    *,
+    module: CausalLM,
+    vocab_chunk: int,
+) -> TokenScores:
+    x = embed(params, read, module=module)
+    return score_last(params, x, targets, module=module, vocab_chunk=vocab_chunk)
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _score_after(
+    params: Params,
+    prefix: Float[Array, "B P D"],
+    tokens: Int[Array, "B T"],
+    *,
+    module: CausalLM,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    read = embed(params, tokens[:, :-1], module=module)
+    x = jnp.concatenate([prefix.astype(read.dtype), read], axis=1)
+    empty = int(prefix.shape[1] == 0)
+    got = score_last(params, x, tokens[:, empty:], module=module)
+    # Without anything before it the first token is as likely as every other.
+    missing = [(0, 0), (empty, 0)]
+    uniform = math.log(module.config.vocab_size)
+    loss = jnp.pad(got.loss, missing, constant_values=uniform)
+    return loss, jnp.pad(got.margin, missing, constant_values=-1.0)

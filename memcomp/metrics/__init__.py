@@ -1,0 +1,1 @@
+"""Numbers from records: capacity, classical coding, overlap of texts."""

@@ -1,0 +1,99 @@
+"""The cost of both compressors over the length of the context, as a table and a figure."""
+
+from collections.abc import Iterator, Sequence
+
+from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.cost.formulas import (
+    Flops,
+    compiled_flops,
+    icae_flops,
+    icformer_flops,
+)
+from memcomp.report.style import COLOURS, Drawn, panels, tick_lengths
+from memcomp.report.table_format import Table
+from memcomp.runs.files import Record
+
+NAMES = {ICFormer: "IC-Former", ICAE: "ICAE"}
+
+
+def formula(compressor: ICFormer | ICAE, num_tokens: int) -> Flops:
+    """FLOPs of one chunk."""
+    lm_config = compressor.lm_module.config
+    if isinstance(compressor, ICFormer):
+        return icformer_flops(compressor.config, lm_config, num_tokens)
+    return icae_flops(compressor.config, lm_config, num_tokens)
+
+
+def cost_records(
+    compressors: Sequence[ICFormer | ICAE], contexts: Sequence[int], max_chunk: int
+) -> Iterator[Record]:
+    """A record a context and compressor, whole, and in chunks where it is longer than one.
+
+    Yields:
+      `context` and `chunk` in tokens; `flops`, by the published formula; `adapters`, FLOPs
+      that it leaves out; `compiled`, the compiler's count of all.
+    """
+    for context in contexts:
+        num_chunks = -(-context // max_chunk)
+        for parts in sorted({1, num_chunks}):
+            chunk = -(-context // parts)
+            for compressor in compressors:
+                flops = formula(compressor, chunk) * parts
+                yield {
+                    "compressor": NAMES[type(compressor)],
+                    "context": context,
+                    "chunk": chunk,
+                    "in_chunks": parts == num_chunks,
+                    "whole": parts == 1,
+                    "flops": flops.published,
+                    "adapters": flops.adapters,
+                    "compiled": compiled_flops(compressor, chunk, num_chunks=parts),
+                }
+
+
+def cost_table(records: Sequence[Record]) -> Table:
+    """A row a context and chunk, with both compressors and their ratio."""
+    found: dict[tuple[int, int], dict[str, Record]] = {}
+    for record in records:
+        key = record["context"], record["chunk"]
+        found.setdefault(key, {})[record["compressor"]] = record
+    rows = []
+    for (context, chunk), of in found.items():
+        row = {"tokens": context, "a chunk": chunk}
+        for field, name in ("flops", "formula"), ("compiled", "compiler"):
+            icae, icformer = of["ICAE"][field], of["IC-Former"][field]
+            row |= {
+                f"ICAE, {name}": f"{icae:.4g}",
+                f"IC-Former, {name}": f"{icformer:.4g}",
+                f"ratio, {name}": f"{icae / icformer:.2f}",
+            }
+        rows.append(row)
+    notes = (
+        "Formula: matrix products alone, as published. Compiler: all operations, those "
+        "of ICAE's adapters included.",
+    )
+    return Table("compression_cost", "FLOPs of compressing one context", rows, notes)
+
+
+def cost_figure(records: Sequence[Record]) -> Drawn:
+    """The compiler's FLOPs over the length of the context: whole and in chunks."""
+    figure, (left, right) = panels(2)
+    for axis, way in (left, "whole"), (right, "in_chunks"):
+        for name, colour in zip(NAMES.values(), COLOURS, strict=False):
+            mine = [r for r in records if r["compressor"] == name and r[way]]
+            x = [r["context"] for r in mine]
+            axis.plot(x, [r["compiled"] for r in mine], "o-", color=colour, label=name)
+        axis.set(xscale="log", yscale="log", xlabel="tokens of context", ylabel="FLOPs")
+        axis.set_title("in one piece" if way == "whole" else "in chunks", loc="left")
+        tick_lengths(axis, [r["context"] for r in records], most=5)
+    right.sharey(left)
+    left.legend(frameon=False)
+    head = ("compressor", "context", "chunk", "flops", "adapters", "compiled")
+    return Drawn(
+        title="What compressing a context costs",
+        caption="FLOPs by the compiler's count, over the length of the context.",
+        figure=figure,
+        head=head,
+        rows=[[record[name] for name in head] for record in records],
+    )

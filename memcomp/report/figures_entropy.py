@@ -1,0 +1,135 @@
+"""Figures 3 and 6: capacity against the surprise of the text."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib import cm, colors
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from memcomp.metrics.capacity import THRESHOLD, Estimate, offset
+from memcomp.report.measures import Measures
+from memcomp.report.section import Section, by_lm
+from memcomp.report.style import Drawn, panels
+
+MOST_POINTS = 2000  # of a group that are drawn; the CSV has all
+MARKERS, GLYPHS = "osD^vP*", "●■◆▲▼✚★"
+LINE, LEFT = "#D55E00", "#0072B2"
+
+
+def figure_3_6(section: Section) -> Drawn | None:
+    """Cross-entropy of a text with memory against that without it."""
+    lms = by_lm(section.fewest_vectors())
+    if not lms:
+        return None
+    unit, factor = section.unit
+    figure, axes = panels(len(lms), width=5.2, height=4.6)
+    lengths = [m.group.columns["num_tokens"] for ms in lms.values() for m in ms]
+    written = [m for ms in lms.values() for m in ms if not m.is_random]
+    if written:
+        lengths = [m.group.columns["num_tokens"] for m in written]
+    low, high = (f(f(x) for x in lengths) for f in (min, max))
+    shades = cm.ScalarMappable(colors.LogNorm(low, max(high, low + 1)), "viridis_r")
+    rows: list[tuple] = []
+    for axis, (name, measures) in zip(axes, lms.items(), strict=True):
+        for rank, m in enumerate(measures):
+            _scatter(axis, m, factor, shades, MARKERS[rank % len(MARKERS)])
+            # Written sources end near each other: one name above the other.
+            written_before = sum(not other.is_random for other in measures[:rank])
+            glyph = GLYPHS[rank % len(GLYPHS)]
+            _name(axis, m, factor, glyph, 0 if m.is_random else written_before)
+            rows += _scatter_rows(m, factor)
+        _lines(axis, measures, unit, factor)
+        axis.set(
+            title=name,
+            xlabel=f"cross-entropy of the text without memory ({unit})",
+            ylabel=f"with memory ({unit})",
+        )
+    bar = figure.colorbar(shades, ax=axes, label="tokens in the text", pad=0.01, aspect=30)
+    ticks = [2**i for i in range(20) if low <= 2**i <= high]
+    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    caption = (
+        f"A point a text (at most {MOST_POINTS} of a source are drawn), its colour the "
+        "length; random texts black. Solid: the line of slope 1 through the texts with an "
+        "accuracy below 0.99, fitted to each panel's written texts; dotted: the highest "
+        "that is left of a text with an accuracy of 0.99."
+    )
+    head = ("LM", "source", "tokens", f"before, {unit}", f"after, {unit}", "accuracy")
+    title = "Figures 3 and 6. Cross-entropy before and after"
+    return Drawn(title, caption, figure, head, rows)
+
+
+def _scatter(
+    axis: Axes, m: Measures, factor: float, shades: cm.ScalarMappable, marker: str
+) -> None:
+    before, after = m.before * factor, m.after * factor
+    lengths = m.group.columns["num_tokens"]
+    if len(before) > MOST_POINTS:
+        kept = np.random.default_rng(0).choice(len(before), MOST_POINTS, replace=False)
+        before, after, lengths = before[kept], after[kept], lengths[kept]
+    style: dict[str, Any] = {"c": shades.to_rgba(lengths), "marker": marker}
+    if m.is_random:
+        style = {"c": "black", "marker": "x", "linewidths": 0.8}
+    axis.scatter(before, after, s=14, alpha=0.7, **style)
+
+
+def _name(axis: Axes, m: Measures, factor: float, glyph: str, row: int) -> None:
+    """The source's name, after its marker, above its outermost text."""
+    outer = int(np.argmax(m.before))
+    axis.annotate(
+        f"{'×' if m.is_random else glyph} {m.key.source}",
+        (float(m.before[outer]) * factor, float(m.after[outer]) * factor),
+        xytext=(-6, 6 + 13 * row),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+    )
+
+
+def _scatter_rows(m: Measures, factor: float) -> list[tuple]:
+    c = m.group.columns
+    columns = c["num_tokens"], m.before * factor, m.after * factor, c["accuracy"]
+    lists = (column.tolist() for column in columns)
+    return [(m.group.label, m.key.source, *row) for row in zip(*lists, strict=True)]
+
+
+def _lines(axis: Axes, measures: list[Measures], unit: str, factor: float) -> None:
+    """Slope 1 with its offset, y = x, and what is left of texts that are right."""
+    written = [m for m in measures if not m.is_random] or measures
+    before = np.concatenate([m.before for m in written]) * factor
+    after = np.concatenate([m.after for m in written]) * factor
+    accuracy = np.concatenate([m.group.columns["accuracy"] for m in written])
+    # Texts of different sources are different texts.
+    texts = np.concatenate([m.group.texts * 1000 + i for i, m in enumerate(written)])
+    right = max(float(m.before.max()) for m in measures) * factor
+    axis.plot([0, right], [0, right], ":", color="0.6", lw=1)
+    fitted = offset(before, after, accuracy, texts)
+    # The slope of y = x on paper, so that its label lies along it.
+    axis.set(xlim=(0, right * 1.03), ylim=(-0.02 * right, right * 1.03))
+    axis.text(0.62 * right, 0.65 * right, "no memory", color="0.45", fontsize=9, ha="right")
+    words = []
+    if fitted.n:
+        b = fitted.mean
+        axis.plot([-b, right], [0, right + b], color=LINE, lw=1.8)
+        words.append((f"after = before − {_offset(fitted)} {unit}", LINE))
+    if len(measures) > 1:
+        each = [(m.key.source, m.offset.times(factor)) for m in measures]
+        words += [(f"    {name}: {_offset(b)}", LINE) for name, b in each if b.n]
+    lossless = after[accuracy >= THRESHOLD]
+    if len(lossless):
+        left = float(lossless.max())
+        axis.axhline(left, ls=(0, (1, 2)), color=LEFT, lw=1.2)
+        words.append((f"accuracy of 0.99 or more: at most {left:.4g}", LEFT))
+    for i, (line, colour) in enumerate(words):
+        y = 0.98 - 0.055 * i
+        axis.text(
+            0.03, y, line, color=colour, transform=axis.transAxes, va="top", fontsize=9
+        )
+
+
+def _offset(b: Estimate) -> str:
+    """The amount, without its sign, and its interval."""
+    if b.low is None or b.high is None:
+        return f"{-b.mean:.4g}"
+    return f"{-b.mean:.4g} [{-b.high:.4g}, {-b.low:.4g}]"

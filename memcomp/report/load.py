@@ -1,0 +1,340 @@
+"""Run folders, read a line at a time into the few columns that a report needs."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from memcomp.cram.recipe import RECIPES
+from memcomp.errors import InputError
+from memcomp.report.published import PublishedModel, lm_name, published_model
+from memcomp.runs.files import CONFIG, RECORDS, Record
+
+STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose lines say their `kind`
+HORIZONS = "horizons.jsonl"
+# Kept of each record, as float64; NaN where a record has no such field.
+COLUMNS = (
+    "text_id",
+    "num_tokens",
+    "accuracy",
+    "exact_teacher_forced",
+    "exact_greedy",
+    "exact_greedy_bfloat16",
+    "steps",
+    "loss_nats",
+    "baseline_loss_nats",
+    "baseline_accuracy",
+    "information_gain_nats",
+    "token_gain",
+    "num_bytes",
+)
+SWEEP_IDS = 100_000  # as in experiments/capacity.py
+OPTIONAL = ("exact_greedy_bfloat16", "num_bytes")
+RANDOM = ("random_words", "uniform", "uniform_tokens")  # sources that no LM can predict
+
+
+class Key(NamedTuple):
+    """What records must share to be averaged."""
+
+    protocol: str
+    lm: str
+    revision: str
+    dtype: str
+    recipe: str
+    source: str
+    num_memory: int
+
+
+class Place(NamedTuple):
+    """Where the line of a record is."""
+
+    path: str
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """All records of one key, from any number of run folders.
+
+    Attributes:
+      key: what they share.
+      about: the LM's entry of config.json, with d_model and vocab_size where known.
+      hardware: devices of the runs.
+      columns: an array a name of COLUMNS.
+      places: of each record's line.
+    """
+
+    key: Key
+    about: dict[str, Any]
+    hardware: str
+    columns: dict[str, np.ndarray]
+    places: list[Place]
+
+    @functools.cached_property
+    def texts(self) -> np.ndarray:
+        """The text of each record; a sweep numbers text i at length n n * SWEEP_IDS + i."""
+        ids = self.columns["text_id"].astype(np.int64)
+        swept = ids // SWEEP_IDS == self.columns["num_tokens"].astype(np.int64)
+        return np.where(swept, ids % SWEEP_IDS, ids)
+
+    @property
+    def published(self) -> PublishedModel | None:
+        """The published model that this LM is."""
+        return published_model(self.key.lm)
+
+    @property
+    def label(self) -> str:
+        """The LM as a figure names it."""
+        return lm_name(self.key.lm)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """Everything that was found.
+
+    Attributes:
+      groups: of records, ordered by key.
+      compression: records of compressors of files, with the LM's name as `lm`.
+      studies: records of the files in STUDIES by kind, each with the LM's name as `lm`
+        and that of the run's texts as `texts`; an empty list for a kind that there is
+        nothing of.
+      horizons: records of horizons.jsonl, with their `key` and `hardware`.
+      configs: config.json of each folder.
+    """
+
+    groups: list[Group]
+    compression: list[Record]
+    studies: collections.defaultdict[str, list[Record]]
+    horizons: list[Record]
+    configs: dict[str, Any]
+
+
+def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
+    """The folders at or below `folders` that hold a run, in order, each once.
+
+    Raises:
+      InputError: a folder that is not there, or none that holds a run.
+    """
+    found = {}
+    for top in folders:
+        if not os.path.isdir(top):
+            raise InputError(f"{top} is no folder; give folders of runs")
+        for folder, below, files in os.walk(top):
+            below.sort()
+            if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
+                found.setdefault(os.path.realpath(folder), folder)
+    if not found:
+        raise InputError(
+            f"there is no run (a folder with {CONFIG} and {RECORDS}) in "
+            f"{', '.join(map(str, folders)) or 'no folder'}; make one with "
+            "experiments/cram.py or experiments/capacity.py"
+        )
+    return list(found.values())
+
+
+def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
+    """Reads all runs below `folders`; nothing there is changed.
+
+    Raises:
+      InputError: no run, or a line that is not of a run of memcomp.
+    """
+    building: dict[Key, _Building] = {}
+    runs = Runs([], [], collections.defaultdict(list), [], {})
+    for folder in find_runs(folders):
+        about = _config(os.path.join(folder, CONFIG))
+        runs.configs[folder] = about
+        keys = _Keys(about)
+        for place, record in _lines(os.path.join(folder, RECORDS)):
+            if record.get("kind") == "compression":
+                runs.compression.append(record | {"lm": keys.lm})
+                continue
+            with _naming(place):
+                key = keys.of(record)
+                if key not in building:
+                    building[key] = _Building()
+                building[key].add(place, record, about)
+        for place, record in _studies(folder):
+            with _naming(place):
+                runs.studies[record["kind"]].append(
+                    record | {"lm": keys.lm, "texts": keys.texts}
+                )
+        for _, record in _lines(os.path.join(folder, HORIZONS)):
+            more = {"key": keys.of(record), "hardware": _hardware(about)}
+            runs.horizons.append(record | more)
+    runs.groups.extend(building[key].group(key) for key in sorted(building))
+    return runs
+
+
+def _studies(folder: str) -> Iterator[tuple[Place, Record]]:
+    """Records of all files of studies."""
+    for name in STUDIES:
+        yield from _lines(os.path.join(folder, name))
+
+
+@contextlib.contextmanager
+def _naming(place: Place) -> Iterator[None]:
+    """Says where the record is that a report can do nothing with."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        where = f"{place.path}, byte {place.offset}"
+        raise InputError(f"{where}: no record of memcomp ({error!r})") from error
+
+
+def read_records(places: Sequence[Place]) -> list[Record]:
+    """The whole records at some places."""
+    records = []
+    for path, offset in places:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            records.append(json.loads(file.readline()))
+    return records
+
+
+def _config(path: str) -> dict[str, Any]:
+    try:
+        with open(path) as file:
+            about = json.load(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not of a run of memcomp ({error!r})") from error
+    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
+        raise InputError(f"{path} is not of a run of memcomp; it has no config")
+    return about
+
+
+def _lines(path: str) -> Iterator[tuple[Place, Record]]:
+    """Records of a file that may still grow: a last line without its end is left out."""
+    if not os.path.exists(path):
+        return
+    offset = 0
+    with open(path, "rb", buffering=1 << 20) as file:  # lines are longer than 8 KiB
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}: {error}") from error
+            if not isinstance(record, dict):
+                raise InputError(f"{path}, line {number}: wanted an object")
+            yield Place(path, offset), record
+            offset += len(line)
+
+
+def _hardware(about: Mapping[str, Any]) -> str:
+    """The devices of a run: "cpu", "4 x NVIDIA H100"."""
+    counts = collections.Counter(map(str, about.get("devices") or ["?"]))
+    return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
+
+
+class _Keys:
+    """The keys of the records of one run; what these do not say is in its config."""
+
+    def __init__(self, about: Mapping[str, Any]):
+        config, lm = about["config"], about.get("lm") or {}
+        cram = config.get("cram") or {}
+        self.lm = str(lm.get("name", config.get("lm", "?")))
+        self._revision = _revision(lm)
+        self._dtype = str(config.get("dtype") or lm.get("dtype", "?"))
+        recipe = config.get("recipe", cram.get("recipe", "?"))
+        self._recipe = recipe_label(recipe, {**cram, **config})
+        self._source = config.get("source") or config.get("texts")
+        self.texts = _folder_name(self._source or "?")
+        self._known: dict[tuple, Key] = {}
+
+    def of(self, record: Mapping[str, Any]) -> Key:
+        mark = record["protocol"], int(record["num_memory"]), record["source"]
+        if mark not in self._known:
+            protocol, num_memory, source = mark
+            self._known[mark] = Key(
+                protocol=protocol,
+                lm=self.lm,
+                revision=self._revision,
+                dtype=self._dtype,
+                recipe=self._recipe,
+                source=_folder_name(self._source or source),
+                num_memory=num_memory,
+            )
+        return self._known[mark]
+
+
+def _folder_name(source: Any) -> str:
+    return os.path.basename(str(source).rstrip("/"))
+
+
+def _revision(lm: Mapping[str, Any]) -> str:
+    """Git commit of the LM, shortened, or else the beginning of the SHA-256."""
+    revision = lm.get("revision")
+    if revision:
+        full = re.fullmatch("[0-9a-f]{40}", str(revision))
+        return str(revision)[:8] if full else str(revision)
+    digest = lm.get("sha256")
+    return f"sha256 {str(digest)[:8]}" if digest else "?"
+
+
+def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The name of a recipe, or of the nearest one, and what is otherwise.
+
+    Args:
+      recipe: a name, or all fields of a `Recipe`.
+      config: what a config says of its own beside a name.
+    """
+    changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if isinstance(recipe, Mapping):
+        differences = {
+            name: {k: v for k, v in recipe.items() if v != getattr(known, k, None)}
+            for name, known in RECIPES.items()
+        }
+        recipe = min(differences, key=lambda name: len(differences[name]))
+        changes = differences[recipe] | changes
+    return ", ".join([str(recipe), *(f"{k} {v}" for k, v in changes.items())])
+
+
+class _Building:
+    """A group that grows by a record at a time, eight bytes a number."""
+
+    def __init__(self):
+        self._columns = {name: array("d") for name in COLUMNS}
+        self._places: list[Place] = []
+        self._about: dict[str, Any] = {}
+        self._hardware: dict[str, None] = {}
+
+    def add(self, place: Place, record: Record, about: Mapping[str, Any]) -> None:
+        if not self._places:
+            self._about = dict(about.get("lm") or {})
+            if "d_model" not in self._about and "memory_bits" in record:
+                # Memory is stored in float32.
+                width = record["memory_bits"] // (32 * record["num_memory"])
+                self._about["d_model"] = width
+        self._hardware[_hardware(about)] = None
+        if "num_bytes" not in record and isinstance(record.get("text"), str):
+            record["num_bytes"] = len(record["text"].encode())
+        for name, column in self._columns.items():
+            if name in OPTIONAL and record.get(name) is None:
+                column.append(math.nan)
+            else:
+                column.append(record[name])
+        self._places.append(place)
+
+    def group(self, key: Key) -> Group:
+        about = self._about
+        if model := published_model(key.lm):
+            about = {"d_model": model.d_model, "vocab_size": model.vocab_size} | about
+        return Group(
+            key=key,
+            about=about,
+            hardware=", ".join(self._hardware),
+            columns={name: np.array(column) for name, column in self._columns.items()},
+            places=self._places,
+        )

@@ -1,0 +1,175 @@
+"""The metrics of a group of records, each computed once, for tables and figures."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from memcomp.metrics.capacity import (
+    BITS_PER_NAT,
+    Capacity,
+    Estimate,
+    bits_per_dimension,
+    by_length,
+    byte_ratios,
+    cross_entropy,
+    decoding_capacity,
+    offset,
+    pooled_gain,
+    theoretical_capacity,
+    utilisation,
+)
+from memcomp.report.load import RANDOM, Group, Key
+from memcomp.report.published import lm_name
+
+MOST_LENGTHS = 24  # random texts of any length are binned into so many
+UNITS = {"reference": ("nats", 1.0), "strict": ("bits", BITS_PER_NAT)}
+
+
+def context(key: Key, hardware: str) -> dict[str, Any]:
+    """The cells of a table that say what its numbers were made with."""
+    return {
+        "protocol": key.protocol,
+        "LM": lm_name(key.lm),
+        "revision": key.revision,
+        "dtype": key.dtype,
+        "recipe": key.recipe,
+        "hardware": hardware,
+        "source": key.source,
+        "vectors": key.num_memory,
+    }
+
+
+class Measures:
+    """All metrics of one group; gains and cross-entropies in nats a text."""
+
+    def __init__(self, group: Group, seed: int = 0):
+        self.group, self._seed = group, seed
+        self.before, self.after = cross_entropy(group.columns)
+
+    @property
+    def key(self) -> Key:
+        """Protocol, LM, source and so on."""
+        return self.group.key
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the texts are drawn, not written."""
+        return self.key.source in RANDOM
+
+    def context(self) -> dict[str, Any]:
+        """What every row of a table says about its runs."""
+        return context(self.key, self.group.hardware)
+
+    def _capacity(self, scores: str) -> Capacity:
+        c = self.group.columns
+        return decoding_capacity(
+            c["num_tokens"], c[scores], self.group.texts, seed=self._seed
+        )
+
+    @functools.cached_property
+    def capacity_accuracy(self) -> Capacity:
+        """Longest length with a mean teacher-forced accuracy of 0.99."""
+        return self._capacity("accuracy")
+
+    @functools.cached_property
+    def capacity_exact(self) -> Capacity:
+        """Longest length of which 99% of the texts are decoded exactly."""
+        return self._capacity("exact_greedy")
+
+    @property
+    def capacity(self) -> Capacity:
+        """That of the protocol."""
+        strict = self.key.protocol == "strict"
+        return self.capacity_exact if strict else self.capacity_accuracy
+
+    def _pooled(self, gains: str) -> Estimate:
+        c = self.group.columns
+        return pooled_gain(c[gains], c["accuracy"], self.group.texts, seed=self._seed)
+
+    @functools.cached_property
+    def token_gain(self) -> Estimate:
+        """As published: over failed texts of all lengths."""
+        return self._pooled("token_gain")
+
+    @functools.cached_property
+    def information_gain(self) -> Estimate:
+        """As published, in nats: over failed texts of all lengths."""
+        return self._pooled("information_gain_nats")
+
+    @functools.cached_property
+    def offset(self) -> Estimate:
+        """The b of after = before + b, in nats."""
+        return offset(
+            self.before,
+            self.after,
+            self.group.columns["accuracy"],
+            self.group.texts,
+            seed=self._seed,
+        )
+
+    @functools.cached_property
+    def bound(self) -> float | None:
+        """Tokens, by equation 1; None where the LM's vocabulary is not known."""
+        about = self.group.about
+        if not about.get("d_model") or not about.get("vocab_size"):
+            return None
+        return theoretical_capacity(
+            about["d_model"], about["vocab_size"], self.key.num_memory
+        )
+
+    @property
+    def utilisation(self) -> Estimate | None:
+        """Token gain, as published, over the bound."""
+        return utilisation(self.token_gain, self.bound) if self.bound else None
+
+    @property
+    def bits_per_dimension(self) -> Estimate | None:
+        """Information gain, as published, a number of the memory."""
+        width = self.group.about.get("d_model")
+        if not width:
+            return None
+        return bits_per_dimension(self.information_gain, width, self.key.num_memory)
+
+    @functools.cached_property
+    def byte_ratios(self) -> dict[str, Estimate]:
+        """Bytes of text at the capacity over bytes of memory; empty where not known."""
+        c, width = self.group.columns, self.group.about.get("d_model")
+        here = c["num_tokens"] == self.capacity.tokens
+        if not width or not np.isfinite(c["num_bytes"][here]).any():
+            return {}
+        sizes, texts = c["num_bytes"][here], self.group.texts[here]
+        return byte_ratios(sizes, texts, width, self.key.num_memory, seed=self._seed)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The length of each record; of many lengths, the mean of its bin."""
+        lengths = self.group.columns["num_tokens"]
+        if len(np.unique(lengths)) <= MOST_LENGTHS:
+            return lengths.astype(np.int64)
+        edges = np.unique(np.quantile(lengths, np.linspace(0, 1, MOST_LENGTHS + 1)))
+        bins = np.clip(np.searchsorted(edges, lengths, side="right"), 1, len(edges) - 1)
+        sums = np.bincount(bins, weights=lengths)
+        means = sums / np.maximum(np.bincount(bins), 1)
+        return np.round(means[bins]).astype(np.int64)
+
+    def _by_length(self, values: np.ndarray) -> dict[int, Estimate]:
+        return by_length(self.lengths, values, self.group.texts, seed=self._seed)
+
+    @functools.cached_property
+    def by_length(self) -> dict[str, dict[int, Estimate]]:
+        """Metric -> length -> estimate over all texts of that length."""
+        c = self.group.columns
+        names = ("accuracy", "exact_greedy", "baseline_accuracy", "token_gain")
+        values = {name: c[name] for name in names}
+        values |= {"loss": c["loss_nats"], "baseline_loss": c["baseline_loss_nats"]}
+        values |= {"before": self.before, "after": self.after}
+        values["information_gain"] = c["information_gain_nats"]
+        if np.isfinite(c["exact_greedy_bfloat16"]).any():
+            values["exact_greedy_bfloat16"] = c["exact_greedy_bfloat16"]
+        return {name: self._by_length(column) for name, column in values.items()}
+
+    def longest(self, metric: str) -> Estimate:
+        """The estimate at the longest length, where it has levelled off if it ever does."""
+        found = self.by_length[metric]
+        return found[max(found)]

@@ -1,0 +1,116 @@
+"""A section of a report: all runs of one protocol, which are never mixed."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+from memcomp.report.load import Runs
+from memcomp.report.measures import UNITS, Measures
+from memcomp.report.published import lm_name
+from memcomp.runs.files import Record
+
+TITLES = {
+    "strict": "Protocol strict: every token from memory, decoded greedily",
+    "reference": "Protocol reference: as published, teacher-forced",
+    "any": "Of no protocol: compressors of files, geometry and use of memory",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Section:
+    """What tables and figures are made from.
+
+    Attributes:
+      protocol: "strict", "reference", or "any" for what has none.
+      measures: of each group of records, ordered by key.
+      runs: all that was read; records without a protocol are for the section "any".
+    """
+
+    protocol: str
+    measures: list[Measures]
+    runs: Runs
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return TITLES.get(self.protocol, f"Protocol {self.protocol}")
+
+    @property
+    def about(self) -> str:
+        """What its runs were made with, in a line."""
+        made = [(m.key, m.group.hardware) for m in self.measures]
+        made += [(record["key"], record["hardware"]) for record in self.horizons]
+        if not made:
+            return ""
+        said = [f"protocol {self.protocol}"]
+        said += sorted({f"{lm_name(key.lm)} ({key.revision})" for key, _ in made})
+        said += sorted({f"recipe {key.recipe}" for key, _ in made})
+        said += sorted({hardware for _, hardware in made})
+        return "; ".join(said)
+
+    @property
+    def unit(self) -> tuple[str, float]:
+        """Unit of information in figures, and how many of it a nat is."""
+        return UNITS.get(self.protocol, UNITS["strict"])
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether published numbers may stand beside these."""
+        return self.protocol == "reference"
+
+    @functools.cached_property
+    def sources(self) -> set[str]:
+        """Of all runs, so that a source has one colour in all figures."""
+        groups = {group.key.source for group in self.runs.groups}
+        return groups | {record["key"].source for record in self.runs.horizons}
+
+    @property
+    def horizons(self) -> list[dict]:
+        """Records of horizons of this protocol."""
+        return [r for r in self.runs.horizons if r["key"].protocol == self.protocol]
+
+    def study(self, kind: str) -> dict[str, list[Record]]:
+        """Records of a study by the LM's name; studies are of no protocol."""
+        found = collections.defaultdict(list)
+        if self.protocol == "any" and kind in self.runs.studies:
+            for record in self.runs.studies[kind]:
+                found[lm_name(record["lm"])].append(record)
+        return found
+
+    def fewest_vectors(self) -> list[Measures]:
+        """Of each LM, recipe and source, the group with the fewest vectors."""
+        found: dict[tuple, Measures] = {}
+        for m in sorted(self.measures, key=lambda m: m.key.num_memory):
+            found.setdefault(m.key._replace(num_memory=0), m)
+        return [found[key] for key in sorted(found)]
+
+
+def sections(runs: Runs, *, seed: int = 0) -> list[Section]:
+    """A section a protocol that there are runs of, and one for what has none."""
+    measures = [Measures(group, seed) for group in runs.groups]
+    found = {m.key.protocol for m in measures} | {r["key"].protocol for r in runs.horizons}
+    made = [
+        Section(protocol, [m for m in measures if m.key.protocol == protocol], runs)
+        for protocol in sorted(found, reverse=True)
+    ]
+    if runs.compression or runs.studies:
+        made.append(Section("any", [], runs))
+    return made
+
+
+def by_lm(measures: Iterable[Measures]) -> dict[str, list[Measures]]:
+    """Measures of each LM, by a name that tells LMs, recipes and dtypes apart."""
+    measures = list(measures)
+    found: dict[str, list[Measures]] = {}
+    for m in measures:
+        found.setdefault(lm_label(m, measures), []).append(m)
+    return found
+
+
+def lm_label(m: Measures, among: Iterable[Measures]) -> str:
+    """The LM's name, with what sets this run of it apart from others of the same name."""
+    same = [o.key for o in among if o.group.label == m.group.label]
+    fields = ("revision", "dtype", "recipe")
+    differ = [f for f in fields if len({getattr(key, f) for key in same}) > 1]
+    return ", ".join([m.group.label, *(getattr(m.key, f) for f in differ)])

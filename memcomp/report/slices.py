@@ -1,0 +1,133 @@
+"""What compiling a step for a slice says: a line, a row of a table, and what to change."""
+
+from collections.abc import Sequence
+
+from memcomp.cost.chips import CHIPS, Roofline, Slice
+from memcomp.cost.work import Buffer, Memory
+from memcomp.report.table_format import Table
+from memcomp.runs.files import Record
+
+GIB = 2**30
+FULL = 0.95  # of the memory: the rest is what the compiler keeps for itself
+
+
+def shortage(
+    memory: Memory,
+    rows: int,
+    parts: int,
+    part: Slice,
+    largest: Sequence[Buffer],
+    smaller: str,
+) -> str:
+    """One sentence: what a program needs, its largest buffers, what to change.
+
+    Args:
+      memory: that it would need on each chip.
+      rows: texts or windows on all chips at a time.
+      parts: that they are cut into.
+      part: the slice on which it has no room.
+      largest: of its arrays.
+      smaller: what to do for fewer rows at a time.
+    """
+    hbm = part.chip.hbm_bytes
+    names = ", ".join(
+        f"{b.num_bytes / GIB:.2g} GiB {b.shape} of {b.made_by}" for b in largest
+    )
+    each = memory.temporary / (rows // parts)
+    fitting = int((FULL * hbm - memory.arguments) // each)
+    if memory.arguments > FULL * hbm:
+        change = "raise mesh.fsdp or mesh.tensor, which cut weights"
+    elif fitting >= 1:
+        change = f"{smaller}, so that {fitting * parts} or fewer are in flight"
+    else:
+        change = (
+            "one text alone is too large: take chips with more memory or raise mesh.tensor"
+        )
+    return (
+        f"needs {memory.total / GIB:.1f} GiB a chip where {part} has {hbm / GIB:.0f}: "
+        f"arguments {memory.arguments / GIB:.1f}, temporaries {memory.temporary / GIB:.1f} "
+        f"with {rows // parts} of {rows} rows; largest: {names}; {change}"
+    )
+
+
+def said(record: Record) -> str:
+    """A line about one program."""
+    begin = f"{record['program']} on {record['slice']}: {record['compile_seconds']:.0f} s"
+    if record["problem"]:
+        return f"{begin}, {record['problem']}"
+    held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
+    hbm = record["hbm_bytes"] / GIB
+    return (
+        f"{begin}, {held['total'] / GIB:.2f} of {hbm:.0f} GiB a chip, "
+        f"{record['flops']:.3g} FLOPs, {record['bytes']:.3g} bytes, "
+        f"collectives {_collectives(record) or 'none'}; a step takes {_ms(times.seconds)} "
+        f"or more ({times.bound})"
+    )
+
+
+def compile_table(records: Sequence[Record]) -> Table:
+    """A row a program; all of memory and work are of one chip, in one step."""
+    notes = [
+        "GiB, FLOPs and bytes are of one chip and step. Products: of matrices alone, "
+        "with loops multiplied out; for cramming also over 4 x parameters x tokens.",
+        "A step takes at least as long as the longest of products, memory and links at "
+        f"these peak rates: {_rates()}.",
+    ]
+    failed = [r for r in records if r["problem"]]
+    notes += [f"{r['program']} {r['problem']}." for r in failed]
+    title = "Steps compiled for their slices"
+    return Table("compile", title, [_row(r) for r in records], tuple(notes))
+
+
+def _row(record: Record) -> Record:
+    row = {
+        "program": record["program"],
+        "slice": record["slice"],
+        "mesh": " ".join(f"{k} {v}" for k, v in record["mesh"].items() if v != 1),
+        "dtype": record["dtype"],
+        "rows x tokens": f"{record['rows']} x {record['num_tokens']}",
+        "compile, s": f"{record['compile_seconds']:.0f}",
+    }
+    if record["problem"]:
+        return row | {"of HBM": "see below"}
+    held, times = record["memory_bytes"], Roofline(**record["roofline_seconds"])
+    share = held["total"] / record["hbm_bytes"]
+    row |= {
+        "arguments, GiB": _gib(held["arguments"]),
+        "temporaries, GiB": _gib(held["temporary"]),
+        "results, GiB": _gib(held["results"]),
+        "of HBM": f"{100 * share:.0f} %",
+        "products, FLOPs": f"{record['flops']:.3g}",
+    }
+    if record["program"].startswith("cram/"):
+        tokens = record["rows"] * record["num_tokens"] / record["chips"]
+        row["/ 4 N T"] = f"{record['flops'] / (4 * record['num_params'] * tokens):.2f}"
+    return row | {
+        "HBM, bytes": f"{record['bytes']:.3g}",
+        "collectives": _collectives(record),
+        "step, at least": _ms(times.seconds),
+        "bound by": times.bound,
+    }
+
+
+def _collectives(record: Record) -> str:
+    return ", ".join(
+        f"{kind} {c['count']} of {c['num_bytes'] / 1e6:.3g} MB"
+        for kind, c in record["collectives"].items()
+    )
+
+
+def _rates() -> str:
+    return "; ".join(
+        f"{kind} {c.flops / 1e12:.0f} TFLOP/s, {c.hbm_rate / 1e9:.0f} GB/s, "
+        f"{c.link_rate / 1e9:.0f} GB/s, {c.hbm_bytes / GIB:.0f} GiB"
+        for kind, c in CHIPS.items()
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"

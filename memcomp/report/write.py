@@ -1,0 +1,65 @@
+"""From run folders to the files of a report."""
+
+import os
+from collections.abc import Iterable
+
+from etils import epath
+
+from memcomp.report.figures import FIGURES
+from memcomp.report.load import read_runs
+from memcomp.report.page import page
+from memcomp.report.section import sections
+from memcomp.report.tables import TABLES
+from memcomp.runs.files import write_whole
+
+
+def write_report(
+    folders: Iterable[str | os.PathLike],
+    workdir: str | os.PathLike,
+    *,
+    max_texts: int = 300,
+    seed: int = 0,
+) -> list[epath.Path]:
+    """Writes tables (CSV, Markdown), figures (PNG, CSV) and report.html.
+
+    Args:
+      folders: of runs, or with runs below them; only read.
+      workdir: gets tables/, figures/ and report.html; files of the same names are
+        replaced.
+      max_texts: most texts that the page shows token by token.
+      seed: of the bootstrap.
+
+    Returns:
+      The files, the page first.
+
+    Raises:
+      InputError: there is no run, or one that cannot be read.
+    """
+    runs = read_runs(folders)
+    out = epath.Path(workdir)
+    for name in ("tables", "figures"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    written, parts = [out / "report.html"], []
+    for section in sections(runs, seed=seed):
+        tables, figures = [], {}
+        for name, make in TABLES.items():
+            if table := make(section):
+                tables.append(table)
+                path = out / "tables" / f"{section.protocol}_{name}"
+                written += [_write(path, ".csv", table.csv())]
+                written += [_write(path, ".md", table.markdown())]
+        for name, draw in FIGURES.items():
+            if drawn := draw(section):
+                figures[name] = drawn, drawn.png(section.about)
+                path = out / "figures" / f"{section.protocol}_{name}"
+                written += [_write(path, ".png", figures[name][1])]
+                written += [_write(path, ".csv", drawn.csv())]
+        parts.append((section, tables, figures))
+    write_whole(written[0], page(runs, parts, max_texts=max_texts))
+    return written
+
+
+def _write(path: epath.Path, suffix: str, data: str | bytes) -> epath.Path:
+    path = path.with_name(path.name + suffix)
+    write_whole(path, data)
+    return path

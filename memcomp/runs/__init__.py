@@ -1,0 +1,1 @@
+"""What a run leaves on disk, how it resumes, and how processes share it."""

@@ -1,0 +1,227 @@
+"""A cramming run on disk: stopped at any moment and started again, it goes on.
+
+After each chunk, in this order: the memories of the texts that ended are written, read
+back and decoded; their lines are appended to results.jsonl; the texts in flight are
+saved. A kill in between costs one chunk, which comes to the same results again; lines
+that are there already are not written twice.
+
+With several processes each writes the memories and the lines of the texts in its own
+places (`ledger`); the first saves the texts in flight, of all, once all lines are there.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from etils import epath
+
+from memcomp import distributed
+from memcomp.cram.config import CramConfig
+from memcomp.cram.memory_file import Memory, parse_memory, save_memory
+from memcomp.cram.pool import CramResult, Pool, Snapshot
+from memcomp.cram.schedule import advance_all
+from memcomp.data.texts import Text
+from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import baselines
+from memcomp.runs.files import (
+    RECORDS,
+    SUMMARY,
+    Record,
+    summarise,
+    write_whole,
+)
+from memcomp.runs.ledger import Ledger
+from memcomp.runs.records import decode_stored, record
+
+FLIGHT = "in_flight.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a chunk.
+
+    Attributes:
+      num_texts: of the whole run.
+      num_done: texts with a result, earlier starts of the run included.
+      num_exact: of those, exact from the stored vector, greedily.
+      steps_per_second: gradient evaluations of single texts a second, in this chunk.
+      token_steps_per_second: the same times the tokens of each text.
+      mean_loss_nats: of the texts in flight at their last step; None where there is none.
+    """
+
+    num_texts: int
+    num_done: int
+    num_exact: int
+    steps_per_second: float
+    token_steps_per_second: float
+    mean_loss_nats: float | None
+
+
+def run_cramming(
+    lm: LanguageModel,
+    texts: Sequence[Text],
+    cfg: CramConfig,
+    workdir: epath.Path,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> list[Record]:
+    """Crams all texts into files of `workdir`; the records, ordered by text id.
+
+    Args:
+      lm: the frozen language model.
+      texts: with distinct ids.
+      cfg: what to cram and how.
+      workdir: claimed by this config (`results.claim_workdir`); what an earlier start of
+        the same run has done there, on whatever mesh, is not done again. All processes
+        see it.
+      report: called after each chunk.
+
+    Raises:
+      InputError: a text that the LM has no room for.
+    """
+    (workdir / "memory").mkdir(parents=True, exist_ok=True)
+    ledger, clock = Ledger(workdir / RECORDS), _Clock()
+    done = ledger.records
+    chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))
+    for finished, pool in chunks:
+        new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
+        ledger.add(new, {r.text_id: r.process for r in finished})
+        write_flight(workdir, pool.snapshot())  # a snapshot is taken by all processes
+        report(clock.progress(len(texts), list(ledger.records.values()), pool))
+    ledger.merge()
+    ordered = [ledger.records[i] for i in sorted(ledger.records)]
+    if distributed.is_first():
+        write_whole(workdir / SUMMARY, json.dumps(summarise(ordered), indent=2) + "\n")
+        (workdir / FLIGHT).unlink(missing_ok=True)
+    distributed.barrier()
+    return ordered
+
+
+def _store(
+    lm: LanguageModel,
+    finished: Sequence[CramResult],
+    cfg: CramConfig,
+    workdir: epath.Path,
+    pad_to: int,
+    done: Container[int],
+) -> list[Record]:
+    """Memories of `finished` on disk; records of those that are not `done`."""
+    if not finished:
+        return []
+    processes = sorted({r.process for r in finished})
+    names = {p: _memory_file(r for r in finished if r.process == p) for p in processes}
+    stored = _store_memories(lm, finished, names, workdir, done)
+    new = [r for r in finished if r.text_id not in done]
+    decoded = decode_stored(lm, [stored[str(r.text_id)] for r in new], pad_to)
+    without = baselines(
+        lm,
+        [r.tokens for r in new],
+        num_given=cfg.num_given,
+        pad_to=pad_to,
+        vocab_chunk=cfg.vocab_chunk,
+    )
+    records = []
+    for result, baseline, both in zip(new, without, decoded, strict=True):
+        where = {"memory_file": names[result.process], "memory_key": str(result.text_id)}
+        records.append(record(result, baseline, both, lm) | where)
+    return records
+
+
+def _memory_file(results: Iterable[CramResult]) -> str:
+    return f"memory/{min(r.text_id for r in results):08d}.safetensors"
+
+
+def _store_memories(
+    lm: LanguageModel,
+    finished: Sequence[CramResult],
+    names: Mapping[int, str],
+    workdir: epath.Path,
+    done: Container[int],
+) -> dict[str, Memory]:
+    """Each process writes its own, reads them back, and gets those of the others.
+
+    A file holds all of them, so that it is the same one if a kill has come between it and
+    the lines that name it; and what other lines name in it stays.
+    """
+    me, data = jax.process_index(), b""
+    if me in names:
+        path = workdir / names[me]
+        save_memory(path, [r for r in finished if r.process == me], done)
+        data = path.read_bytes()
+    read = distributed.gather(data)
+    stored = {}
+    for process, name in names.items():
+        stored |= parse_memory(read[process], str(workdir / name), lm)
+    return stored
+
+
+def write_flight(workdir: epath.Path, snapshot: Snapshot) -> None:
+    """Saves what is in flight after a chunk; the first process does it."""
+    if distributed.is_first():
+        write_whole(workdir / FLIGHT, safetensors.numpy.save(dict(snapshot)))
+
+
+def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
+    """What was in flight when the run was stopped, in all processes; None for nothing."""
+    path, data = workdir / FLIGHT, b""
+    if distributed.is_first() and path.exists():
+        data = path.read_bytes()
+    data = distributed.from_first(data)
+    return safetensors.numpy.load(data) if data else None
+
+
+class _Clock:
+    def __init__(self):
+        self._last = time.perf_counter()
+
+    def progress(self, num_texts: int, records: list[Record], pool: Pool) -> Progress:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return Progress(
+            num_texts=num_texts,
+            num_done=len(records),
+            num_exact=sum(r["exact_greedy"] for r in records),
+            steps_per_second=pool.last_steps / seconds,
+            token_steps_per_second=pool.last_token_steps / seconds,
+            mean_loss_nats=pool.mean_loss(),
+        )
+
+
+def describe(lm: LanguageModel) -> dict[str, Any]:
+    """What a run was made with: versions, devices, git revision, and the LM's weights."""
+    packages = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "transformers")
+    return {
+        "lm": {
+            "name": lm.name,
+            "revision": lm.revision,
+            "sha256": lm.fingerprint,
+            "parameters": int(sum(x.size for x in jax.tree.leaves(lm.params))),
+            "dtype": np.dtype(lm.dtype).name,
+            "d_model": lm.config.d_model,
+            "vocab_size": lm.config.vocab_size,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed without its repository
+    return said.stdout.strip()

@@ -1,0 +1,131 @@
+"""What a memory is worth: the LM with it beside the LM without it.
+
+Unless a name says mean, figures are sums over the scored tokens of one text.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Int
+
+from memcomp.cram.memory_file import Memory
+from memcomp.cram.pool import CramResult
+from memcomp.data.texts import text_sha256
+from memcomp.lm.decode import decode
+from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import BITS_PER_NAT, GROUP, Baseline, grouped
+
+
+def decode_stored(
+    lm: LanguageModel, memories: Sequence[Memory], pad_to: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each text as decoded from its vector in float32, and after rounding it to bfloat16.
+
+    Args:
+      lm: the language model.
+      memories: as read back from disk, all with the same number of vectors.
+      pad_to: length that is decoded; at least the longest `num_tokens`.
+    """
+    decoded = []
+    for group in grouped(memories):
+        rows = group + [group[-1]] * (GROUP - len(group))
+        memory = np.stack([m.memory for m in rows])
+        given = np.array([m.given for m in rows], np.int32)
+        rounded = memory.astype(ml_dtypes.bfloat16).astype(np.float32)
+        both = [decode(lm, vectors, pad_to, given) for vectors in (memory, rounded)]
+        for m, plain, short in zip(group, *both, strict=False):
+            decoded.append((plain[: m.num_tokens], short[: m.num_tokens]))
+    return decoded
+
+
+def record(
+    result: CramResult,
+    baseline: Baseline,
+    decoded: tuple[np.ndarray, np.ndarray],
+    lm: LanguageModel,
+) -> dict[str, Any]:
+    """One line of results.jsonl, without where its memory is.
+
+    `reference` multiplies means by T, although T - 1 tokens are scored, and takes the
+    smallest loss of any step, as the published tables do; `strict` sums over the T scored
+    tokens and takes the loss of the vector that is stored.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063, equations 3 and 4.
+    """
+    reference = result.protocol == "reference"
+    loss = result.min_loss_nats if reference else result.loss_nats
+    # A text that diverged at its first step has no loss.
+    loss = loss if math.isfinite(loss) else None
+    gain = 0.0 if loss is None else (baseline.loss_nats - loss) * result.num_tokens
+    right = (result.accuracy - baseline.accuracy) * result.num_tokens
+    plain, rounded = decoded
+    return {
+        "text_id": result.text_id,
+        "source": result.source,
+        "num_tokens": result.num_tokens,
+        "num_memory": len(result.memory),
+        "protocol": result.protocol,
+        "accuracy": result.accuracy,
+        "exact_teacher_forced": result.exact,
+        "exact_greedy": bool(np.array_equal(plain, result.tokens)),
+        "exact_greedy_bfloat16": bool(np.array_equal(rounded, result.tokens)),
+        "greedy_prefix_tokens": common_prefix(plain, result.tokens),
+        "margin_logits": result.margin if math.isfinite(result.margin) else None,
+        "diverged_at": result.diverged_at,
+        "steps": result.steps,
+        "token_steps": result.token_steps,
+        "loss_nats": loss,
+        "baseline_loss_nats": baseline.loss_nats,
+        "baseline_accuracy": baseline.accuracy,
+        "information_gain_nats": gain,
+        "information_gain_bits": gain * BITS_PER_NAT,
+        "memory_bits": 32 * result.memory.size,
+        "token_gain": right,
+        "seconds": result.seconds,
+        **_of_tokens(result, baseline, lm),
+        "decoded": _text(lm, plain),
+        "curve": thinned(result.loss_curve, result.accuracy_curve),
+    }
+
+
+def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dict[str, Any]:
+    """The text, and what is known of each of its tokens; None where nothing is."""
+    text = _text(lm, result.tokens)
+    pieces = None
+    if text is not None:
+        pieces = [_text(lm, token[None]) for token in result.tokens]
+    return {
+        "text": text,
+        "num_bytes": None if text is None else len(text.encode()),
+        "text_sha256": text_sha256(result.tokens),
+        "tokens_text": pieces,
+        "surprise_nats": [
+            None if np.isnan(s) else round(float(s), 4) for s in baseline.surprise_nats
+        ],
+        "first_right_steps": result.first_right_steps.tolist(),
+    }
+
+
+def common_prefix(decoded: Int[np.ndarray, "T"], tokens: Int[np.ndarray, "T"]) -> int:
+    """How many leading tokens are the same."""
+    wrong = np.flatnonzero(decoded != tokens)
+    return int(wrong[0]) if len(wrong) else len(tokens)
+
+
+def _text(lm: LanguageModel, tokens: np.ndarray) -> str | None:
+    return None if lm.tokenizer is None else lm.tokenizer.decode(tokens.tolist())
+
+
+def thinned(loss: np.ndarray, accuracy: np.ndarray, most: int = 100) -> dict[str, list]:
+    """Loss and accuracy at up to `most` steps, spaced evenly in the logarithm."""
+    if not len(loss):
+        return {"steps": [], "loss_nats": [], "accuracy": []}
+    steps = np.unique(np.geomspace(1, len(loss), most).round().astype(int)) - 1
+    return {
+        "steps": steps.tolist(),
+        "loss_nats": [round(float(loss[i]), 5) for i in steps],
+        "accuracy": [round(float(accuracy[i]), 5) for i in steps],
+    }

@@ -1,0 +1,356 @@
+"""Where the memories that give back a text lie, and what lies between them.
+
+Functions of vectors and an LM; memory [M D] is one long vector wherever two memories are
+compared. "Solution": a memory from which its text comes back exactly.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.objective import mean_over, scored_positions
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
+from memcomp.lm.score import memory_scores
+from memcomp.sharding import fetch
+
+GROUP = 64  # memories that are scored at a time, so that one program serves all studies
+PAIRS = 8  # curves that are optimised at a time
+
+Numbers = Float[Array, "..."] | Float[np.ndarray, "..."]
+
+
+class Solutions(NamedTuple):
+    """Memories and the texts that they stand for, row by row.
+
+    Attributes:
+      memory: float32.
+      tokens: padded on the right.
+      lengths: how many of `tokens` are text.
+    """
+
+    memory: Float[np.ndarray, "N M D"]
+    tokens: Int[np.ndarray, "N T"]
+    lengths: Int[np.ndarray, "N"]
+
+    def at(self, rows: Any, memory: Float[np.ndarray, "P M D"] | None = None):
+        """Some rows, with other memory where it is given."""
+        found = self.memory[rows] if memory is None else memory
+        return Solutions(found, self.tokens[rows], self.lengths[rows])
+
+
+class Scores(NamedTuple):
+    """How well each memory predicts its text, teacher-forced.
+
+    Attributes:
+      accuracy: share of the scored tokens that are right.
+      loss_nats: mean cross-entropy of a scored token.
+    """
+
+    accuracy: Float[np.ndarray, "N"]
+    loss_nats: Float[np.ndarray, "N"]
+
+
+def score(lm: LanguageModel, solutions: Solutions, cfg: CramConfig) -> Scores:
+    """Teacher-forced accuracy and loss of every memory; `cfg` says which tokens count."""
+    groups = [lm.run(_score_group, *group, cfg=cfg) for group in _groups(solutions, GROUP)]
+    accuracy, loss = zip(*groups, strict=True)
+    num = len(solutions.memory)
+    return Scores(_joined(accuracy, num), _joined(loss, num))
+
+
+def _groups(rows: Any, size: int) -> list[tuple]:
+    """Rows of several arrays, `size` at a time; the last ones are repeated to fill up."""
+    num = len(rows[0])
+    index = np.minimum(np.arange(-(-num // size) * size), num - 1).reshape(-1, size)
+    return [tuple(array[i] for array in rows) for i in index]
+
+
+def _joined(parts: Sequence[Any], num: int) -> np.ndarray:
+    return np.concatenate([np.asarray(part) for part in parts])[:num]
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def _score_group(
+    params: Params,
+    memory: Float[Array, "N M D"],
+    tokens: Int[Array, "N T"],
+    lengths: Int[Array, "N"],
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    one = functools.partial(_score_one, module=module, cfg=cfg)
+    return jax.vmap(one, (0, 0, 0, None))(memory, tokens, lengths, params)
+
+
+def _score_one(memory, tokens, length, params, *, module, cfg):
+    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+    return mean_over(scores.margin > 0, scored), mean_over(scores.loss, scored)
+
+
+def pairs(
+    texts: Int[np.ndarray, "N"], *, same: bool, most: int | None = None, seed: int = 0
+) -> Int[np.ndarray, "P 2"]:
+    """Pairs of rows i < j of the same text, or of different ones.
+
+    Args:
+      texts: the text of each row.
+      same: which pairs.
+      most: at most so many: of each text where they are of the same, in all where they
+        are of different ones; drawn by `seed`. All where None.
+      seed: of the draw.
+    """
+    first, second = np.triu_indices(len(texts), 1)
+    wanted = (texts[first] == texts[second]) == same
+    found = np.stack([first[wanted], second[wanted]], 1)
+    if most is None:
+        return found
+    deals = texts[found[:, 0]] if same else np.zeros(len(found), np.int64)
+    order = np.random.default_rng(seed).permutation(len(found))
+    keep = [order[deals[order] == deal][:most] for deal in np.unique(deals)]
+    return found[np.sort(np.concatenate([*keep, np.empty(0, np.int64)]))]
+
+
+def cosines(
+    memory: Float[np.ndarray, "N M D"], rows: Int[np.ndarray, "P 2"]
+) -> Float[np.ndarray, "P"]:
+    """Cosine of the angle between the two memories of each pair.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063, Figure 7.
+    """
+    flat = np.asarray(memory, np.float64).reshape(len(memory), -1)
+    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.sum(flat[rows[:, 0]] * flat[rows[:, 1]], axis=1)
+
+
+def bezier(start: Numbers, control: Numbers, end: Numbers, theta: Numbers) -> Numbers:
+    """Points of quadratic Bezier curves, from 0 at `start` to 1 at `end`.
+
+    With the control point half-way it is the straight line, at the same speed. All shapes
+    are broadcast against each other.
+    """
+    rest = 1 - theta
+    return rest**2 * start + 2 * rest * theta * control + theta**2 * end
+
+
+def length_ratios(
+    start: Float[np.ndarray, "P M D"],
+    control: Float[np.ndarray, "P M D"],
+    end: Float[np.ndarray, "P M D"],
+) -> Float[np.ndarray, "P"]:
+    """Length of each curve over that of the straight line between its ends.
+
+    The speed at theta is twice the length of u + theta w with u = control - start and
+    w = start - 2 control + end: a root of a quadratic in theta, integrated by Gauss and
+    Legendre.
+    """
+    start, control, end = (
+        np.asarray(x, np.float64).reshape(len(x), -1) for x in (start, control, end)
+    )
+    u, w = control - start, start - 2 * control + end
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    theta = (nodes + 1) / 2
+    uu, uw, ww = (np.sum(x * y, 1)[:, None] for x, y in ((u, u), (u, w), (w, w)))
+    speed = 2 * np.sqrt(np.maximum(uu + 2 * theta * uw + theta**2 * ww, 0))
+    return speed @ (weights / 2) / np.linalg.norm(end - start, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveConfig:
+    """How the control point of a curve is found.
+
+    Attributes:
+      steps: of Adam; its rate falls to 0 along half a cosine.
+      learning_rate: the rate of the first step, in root mean square differences between
+        the entries of the two ends: how far apart solutions lie depends on the LM.
+      points: of the curve at every step, one drawn uniformly from each of so many equal
+        parts of it.
+      seed: of the draws; a pair's do not depend on which others there are.
+
+    Raises:
+      InputError: a value that is not above 0.
+    """
+
+    steps: int = 100
+    learning_rate: float = 0.02
+    points: int = 4
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "learning_rate", "points"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+def find_controls(
+    lm: LanguageModel,
+    solutions: Solutions,
+    rows: Int[np.ndarray, "P 2"],
+    cfg: CramConfig,
+    curve: CurveConfig,
+    report: Callable[[int], None] = lambda num_done: None,
+) -> Float[np.ndarray, "P M D"]:
+    """Control points of curves between two solutions of a text.
+
+    Each starts half-way between the ends and goes down the gradient of the mean
+    cross-entropy of the text over the curve.
+
+    Args:
+      lm: the frozen language model.
+      solutions: of any texts.
+      rows: the ends of each curve, both of the same text.
+      cfg: which tokens count.
+      curve: how the points are found.
+      report: called with the number of curves found, now and then.
+
+    Source: Mezentsev and Oseledets 2025, arXiv:2505.21189; curves between the minima of a
+      loss: Garipov et al. 2018, arXiv:1802.10026.
+    """
+    key = jax.random.key(curve.seed)
+    keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row[0]), row[1]))
+    ends = solutions.memory[rows[:, 0]], solutions.memory[rows[:, 1]]
+    texts = solutions.tokens[rows[:, 0]], solutions.lengths[rows[:, 0]]
+    controls = []
+    for group in _groups((keys(jnp.asarray(rows)), *ends, *texts), PAIRS):
+        controls.append(fetch(lm.run(_descend, *group, cfg=cfg, curve=curve)))
+        report(min(len(controls) * PAIRS, len(rows)))
+    return _joined(controls, len(rows))
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg", "curve"))
+def _descend(
+    params: Params,
+    keys: Key[Array, "P"],
+    start: Float[Array, "P M D"],
+    end: Float[Array, "P M D"],
+    tokens: Int[Array, "P T"],
+    lengths: Int[Array, "P"],
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+    curve: CurveConfig,
+) -> Float[Array, "P M D"]:
+    adam = optax.adam(optax.cosine_decay_schedule(curve.learning_rate, curve.steps))
+
+    def loss(offset, start, end, tokens, length, thetas):
+        control = _control(offset, start, end)
+
+        def at(theta):
+            point = bezier(start, control, end, theta)
+            return _score_one(point, tokens, length, params, module=module, cfg=cfg)[1]
+
+        return jnp.mean(jax.vmap(at)(thetas))
+
+    def one(key, start, end, tokens, length):
+        def step(carry, i):
+            offset, opt_state = carry
+            draws = jax.random.uniform(jax.random.fold_in(key, i), (curve.points,))
+            thetas = (jnp.arange(curve.points) + draws) / curve.points
+            grad = jax.grad(loss)(offset, start, end, tokens, length, thetas)
+            updates, opt_state = adam.update(grad, opt_state, offset)
+            return (optax.apply_updates(offset, updates), opt_state), None
+
+        still = jnp.zeros_like(start)
+        first = still, adam.init(still)
+        (offset, _), _ = jax.lax.scan(step, first, jnp.arange(curve.steps))
+        return _control(offset, start, end)
+
+    return jax.vmap(one)(keys, start, end, tokens, lengths)
+
+
+def _control(offset, start, end):
+    """The control point so far from half-way, in root mean square differences."""
+    return (start + end) / 2 + offset * jnp.sqrt(jnp.mean((end - start) ** 2))
+
+
+def along_curves(
+    lm: LanguageModel,
+    solutions: Solutions,
+    rows: Int[np.ndarray, "P 2"],
+    controls: Float[np.ndarray, "P M D"],
+    thetas: Sequence[float],
+    cfg: CramConfig,
+) -> Scores:
+    """Scores [P thetas] along the curve of each pair, as in `find_controls`.
+
+    Source: Kuratov et al. 2025, arXiv:2502.13063, Figure 8, for straight lines.
+    """
+    start, end = solutions.memory[rows[:, 0]], solutions.memory[rows[:, 1]]
+    at = np.array(thetas, np.float32)[:, None, None]
+    points = bezier(start[:, None], controls[:, None], end[:, None], at)
+    each = np.repeat(rows[:, 0], len(thetas))
+    memory = np.asarray(points).reshape(len(each), *controls.shape[1:])
+    scores = score(lm, solutions.at(each, memory), cfg)
+    return Scores(*(column.reshape(len(rows), len(thetas)) for column in scores))
+
+
+class Nearest(NamedTuple):
+    """What a vector is nearest to among the rows of a table.
+
+    Attributes:
+      norm: of the vector.
+      cosine, cosine_token: the largest cosine with a row, and which.
+      distance, distance_token: the least distance from a row, and which.
+    """
+
+    norm: float
+    cosine: float
+    cosine_token: int
+    distance: float
+    distance_token: int
+
+
+def vocabulary(lm: LanguageModel) -> Float[np.ndarray, "V D"]:
+    """What the LM reads for each token, of the kind that memory is, in float32."""
+    return fetch(lm.run(_vectors, jnp.arange(lm.config.vocab_size)))
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _vectors(
+    params: Params, tokens: Int[Array, "V"], *, module: CausalLM
+) -> Float[Array, "V D"]:
+    return embed(params, tokens[None], module=module)[0].astype(jnp.float32)
+
+
+def nearest(
+    vectors: Float[np.ndarray, "N D"],
+    table: Float[np.ndarray, "V D"],
+    but: Int[np.ndarray, "N"] | None = None,
+) -> list[Nearest]:
+    """The rows of `table` nearest to each vector, row `but[i]` aside.
+
+    Rows of length 0 have no direction, and are not the nearest by cosine.
+    """
+    norms = np.linalg.norm(table, axis=1)
+    found = []
+    for i, vector in enumerate(np.asarray(vectors, np.float32)):
+        norm = float(np.linalg.norm(vector))
+        distance = np.linalg.norm(table - vector, axis=1)
+        cosine = np.full(len(table), -np.inf)
+        np.divide(table @ vector, norm * norms, out=cosine, where=norm * norms > 0)
+        if but is not None:
+            cosine[but[i]], distance[but[i]] = -np.inf, np.inf
+        a, b = int(cosine.argmax()), int(distance.argmin())
+        found.append(Nearest(norm, float(cosine[a]), a, float(distance[b]), b))
+    return found
+
+
+def padded(texts: Sequence[Text]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [N T], zeros on the right, and lengths [N]."""
+    lengths = np.array([len(text.tokens) for text in texts], np.int32)
+    tokens = np.zeros((len(texts), lengths.max()), np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        row[: len(text.tokens)] = text.tokens
+    return tokens, lengths

@@ -1,0 +1,63 @@
+"""A run that crams passages out of texts and asks what their memory is good for."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from etils import epath
+
+from memcomp.cram.config import CramConfig
+from memcomp.data.texts import Text
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.cramming import Progress, run_cramming
+from memcomp.runs.files import Record, run_studies
+from memcomp.studies.attention import attention_study, knockout_study
+from memcomp.studies.prefixes import Crammed, read_crammed
+from memcomp.studies.use import context_study, use_study
+
+FILE = "use.jsonl"
+
+
+def crammed_part(passages: Sequence[Text], before: Sequence[int], T: int) -> list[Text]:
+    """Of each passage the T tokens that are crammed, after the first max(`before`)."""
+    C = max(before, default=0)
+    return [Text(p.text_id, p.source, p.tokens[C : C + T]) for p in passages]
+
+
+def run_use(
+    lm: LanguageModel,
+    passages: Sequence[Text],
+    cfg: CramConfig,
+    workdir: epath.Path,
+    kinds: Sequence[str],
+    *,
+    before: Sequence[int],
+    num_tokens: int,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> tuple[Crammed, list[Record]]:
+    """Crams a part of every passage and runs the studies of its memory.
+
+    Args:
+      lm: the frozen language model.
+      passages: with distinct ids, all of one length: max(`before`) tokens that stand
+        before the text, the text, and its true continuation.
+      cfg: how the texts are crammed.
+      workdir: claimed by this config; what an earlier start has done is not done again.
+      kinds: studies, of "attention", "knockout", "use" and "context".
+      before: numbers of real tokens that stand in the place of memory in "context".
+      num_tokens: of the text.
+      report: called after each chunk of cramming.
+
+    Returns:
+      The texts with their memory, and the records of all studies.
+    """
+    texts = crammed_part(passages, before, num_tokens)
+    records = run_cramming(lm, texts, cfg, workdir, report)
+    crammed = read_crammed(lm, workdir, records, passages, max(before, default=0))
+    studies = {
+        "attention": attention_study,
+        "knockout": knockout_study,
+        "use": use_study,
+        "context": functools.partial(context_study, before=before),
+    }
+    wanted = {kind: functools.partial(studies[kind], lm, crammed) for kind in kinds}
+    return crammed, run_studies(workdir / FILE, wanted)

@@ -1,0 +1,281 @@
+"""A run that crams texts from several starts and studies where their memories lie.
+
+The memories are crammed in `restarts/`, a run of its own that a report does not take for
+a measure of capacity; the studies are lines of geometry.jsonl, by `kind`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.memory_file import load_memory
+from memcomp.data.texts import Text
+from memcomp.errors import InputError
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.cramming import run_cramming
+from memcomp.runs.files import Record, run_studies
+from memcomp.studies.geometry import (
+    CurveConfig,
+    Solutions,
+    along_curves,
+    cosines,
+    find_controls,
+    length_ratios,
+    nearest,
+    padded,
+    pairs,
+    score,
+    vocabulary,
+)
+from memcomp.studies.trajectories import Pca, initial_memories, pca, trajectories
+
+RECORDS = "geometry.jsonl"
+RESTARTS = "restarts"
+IDS = 100_000  # start r of text i has the id r * IDS + i
+NUM_COMPONENTS = 3  # of a trajectory's points that are written
+NUM_EXPLAINED = 10  # shares of variance that are written
+
+
+@dataclasses.dataclass(frozen=True)
+class GeometryConfig:
+    """What is studied, and how much of it.
+
+    Attributes:
+      num_restarts: initial memories of each text.
+      most_between: pairs of memories of different texts whose cosines are written.
+      pairs_per_text: pairs of one text that paths go between.
+      num_thetas: points of a path, evenly from 0 to 1.
+      scales: factors that memories are multiplied by.
+      num_vocabulary: vocabulary vectors that memories are compared with, as memories are
+        with all; drawn by the seed.
+      trajectory_texts: the first so many, whose trajectories are written.
+      trajectory_restarts: of each of these texts.
+      trajectory_every: steps between two points of a trajectory.
+      curve: how Bezier curves are found.
+
+    Raises:
+      InputError: a value out of its range.
+    """
+
+    num_restarts: int = 16
+    most_between: int = 10_000
+    pairs_per_text: int = 8
+    num_thetas: int = 21
+    scales: tuple[float, ...] = (
+        0.25,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1.0,
+        1.1,
+        1.2,
+        1.3,
+        1.4,
+        1.5,
+        2.0,
+    )
+    num_vocabulary: int = 500
+    trajectory_texts: int = 3
+    trajectory_restarts: int = 6
+    trajectory_every: int = 5
+    curve: CurveConfig = CurveConfig()
+
+    def __post_init__(self):
+        least = {"num_restarts": 2, "num_thetas": 2, "curve": None, "scales": None}
+        for field in dataclasses.fields(self):
+            low, value = least.get(field.name, 1), getattr(self, field.name)
+            if low is not None and value < low:
+                raise InputError(f"{field.name} is {value}; it must be {low} or more")
+        if not self.scales or not all(isinstance(x, int | float) for x in self.scales):
+            raise InputError(f"scales is {self.scales}; give numbers, at least one factor")
+
+
+def restarts(texts: Sequence[Text], num: int) -> list[Text]:
+    """Every text `num` times, with ids that give each its own initial memory."""
+    return [
+        dataclasses.replace(text, text_id=start * IDS + text.text_id)
+        for start in range(num)
+        for text in texts
+    ]
+
+
+def run_geometry(
+    lm: LanguageModel,
+    texts: Sequence[Text],
+    cfg: CramConfig,
+    study: GeometryConfig,
+    workdir: epath.Path,
+    report: Callable[[str, int, int], None] = lambda what, num_done, num: None,
+) -> list[Record]:
+    """Crams the texts from several starts; the records of all studies.
+
+    Args:
+      lm: the frozen language model.
+      texts: with distinct ids below IDS.
+      cfg: what to cram and how.
+      study: what is studied.
+      workdir: claimed by this config; what an earlier start has done is not done again:
+        texts that are crammed, and studies that are whole.
+      report: called with what is done, how many of it and of how many, now and then.
+
+    Raises:
+      InputError: a text that the LM has no room for, or no text with two solutions.
+    """
+    again = restarts(texts, study.num_restarts)
+    folder = workdir / RESTARTS
+    records = run_cramming(
+        lm, again, cfg, folder, lambda p: report("memories", p.num_done, p.num_texts)
+    )
+    records = [r for r in records if r["exact_greedy"] and r["exact_teacher_forced"]]
+    solved = [r["text_id"] for r in records]
+    who = np.array([i % IDS for i in solved], np.int64)
+    if not len(pairs(who, same=True)):
+        raise InputError(
+            f"{len(records)} of {len(again)} starts came to an exact solution and no text "
+            "has two; give fewer tokens, more steps or more starts"
+        )
+    solutions = _solutions(folder, records, texts)
+    made = _Studies(lm, list(texts), cfg, study, solutions, solved, who, report)
+    return run_studies(
+        workdir / RECORDS,
+        {
+            "restart": made.restarts,
+            "cosine": made.cosines,
+            "path": made.paths,
+            "norm": made.norms,
+            "scale": made.scales,
+            "trajectory": made.trajectories,
+        },
+    )
+
+
+def _solutions(
+    folder: epath.Path, records: Sequence[Record], texts: Sequence[Text]
+) -> Solutions:
+    """Of each record, as stored."""
+    by_id = {text.text_id: text for text in texts}
+    files = {
+        name: load_memory(folder / name) for name in {r["memory_file"] for r in records}
+    }
+    memory = [files[r["memory_file"]][r["memory_key"]].memory for r in records]
+    tokens, lengths = padded([by_id[r["text_id"] % IDS] for r in records])
+    return Solutions(np.stack(memory), tokens, lengths)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Studies:
+    """The studies of one run; each gives its records."""
+
+    lm: LanguageModel
+    texts: list[Text]
+    cfg: CramConfig
+    study: GeometryConfig
+    solutions: Solutions
+    solved: list[int]  # ids of the rows of `solutions`
+    who: np.ndarray  # their texts
+    report: Callable[[str, int, int], None]
+
+    def restarts(self) -> Iterator[Record]:
+        exact = set(self.solved)
+        for text in restarts(self.texts, self.study.num_restarts):
+            yield _name(text.text_id) | {"exact": text.text_id in exact}
+
+    def cosines(self) -> Iterator[Record]:
+        for same, most in ((True, None), (False, self.study.most_between)):
+            rows = pairs(self.who, same=same, most=most, seed=self.cfg.seed)
+            found = cosines(self.solutions.memory, rows).tolist()
+            for row, cosine in zip(rows, found, strict=True):
+                yield {"same_text": same, "cosine": cosine, "pair": self._pair(row)}
+
+    def paths(self) -> Iterator[Record]:
+        study, memory = self.study, self.solutions.memory
+        most, seed = study.pairs_per_text, self.cfg.seed
+        rows = pairs(self.who, same=True, most=most, seed=seed)
+        start, end = memory[rows[:, 0]], memory[rows[:, 1]]
+        bent = find_controls(
+            self.lm,
+            self.solutions,
+            rows,
+            self.cfg,
+            study.curve,
+            lambda num_done: self.report("curves", num_done, len(rows)),
+        )
+        thetas = np.linspace(0, 1, study.num_thetas).tolist()
+        for path, controls in (("line", (start + end) / 2), ("bezier", bent)):
+            ratios = length_ratios(start, controls, end)
+            scores = along_curves(self.lm, self.solutions, rows, controls, thetas, self.cfg)
+            for row, ratio, *at in zip(rows, ratios.tolist(), *scores, strict=True):
+                about = {"path": path, "pair": self._pair(row), "length_ratio": ratio}
+                for theta, accuracy, loss in zip(thetas, *at, strict=True):
+                    line = {"theta": theta, "accuracy": float(accuracy)}
+                    yield line | {"loss_nats": float(loss)} | about
+
+    def norms(self) -> Iterator[Record]:
+        """Of memories, of where they started, and of some of the vocabulary."""
+        table, cfg = vocabulary(self.lm), self.cfg
+        memory, M = self.solutions.memory, cfg.num_memory
+        starts = initial_memories(self.lm, self.solved, cfg)
+        for of, vectors in (("memory", memory), ("start", starts)):
+            found = nearest(vectors.reshape(-1, vectors.shape[-1]), table)
+            for i, near in enumerate(found):
+                row = i // M
+                words = self.solutions.tokens[row, : self.solutions.lengths[row]]
+                yield (
+                    {"of": of, "vector": i % M}
+                    | _name(self.solved[row])
+                    | near._asdict()
+                    | {
+                        "cosine_token_in_text": bool(near.cosine_token in words),
+                        "distance_token_in_text": bool(near.distance_token in words),
+                    }
+                )
+        rng = np.random.default_rng(cfg.seed)
+        some = rng.permutation(len(table))[: self.study.num_vocabulary]
+        for token, near in zip(
+            some.tolist(), nearest(table[some], table, some), strict=True
+        ):
+            yield {"of": "vocabulary", "token": token} | near._asdict()
+
+    def scales(self) -> Iterator[Record]:
+        for scale in self.study.scales:
+            longer = self.solutions.memory * np.float32(scale)
+            scores = score(self.lm, self.solutions.at(slice(None), longer), self.cfg)
+            for text_id, accuracy, loss in zip(self.solved, *scores, strict=True):
+                line = {"scale": scale, "accuracy": float(accuracy)}
+                yield line | {"loss_nats": float(loss)} | _name(text_id)
+
+    def trajectories(self) -> Iterator[Record]:
+        study = self.study
+        few = self.texts[: study.trajectory_texts]
+        again = restarts(few, min(study.trajectory_restarts, study.num_restarts))
+        found = trajectories(self.lm, again, self.cfg, study.trajectory_every)
+        flat = [t.memory.reshape(len(t.memory), -1) for t in found]
+        of_all = pca(np.concatenate(flat), NUM_COMPONENTS)
+        for trajectory, points in zip(found, flat, strict=True):
+            yield _name(trajectory.text_id) | {
+                "exact": trajectory.exact,
+                "steps": trajectory.steps.tolist(),
+                "points": of_all.project(points).round(5).tolist(),
+                "explained": _shares(of_all),
+                "explained_alone": _shares(pca(points, 1)),
+            }
+
+    def _pair(self, row: Any) -> str:
+        """A pair of rows, as "text-start:text-start"."""
+        return ":".join(f"{self.solved[i] % IDS}-{self.solved[i] // IDS}" for i in row)
+
+
+def _name(text_id: int) -> Record:
+    return {"text": text_id % IDS, "restart": text_id // IDS}
+
+
+def _shares(found: Pca) -> list[float]:
+    """Of the first directions; there is no variance along those that are not there."""
+    shares = found.explained[:NUM_EXPLAINED]
+    return np.pad(shares, (0, NUM_EXPLAINED - len(shares))).round(6).tolist()

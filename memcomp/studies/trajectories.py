@@ -1,0 +1,102 @@
+"""The way that memory takes while it is optimised, seen along its principal components."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from memcomp.cram.config import CramConfig
+from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.data.texts import Text
+from memcomp.lm.protocol import LanguageModel
+from memcomp.sharding import on_mesh
+from memcomp.studies.geometry import padded
+
+
+class Pca(NamedTuple):
+    """Directions of most variance.
+
+    Attributes:
+      mean: of the points.
+      components: orthonormal, the most varied first; in each the entry that is largest
+        without its sign is positive.
+      explained: share of the variance along every direction, not only those kept.
+    """
+
+    mean: Float[np.ndarray, "D"]
+    components: Float[np.ndarray, "K D"]
+    explained: Float[np.ndarray, "_"]
+
+    def project(self, points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N K"]:
+        """Coordinates of points along the components."""
+        return (points - self.mean) @ self.components.T
+
+
+def pca(points: Float[np.ndarray, "N D"], num: int) -> Pca:
+    """Principal components of points, in float64."""
+    points = np.asarray(points, np.float64)
+    mean = points.mean(axis=0)
+    _, values, components = np.linalg.svd(points - mean, full_matrices=False)
+    largest = np.abs(components).argmax(axis=1)[:, None]
+    components = components * np.sign(np.take_along_axis(components, largest, 1))
+    total = np.sum(values**2) or 1.0  # points that are all the same: shares of 0
+    return Pca(mean, components[:num], values**2 / total)
+
+
+class Trajectory(NamedTuple):
+    """Where the memory of a text went while it was optimised.
+
+    Attributes:
+      text_id: of the text.
+      steps: gradient evaluations before each point; from 0 to the last.
+      memory: the point; the last one is what is kept, which scored best.
+      exact: whether that one is exact, teacher-forced.
+    """
+
+    text_id: int
+    steps: Int[np.ndarray, "P"]
+    memory: Float[np.ndarray, "P M D"]
+    exact: bool
+
+
+def initial_memories(
+    lm: LanguageModel, text_ids: Sequence[int], cfg: CramConfig
+) -> Float[np.ndarray, "N M D"]:
+    """Where the memory of each text starts, by its id and the seed."""
+    ids = np.array(text_ids, np.int32)
+    with on_mesh(lm.mesh):
+        states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    return np.array(states.memory, copy=True)
+
+
+def trajectories(
+    lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig, every: int
+) -> list[Trajectory]:
+    """Crams all texts at once and looks at their memories every so many steps.
+
+    They start as in `cram.loop`: from a text's id and the seed.
+    """
+    cfg = dataclasses.replace(cfg, steps_per_chunk=every)
+    tokens, lengths = padded(texts)
+    ids = np.array([text.text_id for text in texts], np.int32)
+    static = {"module": lm.module, "cfg": cfg}
+    with on_mesh(lm.mesh):
+        states = init_states(ids, lm.params, **static)
+    steps, memory = [np.zeros(len(ids), np.int32)], [np.array(states.memory)]
+    while not np.all(states.done):
+        with on_mesh(lm.mesh):
+            states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
+        # Copies: on a CPU the host's view is the buffer that is donated next.
+        steps.append(np.array(states.step, copy=True))
+        memory.append(np.array(states.memory, copy=True))
+    best, exact = np.array(states.best_memory), np.array(states.best_accuracy) == 1
+    found = []
+    for i, text_id in enumerate(ids):
+        moved = np.flatnonzero(np.diff([s[i] for s in steps], prepend=-1))
+        points = np.stack([memory[k][i] for k in moved])
+        points[-1] = best[i]
+        at = np.array([steps[k][i] for k in moved])
+        found.append(Trajectory(int(text_id), at, points, bool(exact[i])))
+    return found

@@ -1,0 +1,207 @@
+"""Whether memory can be used, and not only decoded: what it says of what comes next.
+
+Beside it the baselines of the text itself: real tokens before it, or a copy of it, in the
+place of memory.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from memcomp.errors import InputError
+from memcomp.lm.decode import decode
+from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import joined, score_after, start
+from memcomp.metrics.capacity import Estimate, estimate
+from memcomp.runs.files import Record
+from memcomp.studies.prefixes import Crammed
+
+COPY_PROMPT = ("text: ", "\nrepeat previous text: ")
+# By kind of study: what the records of one mean share, and whether texts that do not come
+# back exactly are left out, as their memory is none.
+SHARED = {
+    "attention": (("condition", "layer"), True),
+    "knockout": (("condition", "first", "last"), True),
+    "use": (("condition",), True),
+    "context": (("condition", "num_context"), False),
+}
+
+
+def use_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
+    """Records of the true continuation of each text, given what `condition` says.
+
+    "nothing": the start token. "text": the same and the text. "memory": memory, which was
+    optimised to say the text next, and not what follows it. "memory, text": memory and
+    then what is decoded from it, the text where that is exact. "other memory", with and
+    without text: the memory of the next text in its place.
+
+    Losses are means over the tokens of the continuation, each after the true ones.
+
+    Raises:
+      InputError: fewer than two texts, or more tokens than the LM has positions.
+    """
+    if len(crammed.tokens) < 2:
+        raise InputError(
+            "there is one text, and the memory of another is wanted beside its own; give "
+            "2 texts or more"
+        )
+    memory, tokens = crammed.memory, crammed.tokens
+    other = np.roll(memory, -1, axis=0)
+    first = start(lm, len(tokens))
+    decoded = decode(lm, memory, tokens.shape[1])
+    conditions = {
+        "nothing": (first,),
+        "text": (first, tokens),
+        "memory": (memory,),
+        "memory, text": (memory, decoded),
+        "other memory": (other,),
+        "other memory, text": (other, tokens),
+    }
+    records = []
+    for condition, parts in conditions.items():
+        scores = score_after(lm, joined(lm, *parts), crammed.after)
+        same = {"condition": condition, "num_scored": crammed.after.shape[1]}
+        records += crammed.records(scores.columns(), **same)
+    return records
+
+
+def context_study(
+    lm: LanguageModel, crammed: Crammed, before: Sequence[int]
+) -> list[Record]:
+    r"""Records of the text itself, teacher-forced, after something other than its memory.
+
+    "memory"; "nothing": the start token; "before": it and the last k real tokens before
+    the text, for each k of `before`; "doubled": it and the text; "copy": it and the text
+    between the two parts of COPY_PROMPT, where the LM has a tokenizer. `num_context` is
+    how many vectors stand before the text, the start token not counted.
+
+    Raises:
+      InputError: a number of tokens that is not there, or too many for the LM.
+
+    Source: the ablations in the notebooks of Kuratov et al. 2025, arXiv:2502.13063, which
+      give 64 to 1,024 tokens before; `text: {t}\nrepeat previous text: ` is theirs.
+    """
+    B, C = crammed.before.shape
+    if any(not 0 <= k <= C for k in before):
+        raise InputError(f"tokens before a text are {list(before)}; give 0 to {C}")
+    first, tokens = start(lm, B), crammed.tokens
+    conditions = [("memory", (crammed.memory,)), ("nothing", (first,))]
+    conditions += [("before", (first, crammed.before[:, C - k :])) for k in before]
+    conditions += [("doubled", (first, tokens))]
+    if lm.tokenizer is not None:
+        head, middle = (_repeated(lm, part, B) for part in COPY_PROMPT)
+        conditions += [("copy", (first, head, tokens, middle))]
+    records = []
+    for condition, parts in conditions:
+        prefix = joined(lm, *parts)
+        of_start = 0 if condition == "memory" else first.shape[1]
+        columns = score_after(lm, prefix, tokens).columns()
+        same = {"condition": condition, "num_context": prefix.shape[1] - of_start}
+        records += crammed.records(columns, **same)
+    return records
+
+
+def check_use(
+    lm: LanguageModel,
+    *,
+    num_texts: int,
+    num_memory: int,
+    num_tokens: int,
+    before: Sequence[int],
+    num_after: int,
+) -> None:
+    """Raises an `InputError` where one of the studies would, before anything is crammed.
+
+    Args:
+      lm: the language model.
+      num_texts: B.
+      num_memory: M.
+      num_tokens: of a text.
+      before: numbers of tokens before it that are to stand in the place of memory.
+      num_after: tokens of the continuation.
+    """
+    if not all(isinstance(number, int) for number in before):
+        raise InputError(f"before is {tuple(before)}; give numbers of tokens")
+    for name, value, least in (
+        ("num_texts", num_texts, 2),  # so that there is a memory of another text
+        ("num_tokens", num_tokens, 1),
+        ("after", num_after, 1),
+        ("before", min(before, default=0), 0),
+    ):
+        if value < least:
+            raise InputError(f"{name} is {value}; give {least} or more")
+    prompt = 0
+    if lm.tokenizer is not None:
+        prompt = sum(_repeated(lm, part, 1).shape[1] for part in COPY_PROMPT)
+    in_front = max(prompt + num_tokens, *before, 0)
+    wanted = max(in_front + num_tokens, max(num_memory, 1) + num_tokens + num_after - 1)
+    if wanted > lm.config.max_positions:
+        raise InputError(
+            f"the longest context, text and continuation need {wanted} positions, and "
+            f"{lm.name} has {lm.config.max_positions}; lower num_tokens, before or after"
+        )
+
+
+def _repeated(lm: LanguageModel, text: str, num_texts: int) -> np.ndarray:
+    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return np.tile(np.asarray(ids, np.int32), (num_texts, 1))
+
+
+def means(
+    kind: str,
+    records: Iterable[Record],
+    field: str,
+    *,
+    each: bool = False,
+    seed: int = 0,
+) -> dict[tuple, Estimate]:
+    """Means over texts of a field of the records of one study, in their order.
+
+    Args:
+      kind: of the study, a key of SHARED; other records are passed over.
+      records: of one LM and one shape of memory and text.
+      field: a number, or a list of numbers.
+      each: of a list, every entry by itself, its index at the end of the key.
+      seed: of the bootstrap.
+
+    Returns:
+      By the entries of the record that SHARED names (None where it has no such entry).
+    """
+    found = {}
+    for key, values in _values(kind, records, field).items():
+        texts, table = np.array(list(values)), np.array(list(values.values()))
+        columns = np.atleast_2d(table.T)
+        if not each:
+            found[key] = estimate(columns.mean(axis=0), texts, seed=seed)
+        else:
+            found |= {
+                (*key, i): estimate(c, texts, seed=seed) for i, c in enumerate(columns)
+            }
+    return found
+
+
+def differences(
+    kind: str, records: Iterable[Record], field: str, against: str, *, seed: int = 0
+) -> dict[tuple, Estimate]:
+    """As `means`, of what each text has more than in the condition `against`."""
+    values = _values(kind, records, field)
+    base = next((of for key, of in values.items() if key[0] == against), {})
+    return {
+        key: estimate(
+            np.array([of[text] - base[text] for text in of]), np.array(list(of)), seed=seed
+        )
+        for key, of in values.items()
+    }
+
+
+def _values(kind: str, records: Iterable[Record], field: str) -> dict[tuple, dict]:
+    """By what is shared and then by text, which are numbered."""
+    names, exact_only = SHARED[kind]
+    found: dict[tuple, dict] = {}
+    numbers: dict[tuple, int] = {}
+    for r in records:
+        if r["kind"] == kind and (r["exact"] or not exact_only):
+            key = tuple(r.get(name) for name in names)
+            text = numbers.setdefault((r["source"], r["text_id"]), len(numbers))
+            found.setdefault(key, {})[text] = r[field]
+    return found

@@ -1,0 +1,114 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import linen as nn
+from pooling import Pooling
+
+from memcomp.compressors import files
+from memcomp.compressors.compress import TrainedCompressor, compress
+from memcomp.compressors.objectives import Task
+from memcomp.compressors.training import init_params
+from memcomp.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    num_digests: int
+
+
+def make(kind, module, config):
+    if kind != "pooling":
+        raise InputError(f"no {kind}")
+    return Pooling(module, **config)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_lm):
+    task = Task(tiny_lm.module, Pooling(tiny_lm.module, 3))
+    params = nn.unbox(init_params(jax.random.key(0), task))
+    return TrainedCompressor(task.compressor, params, "tiny", tiny_lm.fingerprint)
+
+
+@pytest.fixture()
+def path(trained, tmp_path):
+    files.save_compressor(tmp_path / "a.safetensors", trained, "pooling", Config(3))
+    return tmp_path / "a.safetensors"
+
+
+def test_a_compressor_comes_back_with_the_same_bits(tiny_lm, trained, path):
+    found = files.load_compressor(path, tiny_lm, make)
+    assert found.compressor == trained.compressor
+    assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, trained.params)
+    assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_soft_prompts_come_back_with_the_same_bits(tiny_lm, trained, tmp_path):
+    made = compress(tiny_lm, trained, [[1, 2, 3], [4]], max_chunk=2)
+    files.save_soft_prompts(tmp_path / "p", made)
+    found = files.load_soft_prompts(tmp_path / "p", tiny_lm)
+    for field in dataclasses.fields(made):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(made, field.name))
+    other = dataclasses.replace(tiny_lm, fingerprint="f" * 64, name="other")
+    with pytest.raises(InputError, match="made with tiny .*, not with other"):
+        files.load_soft_prompts(tmp_path / "p", other)
+    assert len(files.load_soft_prompts(tmp_path / "p")) == 2
+
+
+def test_files_that_cannot_be_used_are_refused(tiny_lm, trained, path, tmp_path):
+    other = dataclasses.replace(tiny_lm, fingerprint="f" * 64, name="other")
+    with pytest.raises(InputError, match="trained with tiny .*, not with other"):
+        files.load_compressor(path, other, make)
+    with pytest.raises(InputError, match="cannot be read"):
+        files.load_compressor(tmp_path / "no", tiny_lm, make)
+    with pytest.raises(InputError, match="of another kind; .*save_soft_prompts"):
+        files.load_soft_prompts(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        files.load_compressor(path, tiny_lm, make)
+    files.save_compressor(path, trained, "gist", Config(3))
+    with pytest.raises(InputError, match="cannot be used: no gist"):
+        files.load_compressor(path, tiny_lm, make)
+    files.save_compressor(path, trained, "pooling", Config(4))
+    with pytest.raises(InputError, match=r"compressor/bias is \(3, 16\), wanted \(4, 16\)"):
+        files.load_compressor(path, tiny_lm, make)
+    safetensors.numpy.save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(InputError, match="of another kind"):
+        files.load_compressor(path, tiny_lm, make)
+
+
+GOOD = {"format": files.COMPRESSOR, "lm_name": "a", "lm_fingerprint": "b"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ([1], "of another kind"),
+        (GOOD, "does not say what it holds .*kind"),
+        ({**GOOD, "kind": "pooling", "config": [1]}, "does not say what it holds"),
+        ({**GOOD, "lm_name": None}, "does not say which LM"),
+    ],
+)
+def test_metadata_without_sense_is_refused(tiny_lm, tmp_path, metadata, message):
+    data = {"memcomp": json.dumps(metadata)}
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "f", data)
+    with pytest.raises(InputError, match=message):
+        files.load_compressor(tmp_path / "f", tiny_lm, make)
+
+
+@pytest.mark.parametrize(
+    "change", [{"counts": None}, {"counts": np.array([3])}, {"vectors": np.zeros((2, 16))}]
+)
+def test_soft_prompts_that_are_not_whole_are_refused(tmp_path, change):
+    tensors = {"vectors": np.zeros((1, 2, 16)), "counts": np.array([2])}
+    tensors |= {"special": np.zeros((2, 16))} | change
+    tensors = {name: x for name, x in tensors.items() if x is not None}
+    data = {"memcomp": json.dumps({**GOOD, "format": files.SOFT_PROMPTS})}
+    safetensors.numpy.save_file(tensors, tmp_path / "f", data)
+    with pytest.raises(InputError, match="no whole soft prompts"):
+        files.load_soft_prompts(tmp_path / "f")
