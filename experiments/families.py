@@ -1,4 +1,4 @@
-"""Prints the table of model families, as the README has it.
+"""Prints the table of model families, as docs/families.md has it.
 
 python experiments/families.py
 """

@@ -24,6 +24,8 @@ from memcomp.errors import InputError
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
+# transformers would say that PyTorch is not there, which nothing here needs.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone on with.")
 _told = threading.Event()  # to stop
 

@@ -38,8 +38,6 @@ def everything() -> config_dict.ConfigDict:
         norm_eps=1e-6,
         digest_init="zeros",  # or "normal"
         spread_positions=False,
-        updated_keys=False,
-        self_attention=False,
         rescale=False,
     )
     # Passed as ICAEConfig(**config.icae).

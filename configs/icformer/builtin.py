@@ -34,9 +34,7 @@ def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
     # Zeros, as published, begin with a gradient that is nearly all of the digests'.
     config.icformer.update(num_digests=int(num_digests), digest_init="normal")
     if name == "options":
-        config.icformer.update(
-            spread_positions=True, updated_keys=True, self_attention=True, rescale=True
-        )
+        config.icformer.update(spread_positions=True, rescale=True)
     config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
     config.context.update(length=128, by_tokens=True)
     config.train.update(num_steps=600, batch_size=8)

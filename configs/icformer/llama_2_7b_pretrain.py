@@ -8,7 +8,7 @@ took 2.29 million, they do not say which.
 
 Settings of arXiv:2406.13618, tables 7 and 8, where shipped scripts differ (accumulation of
 32 in place of 16). Weights and moments are in float32 here, which the authors kept in
-bfloat16, so that their norms could not move (reference/icformer.md, 0.8). Published, table
+bfloat16, so that their norms could not move. Published, table
 5: BLEU-4 0.9006 and a loss of 0.125 nats at 512 tokens; table 3: 0.9689 and 0.108 at 500.
 
 Expected cost (computed): 1.8e13 FLOPs a row, 2.7e18 in all, 1.9 hours on one NVIDIA H100

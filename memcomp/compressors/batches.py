@@ -102,7 +102,7 @@ class Pretraining:
       num_given: leading tokens of a continuation that are not scored.
 
     Source: Ge et al. 2024, arXiv:2307.06945, section 2.2, which mixes both, and whose code
-      draws a row's objective so (reference/icformer.md, d.2).
+      draws a row's objective so.
     """
 
     shapes: Shapes

@@ -4,7 +4,7 @@ Letters: B contexts, K chunks of a context, C tokens of a chunk, M vectors a chu
 P = K M.
 
 Source: Wang et al. 2024, arXiv:2406.13618, section 3.3 ("divide and conquer") and the
-  authors' code (reference/icformer.md, b.5), which loops over the chunks.
+  authors' code, which loops over the chunks.
 """
 
 from collections.abc import Sequence

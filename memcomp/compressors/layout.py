@@ -93,8 +93,7 @@ def continuation_row(
 
     There is no EOS: a window of a document goes on.
 
-    Source: arXiv:2307.06945, section 2.2.2; its code gives 8 tokens
-      (reference/icformer.md, d.2).
+    Source: arXiv:2307.06945, section 2.2.2; its code gives 8 tokens.
     """
     given, rest = continuation[:num_given], continuation[num_given:]
     return join(digests(count), text(given), text(rest, True))
@@ -117,7 +116,7 @@ class Question(NamedTuple):
 def answer_row(question: Question, count: int, eos: int | None) -> Row:
     """`before` [digests] [FT] `after` answer, EOS; the answer and EOS are scored.
 
-    Source: the authors' code, modules.py:386-439 (reference/icformer.md, a.5).
+    Source: the authors' code, modules.py:386-439.
     """
     middle = join(digests(count), special("ft"))
     return _asked(question, middle, eos)

@@ -62,7 +62,7 @@ def make_template(name: str, tokenizer: Any) -> Template:
 def _published(tokenizer: Any) -> Template:
     """<s>[INST] instruction, the context, "Prompt: ", the prompt, [/INST].
 
-    Source: the authors' code, modules.py:386-439 (reference/icformer.md, a.5).
+    Source: the authors' code, modules.py:386-439.
     """
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     before = bos + _tokens(tokenizer, f"[INST] {INSTRUCTION}")

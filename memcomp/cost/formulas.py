@@ -54,9 +54,6 @@ def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flop
     S = num_tokens + M
     projections = 4 * M * D * N * H + 4 * S * D * K * H
     attention = 4 * M * S * N * H
-    if cfg.self_attention:
-        projections += 4 * M * D * N * H + 4 * M * D * K * H
-        attention += 4 * M * M * N * H
     return Flops(L * projections, L * attention, L * 6 * M * D * F)
 
 

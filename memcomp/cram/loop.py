@@ -71,7 +71,9 @@ def init_state(
 ) -> CramState:
     """The state of a text before its first step; a function of seed and text alone."""
     recipe = cfg.resolved_recipe()
-    key = jax.random.fold_in(jax.random.wrap_key_data(numbers.key_data), text_id)
+    key = jax.random.fold_in(
+        jax.random.wrap_key_data(jnp.asarray(numbers.key_data)), text_id
+    )
     # The scale of what the first layer sees, which in some families is not the table.
     every = jnp.arange(module.config.vocab_size)
     embedding = embed(params, every[None], module=module)[0]
@@ -107,7 +109,7 @@ def cram_step(
     A text whose loss is not finite is finished, and keeps what it had before that step.
 
     What is kept is the vector that scored, taken before the update. (The authors keep the
-    vector one update later: reference/cramming.md, part e, defect 1.)
+    vector one update later.)
 
     Args:
       state: the text's state.

@@ -235,7 +235,7 @@ _PROGRESSIVE = Recipe(
 
 RECIPES = {
     # The first paper's, to the letter: Kuratov et al. 2025, arXiv:2502.13063, appendix A;
-    # patience from its code (reference/cramming.md, part b).
+    # the paper does not give patience, which is from its public code.
     "reference": Recipe(learning_rate=1e-2, max_steps=5000, patience=2000, margin=0.0),
     # The follow-up's: arXiv:2607.21231; 0.1 is its rate for all LMs but Pythia, 0.5.
     "progressive": _PROGRESSIVE,

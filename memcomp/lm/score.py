@@ -59,7 +59,7 @@ def memory_scores(
     The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
-      prediction of t_1 (reference/cramming.md, part a).
+      prediction of t_1.
     """
     read = embed(params, tokens[None, :-1], module=module)[0]
     x = jnp.concatenate([memory.astype(read.dtype), read])

@@ -13,7 +13,7 @@ class ICAEConfig:
 
     The dropout of 0.05 that the authors train their adapters with is not there, and the
     vectors AE and FT begin at 0, as IC-Former's do, where the authors draw them from
-    N(0, 1), in one table with the slots (reference/icformer.md, d.1).
+    N(0, 1), in one table with the slots.
 
     Attributes:
       num_digests: memory slots a chunk (M).

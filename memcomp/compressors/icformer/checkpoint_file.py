@@ -56,7 +56,7 @@ FIXED = {
     "cross_attention_frequency": 1,
 }
 # And the other way round.
-OURS_ALONE = ("spread_positions", "updated_keys", "self_attention", "rescale")
+OURS_ALONE = ("spread_positions", "rescale")
 
 
 def table(num_layers: int) -> tuple[Row, ...]:

@@ -35,10 +35,6 @@ class ICFormerConfig:
         standard deviation of all other weights.
       spread_positions: digest i stands in the middle of the i-th of M equal stretches of
         the context, not after it.
-      updated_keys: digests are read, by themselves and those after them, as the layers
-        before have left them, not as they were at first.
-      self_attention: in every layer, digests also read each other, causally, after they
-        have read the context.
       rescale: soft prompts are of the size of the context's word vectors, not of the
         final norm's.
 
@@ -46,8 +42,7 @@ class ICFormerConfig:
       InputError: a value out of its range.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 7. `spread_positions`: Zhao et al.
-      2024, arXiv:2409.14364; `self_attention`: Li et al. 2023, arXiv:2301.12597, section
-      3.1, there in both directions.
+      2024, arXiv:2409.14364.
     """
 
     num_digests: int = 128
@@ -60,8 +55,6 @@ class ICFormerConfig:
     norm_eps: float = 1e-6
     digest_init: str = "zeros"
     spread_positions: bool = False
-    updated_keys: bool = False
-    self_attention: bool = False
     rescale: bool = False
 
     def __post_init__(self):

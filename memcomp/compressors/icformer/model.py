@@ -23,8 +23,6 @@ from memcomp.compressors.icformer.config import ICFormerConfig, Sizes
 from memcomp.convert.engine import Params
 from memcomp.lm.protocol import CausalLM, embed
 from memcomp.nn.attention import (
-    Positions,
-    SelfAttention,
     attention_weights,
     causal_mask,
 )
@@ -109,7 +107,7 @@ class CrossAttention(nn.Module):
 
         norm = RMSNorm(cfg.norm_eps, name="context_norm")
         words = norm(context.words)
-        digests = norm(x if cfg.updated_keys else context.digests)
+        digests = norm(context.digests)
         word_k, digest_k = self._project("k", words, digests)
         word_v, digest_v = self._project("v", words, digests)
         k = [rotate(word_k, view.words), rotate(digest_k, view.digests)]
@@ -138,7 +136,7 @@ class CrossAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """One residual layer: cross-attention, self-attention where it is on, and MLP."""
+    """One residual layer: cross-attention and MLP."""
 
     config: ICFormerConfig
     sizes: Sizes
@@ -149,20 +147,8 @@ class Layer(nn.Module):
     ) -> Float[Array, "B M D"]:
         cfg = self.config
         x = x + CrossAttention(cfg, self.sizes, name="cross_attn")(x, context, view)
-        if cfg.self_attention:
-            x = x + self._among_digests(x)
         normed = RMSNorm(cfg.norm_eps, name="mlp_norm")(x)
         return x + GatedMLP(self.sizes.d_mlp, "silu", name="mlp")(normed)
-
-    def _among_digests(self, x):
-        cfg, sizes, M = self.config, self.sizes, x.shape[1]
-        places, first = jnp.arange(M), jnp.zeros((), jnp.int32)
-        table = rotary_table(Rotary(sizes.head_dim, cfg.rope_theta), places, M)
-        positions = Positions(causal_mask(places, M), table, start=first, layer=first)
-        attention = SelfAttention(
-            sizes.num_heads, sizes.num_kv_heads, sizes.head_dim, name="self_attn"
-        )
-        return attention(RMSNorm(cfg.norm_eps, name="self_norm")(x), None, positions)[0]
 
 
 class DigestEncoder(nn.Module):

@@ -161,7 +161,7 @@ def test_a_config_of_what_we_do_not_do_is_refused(change):
         config_from_published(entries(**change), "x")
 
 
-@pytest.mark.parametrize("change", [{"updated_keys": True}, {"num_heads": 4}])
+@pytest.mark.parametrize("change", [{"rescale": True}, {"num_heads": 4}])
 def test_what_the_authors_code_does_not_do_is_not_written(change):
     with pytest.raises(InputError, match="published form"):
         config_to_published(ICFormer(LM, dataclasses.replace(CONFIG, **change)))
