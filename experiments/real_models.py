@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 
 from etils import epath
-from launch import launch, say, stop_after
+from launch import Stopped, launch, say, stop_after
 from ml_collections import config_dict
 from progress import bar_of, of_cramming, of_horizons
 
@@ -31,13 +31,15 @@ from memcomp.report.published import published_attention, published_horizons
 from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import Record, read_records, write_whole
-from memcomp.runs.horizons import run_horizons
+from memcomp.runs.horizons import horizons_so_far, run_horizons
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use
 
 DEFAULT_WORKDIR = "runs/real_models"
 ROWS = "rows.jsonl"
+# Numbers, a text each; how they are said in a line; and how the row was stopped, if it was.
+Measured = tuple[Record, Callable[[Record], str], Stopped | None]
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
@@ -69,13 +71,17 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             **config.cram,
         )
         cell = cell_of(row.measure, lm.name, row.dtype, row.source, texts, cfg)
-        figures, line = MEASURES[row.measure](lm, cell, cfg, row, name, config, folder)
+        figures, line, stopped = MEASURES[row.measure](
+            lm, cell, cfg, row, name, config, folder
+        )
         recipe = recipe_label(cell["recipe"])
         found[name] = {"row": name, **about(lm, cell), "recipe": recipe, **figures}
-        say(f"{name}: {line(found[name])}")
+        say(f"{name}{', so far' if stopped else ''}: {line(found[name])}")
         if is_first():
             lines = "".join(json.dumps(record) + "\n" for record in found.values())
             write_whole(folder / ROWS, lines)
+        if stopped:
+            raise stopped
     say(f"rows: {folder / ROWS}")
 
 
@@ -103,21 +109,26 @@ def growth_of(config: config_dict.ConfigDict) -> Growth:
     return Growth(most=config.most, **config.growth)
 
 
-def horizons(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
-    """The longest exact prefix of every text."""
+def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
+    """The longest exact prefix of every text; where it was stopped, that so far."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
     path = claim_cell(folder, name, cell, lm)
-    with bar_of(len(texts), of_horizons) as report:
-        records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
+    stopped = None
+    try:
+        with bar_of(len(texts), of_horizons) as report:
+            records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
+    except Stopped as error:
+        stopped, records = error, horizons_so_far(lm, texts, cfg, path)
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
     published = None
     if row.num_memory == 1:
         published = published_horizons(lm.name).get(recipe_label(cell["recipe"]))
-    return figures, functools.partial(model_rows.horizon_line, published=published)
+    line = functools.partial(model_rows.horizon_line, published=published)
+    return figures, line, stopped
 
 
-def exact(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
+def exact(lm, cell, cfg, row, name, config, folder) -> Measured:
     """Whether texts of one length come back exactly."""
     cell |= {"num_tokens": config.num_tokens}
     texts = texts_of(lm, cell, row, config, config.num_tokens)
@@ -126,10 +137,10 @@ def exact(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
     with bar_of(len(texts), of_cramming) as report:
         records = run_cramming(lm, texts, cfg, path, report)
     figures = model_rows.figures_of(records, model_rows.EXACT_FIGURES)
-    return {"num_tokens": config.num_tokens, **figures}, model_rows.exact_line
+    return {"num_tokens": config.num_tokens, **figures}, model_rows.exact_line, None
 
 
-def use(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
+def use(lm, cell, cfg, row, name, config, folder) -> Measured:
     """Attention on memory by layer, knockout, and continuations."""
     T, num_texts = config.num_tokens, row.num_texts or config.num_texts
     sizes = {"num_texts": num_texts, "num_tokens": T, "num_after": config.after}
@@ -152,7 +163,7 @@ def use(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
         )
     sizes["num_exact"] = int(crammed.exact.sum())
     line = functools.partial(model_rows.use_line, published=published_attention(lm.name))
-    return sizes | model_rows.use_figures(records), line
+    return sizes | model_rows.use_figures(records), line, None
 
 
 MEASURES = {"horizon": horizons, "exact": exact, "use": use}

@@ -13,10 +13,12 @@ from memcomp.studies.use import means
 # Of a record of horizons.jsonl.
 HORIZON_FIGURES = (
     "horizon",
+    "horizon_bfloat16",
     "horizon_bits",
     "information_gain_bits",
     "exact_greedy",
     "exact_greedy_bfloat16",
+    "failed",
     "steps",
     "token_steps",
 )
@@ -33,8 +35,9 @@ def horizon_line(row: Record, published: PublishedHorizon | None) -> str:
     said = (
         f"{_mean(row, 'horizon')} tokens, {_mean(row, 'horizon_bits', 0)} bits of "
         "surprise, "
-        f"{_mean(row, 'information_gain_bits', 0)} of gain; {sum(row['exact_greedy'])} of "
-        f"{len(row['horizon'])} decode greedily; {_mean(row, 'token_steps', 0)} token-steps"
+        f"{_mean(row, 'information_gain_bits', 0)} of gain; "
+        f"lower bounds: {row['failed'].count(None)} of {len(row['horizon'])} texts; "
+        f"{_mean(row, 'token_steps', 0)} token-steps"
     )
     if published is None:
         return said

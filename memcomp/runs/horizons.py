@@ -23,7 +23,7 @@ from jaxtyping import Float
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, in_flight, next_target
 from memcomp.cram.memory_file import Memory
-from memcomp.cram.pool import Pool
+from memcomp.cram.pool import Pool, Snapshot
 from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
 from memcomp.distributed import barrier, is_first
@@ -118,6 +118,43 @@ def run_horizons(
         (workdir / FLIGHT).unlink(missing_ok=True)
     barrier()
     return [ledger.records[i] for i in sorted(ledger.records)]
+
+
+def horizons_so_far(
+    lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig, workdir: epath.Path
+) -> list[Record]:
+    """What the best memory of every text holds in a run that was stopped; by text id.
+
+    These are records of horizons.jsonl, decoded from the memories that the run has saved.
+    A text with `failed` None is still growing, and its horizon is a lower bound.
+    """
+    known = Ledger(workdir / RECORDS).records
+    trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
+    flight = read_flight(workdir)
+    if flight is not None:
+        trials |= _as_trials(flight, trials)
+    growing = [trial for i, trial in trials.items() if i not in known]
+    records = known | {record["text_id"]: record for record in _records(lm, growing, cfg)}
+    return [records[text.text_id] for text in texts]
+
+
+def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial]:
+    """The trials of the texts in flight, with the best memory of the target in flight."""
+    found = {}
+    prefixes, memories = flight["state.best_prefix"], flight["state.best_memory"]
+    for slot, (i, (_, target)) in enumerate(
+        zip(flight["ids"].tolist(), flight["targets"].tolist(), strict=True)
+    ):
+        if i not in trials or f"losses/{slot}" not in flight:
+            continue
+        trial, steps = trials[i], len(flight[f"losses/{slot}"])
+        trial = dataclasses.replace(
+            trial, steps=trial.steps + steps, token_steps=trial.token_steps + steps * target
+        )
+        if (prefix := int(prefixes[slot])) > trial.exact:
+            trial = dataclasses.replace(trial, exact=prefix, memory=memories[slot])
+        found[i] = trial
+    return found
 
 
 def _progress(

@@ -188,6 +188,24 @@ def test_a_kill_within_a_chunk_of_a_long_target_loses_that_chunk(
     assert got == want and len(rest) == len(seen) - chunks
 
 
+@pytest.mark.parametrize("chunks", [1, 7, 24])
+def test_what_is_held_so_far_is_decoded_from_what_was_saved(
+    chunks, long, tiny_lm_float64, tmp_path
+):
+    seen, whole = long
+    with pytest.raises(Stopped):
+        chunks_of(tiny_lm_float64, tmp_path, stop_after=chunks)
+    folder = epath.Path(tmp_path)
+    got = horizon_runs.horizons_so_far(tiny_lm_float64, some_texts(), LONG, folder)
+    held = [record["horizon_teacher_forced"] for record in got]
+    assert np.mean(held) == pytest.approx(seen[chunks - 1].mean_exact)
+    for record, end in zip(got, whole, strict=True):
+        assert record["horizon"] >= record["horizon_teacher_forced"]
+        assert record["failed"] in (None, end["failed"])
+        assert record["token_steps"] <= end["token_steps"]
+    assert any(record["token_steps"] for record in got)
+
+
 def test_a_target_that_is_no_longer_asked_for_is_begun_anew(tiny_lm_float64, tmp_path):
     """In flight at 10 and 4 tokens, resumed with targets of 3 at the most."""
     with pytest.raises(Stopped):
