@@ -15,6 +15,8 @@ from memcomp.convert import engine
 from memcomp.convert.configs import check_entries, check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
+from memcomp.convert.fingerprint import fingerprint_of
+from memcomp.convert.names import Renamed, renames_of, settle_head
 from memcomp.errors import InputError, refusing
 from memcomp.nn.cross_entropy import soft_capped
 from memcomp.nn.flash import resolve_attention
@@ -77,7 +79,8 @@ class LanguageModel:
       params: nested dict of arrays in `dtype`.
       tokenizer: a transformers tokenizer; None for a folder without one.
       dtype: of weights and activations.
-      fingerprint: SHA-256 of the weights as they are in the file (`Checkpoint`).
+      fingerprint: SHA-256 of the weights as they are in the file, and of the settings of
+        config.json that change what they compute (`fingerprint_of`).
       revision: commit of the Hub repository; None for a folder.
       mesh: that the weights lie on; None for one device.
     """
@@ -180,13 +183,16 @@ def load_lm(
     with refusing(str(path)):
         config = family.config_from_hf(hf)
         check_values(config)
+    names = Renamed(checkpoint, renames_of(family))
+    names, config = settle_head(checkpoint, names, family, config)
+    with refusing(str(path)):
         config = dataclasses.replace(config, remat=remat)
         if hasattr(config, "attention"):
             config = dataclasses.replace(config, attention=attention)
         module = family.model(config)
         boxed = abstract_params(module)
     params = engine.from_hf(
-        engine.Renamed(checkpoint, family.renames),
+        names,
         family.table,
         engine.sizes_of(config),
         nn.unbox(boxed),
@@ -201,7 +207,7 @@ def load_lm(
         params=params,
         tokenizer=_tokenizer(folder, hf),
         dtype=DTYPES[dtype],
-        fingerprint=checkpoint.fingerprint(),
+        fingerprint=fingerprint_of(names.digests(checkpoint.digests), config),
         revision=revision,
         mesh=mesh,
     )

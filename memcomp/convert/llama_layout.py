@@ -122,5 +122,17 @@ def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 
 def rotary_of(hf: Any) -> Rotary:
-    """The rotary positions of whole heads."""
-    return rotary_from_hf(hf, head_dim_of(hf))
+    """The rotary positions of whole heads.
+
+    Raises:
+      InputError: positions of a part of a head, which transformers ignores where they are
+        not scaled, and does not compute where they are.
+    """
+    rotary = rotary_from_hf(hf, head_dim_of(hf))
+    fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
+    if rotary.scaling != "default" and fraction != 1.0:
+        raise InputError(
+            f"partial_rotary_factor is {fraction} with {rotary.scaling} scaling; wanted "
+            "1.0, as this family rotates whole heads"
+        )
+    return rotary
