@@ -15,7 +15,7 @@ NUMBERS = ("rope_theta", "rotary_emb_base", "rotary_pct", "partial_rotary_factor
 NUMBERS += ("factor", "low_freq_factor", "high_freq_factor", "rope_local_base_freq")
 LARGEST = 2**31
 # Entries that transformers heeds in every family, with the value that memcomp computes.
-COMPUTED = {"is_causal": True, "per_layer_config": None}
+COMPUTED = {"is_causal": True, "per_layer_config": None, "configuration_files": None}
 
 
 def check_entries(entries: Any, most: int, name: str = "") -> None:

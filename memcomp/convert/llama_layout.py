@@ -107,6 +107,11 @@ def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
         raise InputError(
             f"layers of type {', '.join(sorted(unknown))}; known are {', '.join(sizes)}"
         )
+    if "sliding_attention" in hf.layer_types and not hf.sliding_window:
+        raise InputError(
+            "layer_types has sliding_attention, but no sliding_window is in use; give "
+            "sliding_window and use_sliding_window, or only full_attention"
+        )
     windows = tuple(sizes[kind] for kind in hf.layer_types)
     return windows if any(windows) else ()
 
