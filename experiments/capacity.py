@@ -20,11 +20,11 @@ from progress import bar_of, of_cramming, of_horizons
 import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.evaluation.horizon_runs import run_horizons
 from memcomp.evaluation.runs import run_cramming
+from memcomp.evaluation.scores import said_of_lost_texts
 from memcomp.results import summarise
 from memcomp.sharding import make_mesh
 
@@ -93,7 +93,7 @@ def cell_name(cell: Cell) -> str:
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     """Every text at every length."""
     at_lengths = [
-        Text(length * IDS + text.text_id, text.source, text.tokens[:length])
+        text.beginning(length, text_id=length * IDS + text.text_id)
         for length in sorted(set(config.lengths))
         for text in texts
     ]
@@ -101,7 +101,7 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     with bar_of(len(at_lengths), of_cramming) as report:
         records = run_cramming(lm, at_lengths, cfg, folder, report)
     exact = sum(record["exact_greedy"] for record in records)
-    return f"{exact} of {len(records)} exact"
+    return f"{exact} of {len(records)} exact. {said_of_lost_texts(records)}".rstrip(". ")
 
 
 def growth_of(config: config_dict.ConfigDict) -> Growth:
@@ -116,7 +116,8 @@ def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
         records = run_horizons(lm, texts, cfg, growth, folder, report)
     figures = summarise(records)
     mean, error = figures["horizon"]["mean"], figures["horizon"]["standard_error"]
-    return f"horizon {mean:.2f} ± {error or 0:.2f} tokens, n = {len(records)}"
+    found = f"horizon {mean:.2f} ± {error or 0:.2f} tokens, n = {len(records)}"
+    return f"{found}. {said_of_lost_texts(records)}".rstrip(". ")
 
 
 MODES = {"grid": run_grid, "horizon": run_horizon}

@@ -41,6 +41,7 @@ from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.layout import check_room
 from memcomp.data.contexts import context_batches
 from memcomp.data.pwc import find_pwc
+from memcomp.data.tokens import pieces
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
@@ -215,7 +216,7 @@ def draw_attention(
     one, lengths = jnp.asarray(tokens[None], jnp.int32), jnp.array([len(tokens)])
     read = jax.jit(trained.compressor.attention)
     weights = read(params, parts.lm.params, one, lengths)
-    words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
+    words = pieces(parts.lm.tokenizer, tokens)
     drawn = attention_map(fetch(weights)[:, 0], words)
     if is_first():
         (folder / "figures").mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from scalars import scalar_writer
 from memcomp.distributed import is_first
 from memcomp.evaluation.figures import cram_curves
 from memcomp.evaluation.runs import Progress, describe, run_cramming
-from memcomp.evaluation.scores import BITS_PER_NAT
+from memcomp.evaluation.scores import BITS_PER_NAT, said_of_lost_texts
 from memcomp.results import claim_workdir
 
 DEFAULT_WORKDIR = "runs/cram"
@@ -93,6 +93,8 @@ def table(records: list[dict]) -> str:
     for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
         prefix = r["greedy_prefix_tokens"]
         exact = "yes" if r["exact_greedy"] else f"first {prefix}"
+        if r.get("text_comes_back") is False:
+            exact += ", of tokens only"
         # What came back; a gain of cross-entropy is less, which ends at the margin.
         nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
         bits = f"{nats * BITS_PER_NAT:.0f}", f"{r['memory_bits']}"
@@ -105,12 +107,14 @@ def table(records: list[dict]) -> str:
         + f"  {row[-1]}"
         for row in [head, *rows]
     ]
-    exact = [r["num_tokens"] for r in records if r["exact_greedy"]]
-    n = len(records)
+    back = [
+        r for r in records if r["exact_greedy"] and r.get("text_comes_back") is not False
+    ]
+    exact, n = [r["num_tokens"] for r in back], len(records)
     verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored vector"
     if exact:
         verdict += f"; the longest of them has {max(exact)} tokens"
-    return "\n".join([*lines, "", verdict + "."])
+    return "\n".join([*lines, "", f"{verdict}. {said_of_lost_texts(records)}".strip()])
 
 
 def _short(text: str | None, most: int = 60) -> str:

@@ -45,10 +45,12 @@ from memcomp.compressor.compress import TrainedCompressor, compress, own_tokens
 from memcomp.compressor.decoding import check_rows
 from memcomp.compressor.files import save_soft_prompts
 from memcomp.data.texts import read_texts
+from memcomp.data.tokens import num_faithful
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation.overlap import bleu_signatures, rouge
 from memcomp.evaluation.runs import describe
+from memcomp.evaluation.scores import said_of_lost_texts
 from memcomp.results import (
     RECORDS,
     claim_workdir,
@@ -130,11 +132,15 @@ def generate_answers(
     if not is_first():
         return
     records = []
-    for i, ((source, _), output) in enumerate(zip(found, answers, strict=True)):
+    for i, ((source, text), output) in enumerate(zip(found, answers, strict=True)):
         print(f"{source}: {output}")
-        num_vectors = int(prompts.counts[i])
-        record = {"text_id": i, "source": source, "num_vectors": num_vectors}
-        records.append(record | {"ask": decode.ask, "output": output})
+        ids = own_tokens(lm, text)
+        faithful = num_faithful(lm.tokenizer, ids, text, whole=True)
+        record = {"text_id": i, "source": source, "num_vectors": int(prompts.counts[i])}
+        record |= {"ask": decode.ask, "output": output}
+        records.append(record | {"text_comes_back": faithful == len(ids)})
+    if lost := said_of_lost_texts(records):
+        print(lost)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write_whole(folder / RECORDS, lines)
 

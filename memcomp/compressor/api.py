@@ -11,6 +11,7 @@ from memcomp.compressor.compress import SoftPrompts, own_tokens
 from memcomp.compressor.decoding import decode_rows
 from memcomp.compressor.layout import Row
 from memcomp.compressor.templates import make_template
+from memcomp.data.tokens import ids_to_text
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 
@@ -44,7 +45,7 @@ def generate(
         raise InputError(f"{lm.name} has no tokenizer; use decode_rows, which gives ids")
     rows = asked_rows(lm, prompts.counts, ask, template)
     answers = decode_rows(lm, prompts, rows, num_tokens=num_tokens, **decoding)
-    return [lm.tokenizer.decode(answer.tolist()) for answer in answers]
+    return [ids_to_text(lm.tokenizer, answer) for answer in answers]
 
 
 def asked_rows(

@@ -47,7 +47,7 @@ class CramResult:
       protocol: "strict" or "reference".
       num_given: how many leading tokens the protocol gives and does not score.
       lm_name: what the LM was loaded from.
-      lm_fingerprint: SHA-256 of its weights.
+      lm_fingerprint: SHA-256 of its weights and of what its config computes.
       seconds: the text's share of the loop's time: each chunk's, by texts in flight.
       loss_curve: float32 [steps]: mean loss at every step.
       accuracy_curve: float32 [steps].
@@ -55,6 +55,8 @@ class CramResult:
         -1 for never.
       opt_state: of the optimiser in the end, for those who go on from `memory`.
       process: that the text's place belonged to.
+      comes_back: whether the tokenizer gives back the text from its tokens; None where
+        they were given as ids.
     """
 
     text_id: int
@@ -77,6 +79,7 @@ class CramResult:
     first_right_steps: np.ndarray
     opt_state: Any = dataclasses.field(default=None, repr=False)
     process: int = 0
+    comes_back: bool | None = None
 
     @property
     def exact(self) -> bool:
@@ -424,6 +427,7 @@ class Pool:
             first_right_steps=first_right,
             opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
             process=owner,
+            comes_back=place.text.comes_back,
         )
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Int, Int32
 
 from memcomp.data.files import Found
 from memcomp.data.sources import find_source
+from memcomp.data.tokens import num_faithful, text_to_ids
 from memcomp.errors import InputError
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
@@ -34,11 +35,24 @@ class Text:
       text_id: position in its source, from 0; also the number folded into the seed.
       source: where it came from, for the record: file name, "builtin", "random_words".
       tokens: ids, in the order of the text.
+      num_faithful: how many of them, from the first, give back the text that they were
+        made of (`memcomp.data.tokens.num_faithful`); None where they were given as ids.
     """
 
     text_id: int
     source: str
     tokens: Int32[np.ndarray, " T"]
+    num_faithful: int | None = None
+
+    @property
+    def comes_back(self) -> bool | None:
+        """Whether the tokenizer gives back the text from all tokens; None for ids."""
+        return None if self.num_faithful is None else self.num_faithful >= len(self.tokens)
+
+    def beginning(self, num_tokens: int, text_id: int) -> "Text":
+        """The first tokens, as a text with another id."""
+        tokens = self.tokens[:num_tokens]
+        return dataclasses.replace(self, text_id=text_id, tokens=tokens)
 
 
 def read_texts(
@@ -203,12 +217,20 @@ def tokenize(
     ):
         source, content = text if _is_pair(text) else ("given", text)
         name = f"text {text_id} ({source})"
+        faithful = None
         if isinstance(content, str):
             ids = _encode(tokenizer, content, length, PROTOCOLS[protocol], name)
+            if not ids.size:
+                raise InputError(
+                    f"{name} has no tokens, as the tokenizer drops all that it does not "
+                    "know; remove the text, or take another language model"
+                )
+            tokens = _checked(ids, length, vocab_size, name)
+            whole = len(tokens) == len(ids)
+            faithful = num_faithful(tokenizer, tokens, content, whole=whole)
         else:
-            ids = np.asarray(content)
-        tokens = _checked(ids, length, vocab_size, name)
-        result.append(Text(text_id=text_id, source=source, tokens=tokens))
+            tokens = _checked(np.asarray(content), length, vocab_size, name)
+        result.append(Text(text_id, source, tokens, faithful))
     return result
 
 
@@ -253,17 +275,10 @@ def _encode(
     # has an influence on.
     if length is not None:
         for end in (8 * length + 256, 64 * length + 2048):
-            ids = _ids(tokenizer, text[:end], special)
+            ids = text_to_ids(tokenizer, text[:end], special_tokens=special)
             if len(ids) >= length + 16 or end >= len(text):
                 return ids
-    return _ids(tokenizer, text, special)
-
-
-def _ids(tokenizer: Any, text: str, special: bool) -> np.ndarray:
-    # verbose: else transformers warns of texts that are longer than the LM's positions,
-    # before they are truncated.
-    encoded = tokenizer(text, add_special_tokens=special, verbose=False)
-    return np.asarray(encoded["input_ids"], dtype=np.int64)
+    return text_to_ids(tokenizer, text, special_tokens=special)
 
 
 def _checked(

@@ -164,6 +164,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "num_memory": cfg.num_memory,
                 "protocol": cfg.protocol,
                 "horizon": trial.exact,
+                "text_comes_back": _prefix_of(trial).comes_back,
                 "horizon_nats": nats,
                 "horizon_bits": nats * BITS_PER_NAT,
                 "information_gain_nats": gain,
@@ -178,6 +179,10 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
             }
         )
     return records
+
+
+def _prefix_of(trial: Trial) -> Text:
+    return trial.text.beginning(trial.exact, trial.text.text_id)
 
 
 def _nats_after_memory(

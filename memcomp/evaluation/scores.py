@@ -5,7 +5,7 @@ Unless a name says mean, figures are sums over the scored tokens of one text.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from jaxtyping import Array, Int
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import CramResult
 from memcomp.data.texts import text_sha256
+from memcomp.data.tokens import ids_to_text, num_bytes, pieces
 from memcomp.evaluation.decoding import decode
 from memcomp.lm import LanguageModel
 from memcomp.nn.cross_entropy import TokenScores, token_scores
@@ -72,6 +73,7 @@ def baselines(
         loss, right = _scores_without_memory(lm, tokens, start, vocab_chunk)
         for text, text_loss, text_right in zip(group, loss, right, strict=False):
             scored = slice(num_given, len(text))
+            lm.check_finite(np.isfinite(text_loss[scored]))
             mean = float(np.mean(text_loss[scored], dtype=np.float64))
             surprise = np.full(len(text), np.nan, np.float32)
             surprise[scored] = text_loss[scored]
@@ -199,20 +201,29 @@ def record(
 
 def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dict[str, Any]:
     """The text, and what is known of each of its tokens; None where nothing is."""
-    text = _text(lm, result.tokens)
-    pieces = None
-    if text is not None:
-        pieces = [_text(lm, token[None]) for token in result.tokens]
+    known = lm.tokenizer is not None
     return {
-        "text": text,
-        "num_bytes": None if text is None else len(text.encode()),
+        "text": _text(lm, result.tokens),
+        "text_comes_back": result.comes_back,
+        "num_bytes": num_bytes(lm.tokenizer, result.tokens) if known else None,
         "text_sha256": text_sha256(result.tokens),
-        "tokens_text": pieces,
+        "tokens_text": pieces(lm.tokenizer, result.tokens) if known else None,
         "surprise_nats": [
             None if np.isnan(s) else round(float(s), 4) for s in baseline.surprise_nats
         ],
         "first_right_steps": result.first_right_steps.tolist(),
     }
+
+
+def said_of_lost_texts(records: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence that counts the texts which the tokenizer changes; "" for none."""
+    lost = sum(record.get("text_comes_back") is False for record in records)
+    if not lost:
+        return ""
+    return (
+        f"The tokenizer does not give back the text of {lost} of {len(records)} texts: "
+        "there it is tokens that come back, and not what the file has."
+    )
 
 
 def _prefix(decoded: np.ndarray, tokens: np.ndarray) -> int:
@@ -221,7 +232,7 @@ def _prefix(decoded: np.ndarray, tokens: np.ndarray) -> int:
 
 
 def _text(lm: LanguageModel, tokens: np.ndarray) -> str | None:
-    return None if lm.tokenizer is None else lm.tokenizer.decode(tokens.tolist())
+    return None if lm.tokenizer is None else ids_to_text(lm.tokenizer, tokens)
 
 
 def thinned(loss: np.ndarray, accuracy: np.ndarray, most: int = 100) -> dict[str, list]:

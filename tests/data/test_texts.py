@@ -240,12 +240,16 @@ def test_tokens_are_the_first_of_the_whole_text(tokenizer, tmp_path, novel):
 
 
 def test_a_word_cut_in_two_is_not_among_the_tokens():
-    def tokenizer(text, **_):
-        return {"input_ids": [len(word) for word in text.split()]}
+    class ByLength:
+        def __call__(self, texts, **_):
+            return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
+
+        def decode(self, ids, **_):
+            return ""
 
     # Of 55 letters: the sixth is cut where a prefix of 8 * 6 + 256 characters ends.
     texts = ["abcde" * 11 + " " + " ".join(["fghij" * 11] * 99)]
-    [text] = tokenize(tokenizer, texts, num_tokens=6)
+    [text] = tokenize(ByLength(), texts, num_tokens=6)
     assert text.tokens.tolist() == [55] * 6
 
 
