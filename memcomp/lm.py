@@ -17,11 +17,12 @@ from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
 from memcomp.convert.fingerprint import fingerprint_of
 from memcomp.convert.names import Renamed, renames_of, settle_head
+from memcomp.data.tokens import checked_ids
 from memcomp.errors import InputError, refusing
 from memcomp.nn.cross_entropy import soft_capped
 from memcomp.nn.flash import resolve_attention
 from memcomp.nn.remat import check_remat
-from memcomp.sharding import placer
+from memcomp.sharding import fetch, on_mesh, placer
 
 # Checkpoints of the registry are also known without their owner: "gpt2".
 _SHORT_NAMES = {
@@ -95,11 +96,36 @@ class LanguageModel:
     revision: str | None = None
     mesh: jax.sharding.Mesh | None = None
 
-    def logits(
-        self, tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
-    ) -> Float[Array, "B T V"]:
-        """Next-token logits in float32 after each prefix of `tokens`."""
-        return _logits(self.params, jnp.asarray(tokens), module=self.module)
+    def logits(self, tokens: Any) -> Float[Array, "B T V"]:
+        """Next-token logits in float32 after each prefix of `tokens`.
+
+        Args:
+          tokens: integers [B T].
+
+        Raises:
+          InputError: no token ids, more than the LM has positions for, or logits that are
+            not finite.
+        """
+        tokens = checked_ids("tokens", tokens, self.config.vocab_size, axes=2)
+        learned = getattr(self.config, "num_position_rows", None) is not None
+        if not tokens.size or (learned and tokens.shape[1] > self.config.max_positions):
+            raise InputError(
+                f"tokens are [B T] = {list(tokens.shape)}; give at least one text of 1 to "
+                f"{self.config.max_positions} tokens"
+            )
+        with on_mesh(self.mesh):
+            logits, finite = _logits(self.params, tokens, module=self.module)
+        self.check_finite(fetch(finite))
+        return logits
+
+    def check_finite(self, finite: Any) -> None:
+        """Raises an `InputError` unless `finite`, which is said of logits, is true."""
+        if not np.all(finite):
+            raise InputError(
+                f"logits of {self.name} are not finite in {np.dtype(self.dtype).name}; "
+                "load it with dtype bfloat16, which has the range of float32, or check "
+                "its weights"
+            )
 
     def shuffled(self, seed: int) -> "LanguageModel":
         """The control: the same LM with the entries of each weight array in random order.
@@ -121,7 +147,8 @@ def _logits(params, tokens, *, module):
     )
     rows = module.apply({"params": params}, method="unembedding")
     logits = jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
-    return soft_capped(logits, module.softcap)
+    logits = soft_capped(logits, module.softcap)
+    return logits, jnp.isfinite(logits).all()
 
 
 def _shuffled(params, seed):

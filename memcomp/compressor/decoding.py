@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.compressor.compress import SoftPrompts, check_lm
 from memcomp.compressor.layout import TOKEN, Row, check_room, input_vectors
@@ -54,7 +54,7 @@ def decode_rows(
 
     Raises:
       InputError: soft prompts of another LM, or of another number; settings without
-        sense; no room for so many tokens.
+        sense; no room for so many tokens; logits that are not finite.
 
     Source: top_p: Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -80,7 +80,7 @@ def decode_rows(
         numbers = np.where(numbers < len(rows), numbers, first)
         tokens, slots, lengths = _stacked([rows[i] for i in numbers])
         least = int(lengths.min())
-        decoded, counts = _decode(
+        decoded, counts, finite = _decode(
             lm.params,
             tokens,
             slots,
@@ -96,7 +96,8 @@ def decode_rows(
             num_prefill=least // STRIDE * STRIDE or least,
             sampled=temperature > 0,
         )
-        decoded, counts = fetch((decoded, counts))
+        decoded, counts, finite = fetch((decoded, counts, finite))
+        lm.check_finite(finite)
         answers += [row[:n] for row, n in zip(decoded, counts, strict=True)]
     return answers[: len(rows)]
 
@@ -151,8 +152,8 @@ def _decode(
     num_tokens: int,
     num_prefill: int,
     sampled: bool,
-) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"]]:
-    """New tokens of each row, and how many there are before its end.
+) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
+    """New tokens of each row, how many come before its end, and whether logits are finite.
 
     What all rows have is read at once, `num_prefill` positions. After that a position at
     a time: a row reads its own prompt as long as it has one, and then what it said.
@@ -174,7 +175,8 @@ def _decode(
         return ~jnp.all(state[-1])
 
     def step(state):
-        position, logits, cache, said, counts, done = state
+        position, logits, cache, said, counts, finite, done = state
+        finite &= jnp.isfinite(logits).all()
         if sampled:
             keys_now = jax.vmap(jax.random.fold_in)(keys, counts)
             token = sample(logits, keys_now, temperature, top_p)
@@ -191,7 +193,7 @@ def _decode(
         x = jnp.where((position >= lengths)[:, None, None], spoken, given)
         # Where all are done this is one position too many, for which there is room.
         logits, cache = read(x, cache)
-        return position + 1, logits, cache, said, counts, done
+        return position + 1, logits, cache, said, counts, finite, done
 
     # No longer than the LM's window: rotary angles that are scaled by the length in use
     # would be those of a longer text than there is.
@@ -199,9 +201,10 @@ def _decode(
     cache = module.empty_cache(B, room, own.dtype)
     logits, cache = read(own[:, :num_prefill], cache)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
-    start = (jnp.int32(num_prefill), logits, cache, said, counts, jnp.zeros(B, bool))
-    *_, said, counts, _ = jax.lax.while_loop(unfinished, step, start)
-    return said, counts
+    prefilled = jnp.int32(num_prefill), logits, cache, said, counts
+    start = (*prefilled, jnp.array(True), jnp.zeros(B, bool))
+    *_, said, counts, finite, _ = jax.lax.while_loop(unfinished, step, start)
+    return said, counts, finite
 
 
 def sample(

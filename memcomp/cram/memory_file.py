@@ -126,7 +126,7 @@ def parse_memory(
 def _check_lm(name: str, memory: Memory, lm: LanguageModel) -> None:
     if memory.lm_fingerprint != lm.fingerprint:
         raise InputError(
-            f"{name} was made with {memory.lm_name} (weights "
-            f"{memory.lm_fingerprint[:12]}), not with {lm.name} (weights "
-            f"{lm.fingerprint[:12]}); load the LM that it was made with"
+            f"{name} was made with {memory.lm_name} ({memory.lm_fingerprint[:12]}), not "
+            f"with {lm.name} ({lm.fingerprint[:12]}), whose weights or config.json differ; "
+            "load the LM that it was made with"
         )

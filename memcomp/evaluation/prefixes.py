@@ -140,7 +140,7 @@ def score_after(
     has it.
 
     Raises:
-      InputError: the LM has not so many positions.
+      InputError: the LM has not so many positions, or its logits are not finite.
     """
     wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
     if wanted > room:
@@ -153,6 +153,7 @@ def score_after(
         rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
         scores = _scores(lm.params, prefix[rows], tokens[rows], module=lm.module)
         loss, margin = fetch(scores)
+        lm.check_finite(np.isfinite(loss))
         here = slice(0, min(GROUP, len(tokens) - first))
         found.append((loss[here], margin[here] > 0))
     return Scores(*map(np.concatenate, zip(*found, strict=True)))
