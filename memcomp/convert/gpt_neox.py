@@ -37,8 +37,9 @@ TABLE = (
 def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
     """Buffers that older checkpoints store next to the weights, and a tied head."""
     buffers = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
+    rotary = r"gpt_neox\.rotary_emb\.inv_freq"
     tied = (r"embed_out\.weight",) if config.tied_embeddings else ()
-    return (buffers, *tied)
+    return (buffers, rotary, *tied)
 
 
 def config_from_hf(hf: Any) -> GPTNeoXConfig:

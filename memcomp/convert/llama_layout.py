@@ -52,7 +52,7 @@ FINAL_NORM = (Row("model.norm.weight", "final_norm/scale", "d -> d"),)
 
 def ignored(config: DecoderConfig) -> tuple[str, ...]:
     """Names that some checkpoints store and that hold no weights of their own."""
-    rotary = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    rotary = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq"
     tied = (r"lm_head\.weight",) if config.tied_embeddings else ()
     return (rotary, *tied)
 

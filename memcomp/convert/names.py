@@ -16,6 +16,8 @@ from memcomp.errors import InputError
 # torch.compile, DataParallel, FSDP and activation checkpointing.
 WRAPPERS = r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 
+ROTARY = {"rotary_emb", "rotary_emb_local"}  # modules of a base model without weights
+
 
 @dataclasses.dataclass(frozen=True)
 class Renamed:
@@ -69,7 +71,7 @@ def renames_of(family: Family) -> tuple[tuple[str, str], ...]:
     """
     parts = [row.hf.split(".") for row in family.table]
     base = parts[0][0]
-    inner = "|".join(sorted({part[1] for part in parts if part[0] == base}))
+    inner = "|".join(sorted({part[1] for part in parts if part[0] == base} | ROTARY))
     outer = "|".join(sorted({part[0] for part in parts}))
     return (
         (WRAPPERS, ""),

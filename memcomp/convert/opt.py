@@ -38,8 +38,9 @@ TABLE = (
 
 
 def ignored(config: OPTConfig) -> tuple[str, ...]:
-    """A tied head."""
-    return (r"lm_head\.weight",) if config.tied_embeddings else ()
+    """What the first savers counted their versions in, and a tied head."""
+    version = r"model\.decoder\.version"
+    return (version, r"lm_head\.weight") if config.tied_embeddings else (version,)
 
 
 def config_from_hf(hf: Any) -> OPTConfig:

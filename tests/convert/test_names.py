@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -67,6 +68,27 @@ def test_the_head_of_gpt_neox_has_another_name_in_transformers_5():
     held = Held({"lm_head.weight": np.zeros(1)})
     names = Renamed(held, renames_of(FAMILIES["gpt_neox"]))
     assert names.origins == {"embed_out.weight": "lm_head.weight"}
+
+
+@pytest.mark.parametrize(
+    "family, name",
+    [
+        ("llama", "model.layers.1.self_attn.rotary_emb.inv_freq"),
+        ("llama", "model.rotary_emb.inv_freq"),
+        ("llama", "rotary_emb.inv_freq"),
+        ("gemma3_text", "model.rotary_emb_local.inv_freq"),
+        ("gpt_neox", "gpt_neox.rotary_emb.inv_freq"),
+        ("gpt_neox", "layers.0.attention.masked_bias"),
+        ("opt", "decoder.version"),
+        ("gpt2", "h.0.attn.bias"),
+    ],
+)
+def test_what_savers_leave_beside_the_weights_is_passed_over(family, name, tmp_path):
+    tensors, _, _ = golden_with_head(family)
+    folder = write(tmp_path / "lm", family, tensors | {name: np.zeros(2)}, tied=True)
+    names, config = settled(folder)
+    new = next(n for n, old in names.origins.items() if old == name)
+    assert any(re.fullmatch(skip, new) for skip in FAMILIES[family].ignored(config))
 
 
 def write(folder, family, tensors, tied):

@@ -125,7 +125,6 @@ ENTRIES = [
     ("gemma3", {"sliding_window_pattern": 2, "layer_types": None}),
     ("gpt2", {"hidden_size": 48, "num_attention_heads": 3}),
     ("gpt_neo", {"attention_layers": ["local", "global"], "window_size": 2}),
-    ("llama", {"tie_word_embeddings": None}),
 ]
 
 
