@@ -24,6 +24,7 @@ from etils import epath
 from launch import launch
 from ml_collections import config_dict
 
+from memcomp.disk import make_folder
 from memcomp.errors import InputError
 from memcomp.evaluation.chips import Slice, parse_slice, roofline, slice_devices
 from memcomp.evaluation.compile_table import compile_table, said, shortage
@@ -126,7 +127,7 @@ def compiled(
         return {"compile_seconds": seconds, "problem": problem}
     seconds = time.monotonic() - begin
     text = made.as_text()
-    file.parent.mkdir(exist_ok=True)
+    make_folder(file.parent)
     write_whole(file, gzip.compress(text.encode()))
     hlo, memory = Program(text), memory_of(made)
     work = hlo.work()

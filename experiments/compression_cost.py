@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from timing import over, rates, spread
 
 from memcomp.convert.families import FAMILIES
+from memcomp.disk import make_folder
 from memcomp.errors import InputError
 from memcomp.evaluation.compression_cost import compiled_flops, compiled_memory
 from memcomp.evaluation.compression_table import (
@@ -57,7 +58,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     table, figure = cost_table(records), cost_figure(records)
     write_whole(folder / "costs.md", table.markdown())
     write_whole(folder / "costs.csv", table.csv())
-    (folder / "figures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
     write_whole(folder / "figures" / "flops.csv", figure.csv())
     write_whole(folder / "figures" / "flops.png", figure.png())
     print(table.markdown())

@@ -41,6 +41,7 @@ from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.layout import check_room
 from memcomp.data.contexts import context_batches
 from memcomp.data.pwc import find_pwc
+from memcomp.disk import make_folder
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
@@ -218,7 +219,7 @@ def draw_attention(
     words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
     drawn = attention_map(fetch(weights)[:, 0], words)
     if is_first():
-        (folder / "figures").mkdir(exist_ok=True)
+        make_folder(folder / "figures")
         write_whole(folder / "figures" / "attention.csv", drawn.csv())
         write_whole(folder / "figures" / "attention.png", drawn.png())
 

@@ -30,6 +30,7 @@ from memcomp.compressor.batches import Examples
 from memcomp.compressor.compress import TrainedCompressor
 from memcomp.compressor.decoding import check_sampling
 from memcomp.compressor.training import TrainConfig, TrainState
+from memcomp.disk import make_folder
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
@@ -95,7 +96,7 @@ def summarise_run(run: Run, num_params: int) -> None:
     summary |= run.data.counts
     lines = read_records(folder / LOG)
     drawn = learning_curves({config.compressor: lines})
-    (folder / "figures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
     write_whole(folder / "figures" / "curves.csv", drawn.csv())
     write_whole(folder / "figures" / "curves.png", drawn.png())
     last = lines[-1]  # which evaluated the last step

@@ -33,6 +33,7 @@ from timing import matmul_side, spread
 from memcomp.compressor import layout, training
 from memcomp.compressor.chunks import Chunks
 from memcomp.compressor.objectives import Batch, Task
+from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.icformer.config import ICFormerConfig
 from memcomp.icformer.model import ICFormer
@@ -55,7 +56,7 @@ Row = config_dict.ConfigDict
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Starts a process for each part and prints what they found; or is one of them."""
-    folder = epath.Path(workdir or "runs/gpu_benchmark")
+    folder = path_of(workdir or "runs/gpu_benchmark")
     if PART.value is not None:
         check_gpu(PART.value, config)
         return None if CHECK.value else measure(PART.value, config, folder / RECORDS)

@@ -49,7 +49,8 @@ def launch(
         it has saved, and goes on from there the next time.
     """
     script = pathlib.Path(sys.argv[0]).name
-    logging.set_verbosity(logging.WARNING)
+    # What orbax logs as an error in its threads is raised in this one as well.
+    logging.set_verbosity(logging.FATAL)
     try:
         job = _job_flags() if resumable else dict
         config = _config(default_config, positional)

@@ -36,6 +36,7 @@ from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
 from memcomp.data.texts import read_texts
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
+from memcomp.disk import make_folder, path_of, writing
 from memcomp.errors import InputError
 from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
@@ -84,7 +85,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             f"train.window {train.window} is longer than model.max_positions "
             f"{module.config.max_positions}; lower the one or raise the other"
         )
-    folder = epath.Path(workdir or DEFAULT_WORKDIR)
+    folder = path_of(workdir or DEFAULT_WORKDIR)
     valid = documents(config.valid) if config.valid else []
     made = None
     if not (folder / TOKENS).exists():
@@ -286,8 +287,8 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
         "num_steps": run.train.num_steps,
     }
     target = run.folder / "model"
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
+    make_folder(target)
+    with writing(tempfile.gettempdir()), tempfile.TemporaryDirectory() as name:
         made = pathlib.Path(name)
         start = pretrain.START_ID
         export_lm(made, run.module, params, bos_token_id=start, eos_token_id=start)

@@ -13,7 +13,6 @@ import functools
 import json
 from collections.abc import Callable
 
-from etils import epath
 from launch import launch, say, stop_after
 from ml_collections import config_dict
 from progress import bar_of, of_cramming, of_horizons
@@ -22,6 +21,7 @@ import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
+from memcomp.disk import path_of
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import model_rows
@@ -48,7 +48,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     growth_of(config)  # bad values are refused before anything is written
     stop_after(config.minutes)
     load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
-    folder = epath.Path(workdir or DEFAULT_WORKDIR)
+    folder = path_of(workdir or DEFAULT_WORKDIR)
     # Rows of an earlier start stay, unless they are measured again.
     found = {row["row"]: row for row in read_records(folder / ROWS)}
     for name in config.order:

@@ -15,6 +15,7 @@ from memcomp.convert import engine
 from memcomp.convert.configs import check_entries, check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
+from memcomp.disk import local_path
 from memcomp.errors import InputError, refusing
 from memcomp.nn.cross_entropy import soft_capped
 from memcomp.nn.flash import resolve_attention
@@ -230,7 +231,7 @@ def export_lm(folder: pathlib.Path, module: Any, params: engine.Params, **extra)
 def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     if lm == "builtin":
         return BUILTIN, None
-    folder = pathlib.Path(lm).expanduser()
+    folder = local_path(lm)
     if folder.is_dir():
         return folder, None
     lm = _SHORT_NAMES.get(lm, lm)

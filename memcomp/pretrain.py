@@ -17,6 +17,7 @@ import tokenizers
 from etils import epath
 from jaxtyping import Array, Float, Int, UInt16
 
+from memcomp.disk import make_folder, write_whole
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, abstract_params
 from memcomp.nn.cross_entropy import token_scores
@@ -116,7 +117,7 @@ def save_tokenizer(
     tokenizer: tokenizers.Tokenizer, folder: epath.Path, max_positions: int
 ) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which transformers loads."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     entries = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": START,
@@ -126,11 +127,9 @@ def save_tokenizer(
         "clean_up_tokenization_spaces": False,
         "add_prefix_space": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(entries, indent=2) + "\n")
+    write_whole(folder / "tokenizer_config.json", json.dumps(entries, indent=2) + "\n")
     # Last: who finds it finds both.
-    partial = folder / "tokenizer.json.partial"
-    partial.write_text(tokenizer.to_str(pretty=True))
-    partial.rename(folder / "tokenizer.json")
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:

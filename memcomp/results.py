@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from memcomp import distributed
+from memcomp.disk import path_of, write_whole, writing
 from memcomp.errors import InputError
 
 CONFIG = "config.json"
@@ -36,7 +37,7 @@ def claim_workdir(
       InputError: the folder cannot be written, or belongs to another config; says which
         fields differ.
     """
-    path = epath.Path(workdir)
+    path = path_of(workdir)
     if distributed.is_first():
         _claim(path, json.loads(json.dumps(config)), about)  # tuples become lists
     distributed.barrier()
@@ -91,15 +92,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_whole(path: epath.Path, data: str | bytes) -> None:
-    """Writes a file that is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    if isinstance(data, str):
-        data = data.encode()
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
 def read_records(path: epath.Path) -> list[Record]:
     """The records of a file; a last line that a kill has torn is cut off the file."""
     if not path.exists():
@@ -121,7 +113,7 @@ def append_records(path: epath.Path, records: Iterable[Record]) -> None:
         if lines or not path.exists():
             write_whole(path, (path.read_bytes() if path.exists() else b"") + lines)
         return
-    with path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         file.write(lines)
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
-from etils import epath
 
 from memcomp import distributed
 from memcomp.compressor.compress import SoftPrompts, TrainedCompressor, check_lm
@@ -20,6 +19,7 @@ from memcomp.compressor.layout import SPECIAL
 from memcomp.compressor.objectives import Task
 from memcomp.compressor.protocol import Compressor
 from memcomp.compressor.training import init_params
+from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 from memcomp.sharding import fetch
@@ -153,13 +153,7 @@ def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) ->
     metadata["lm_fingerprint"] = made.lm_fingerprint
     # As one entry: safetensors writes several in any order, and equal files are wanted.
     data = safetensors.numpy.save(tensors, {_ABOUT: json.dumps(metadata)})
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
+    write_whole(path_of(path), data)
 
 
 def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
@@ -169,7 +163,7 @@ def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
       InputError: not such a file.
     """
     try:
-        data = epath.Path(path).read_bytes()
+        data = path_of(path).read_bytes()
         tensors = safetensors.numpy.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except OSError as error:

@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from memcomp.convert.pickled import open_pickle
 from memcomp.convert.tensors import Tensor
+from memcomp.disk import local_path, writing
 from memcomp.errors import InputError
 
 SINGLE = "model.safetensors"
@@ -189,6 +190,12 @@ def save_checkpoint(
     config: Mapping[str, object],
 ) -> None:
     """Writes model.safetensors and config.json, for `Checkpoint` and transformers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(dict(tensors), folder / SINGLE, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    folder = local_path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / SINGLE
+        try:
+            safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # that is what it makes of an OSError
+            raise OSError(str(error)) from error
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

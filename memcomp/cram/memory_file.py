@@ -8,10 +8,10 @@ from collections.abc import Container, Sequence
 import numpy as np
 import safetensors
 import safetensors.numpy
-from etils import epath
 from jaxtyping import Float
 
 from memcomp.cram.pool import CramResult
+from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError
 from memcomp.lm import LanguageModel
 
@@ -54,7 +54,7 @@ def save_memory(
       keep: ids of texts whose memory stays as it is if there is a file that has it.
     """
     memories = {str(r.text_id): _of_result(r) for r in results}
-    path = epath.Path(path)
+    path = path_of(path)
     if keep and path.exists():
         found = load_memory(path)
         memories |= {key: memory for key, memory in found.items() if int(key) in keep}
@@ -62,12 +62,7 @@ def save_memory(
     tensors = {key: entry.pop("memory") for key, entry in texts.items()}
     metadata = {"format": FORMAT, "texts": json.dumps(texts)}
     data = safetensors.numpy.save(tensors, metadata)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
+    write_whole(path, data)
 
 
 def _of_result(result: CramResult) -> Memory:
@@ -94,7 +89,7 @@ def load_memory(
     Raises:
       InputError: not such a file, or made with other weights than those of `lm`.
     """
-    path = epath.Path(path)
+    path = path_of(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from memcomp.data.files import json_rows, text_field
+from memcomp.disk import local_path
 from memcomp.errors import InputError
 
 
@@ -15,7 +16,7 @@ def find_documents(source: str) -> list[pathlib.Path]:
     Raises:
       InputError: there is none.
     """
-    path = pathlib.Path(source).expanduser()
+    path = local_path(source)
     found = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     if not all(file.is_file() for file in found) or not found:
         raise InputError(

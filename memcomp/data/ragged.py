@@ -16,6 +16,7 @@ from etils import epath
 from jaxtyping import Int, Int32, Int64
 
 from memcomp import distributed
+from memcomp.disk import make_folder, writing
 from memcomp.errors import InputError
 
 _DTYPE = np.dtype("<i4")
@@ -146,8 +147,9 @@ def cached_ragged(
       make: gives rows of as many sequences, such as those of `tokenized`.
     """
     if distributed.is_first() and not (folder / _STARTS).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, columns, make())
+        make_folder(folder)
+        with writing(folder):
+            _write(folder, columns, make())
     distributed.barrier()
     with (folder / _STARTS).open("rb") as file:
         starts = np.load(file)

@@ -24,6 +24,7 @@ from memcomp.data.files import (
     whole,
 )
 from memcomp.data.pages import story
+from memcomp.disk import local_path
 from memcomp.errors import InputError
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin" / "texts.txt"
@@ -63,7 +64,7 @@ def _manual(pattern: str, what: str) -> Callable[[Options], Files]:
 
     def files(options: Options) -> Files:
         folder = options["manual_dir"]
-        found = sorted(pathlib.Path(folder).expanduser().glob(pattern)) if folder else []
+        found = sorted(local_path(folder).glob(pattern)) if folder else []
         if not found:
             where = f"{folder} has no {pattern}" if folder else "manual_dir is not set"
             raise InputError(
@@ -79,7 +80,7 @@ def _vocabulary(options: Options) -> Files:
         raise InputError(
             'texts "random_words" need `vocabulary`: a file with one word a line'
         )
-    return [pathlib.Path(options["vocabulary"]).expanduser()]
+    return [local_path(options["vocabulary"])]
 
 
 def _builtin(files: Files) -> Iterator[Found]:
@@ -193,7 +194,7 @@ def find_source(name: str) -> Source:
     """
     if name in SOURCES:
         return SOURCES[name]
-    path = pathlib.Path(name).expanduser()
+    path = local_path(name)
     row = _FOLDER if path.is_dir() else _SUFFIXES.get(path.suffix.lower())
     if row is None:
         raise InputError(

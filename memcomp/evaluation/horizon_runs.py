@@ -25,6 +25,7 @@ from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
+from memcomp.disk import make_folder
 from memcomp.distributed import barrier, is_first
 from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.prefixes import score_after
@@ -82,7 +83,7 @@ def run_horizons(
     Raises:
       InputError: a text that the LM has no room for, or a loss that is not finite.
     """
-    (workdir / TRIALS).mkdir(parents=True, exist_ok=True)
+    make_folder(workdir / TRIALS)
     trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
     ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
     owners = {text.text_id: i % jax.process_count() for i, text in enumerate(texts)}

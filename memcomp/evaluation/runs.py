@@ -30,6 +30,7 @@ from memcomp.cram.memory_file import Memory, parse_memory, save_memory
 from memcomp.cram.pool import CramResult, Pool, Snapshot
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
+from memcomp.disk import make_folder
 from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.scores import baselines, decode_stored, record
 from memcomp.lm import LanguageModel
@@ -86,7 +87,7 @@ def run_cramming(
     Raises:
       InputError: a text that the LM has no room for, or a loss that is not finite.
     """
-    (workdir / "memory").mkdir(parents=True, exist_ok=True)
+    make_folder(workdir / "memory")
     ledger, clock = Ledger(workdir / RECORDS), _Clock()
     done = ledger.records
     chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))

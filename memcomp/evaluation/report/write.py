@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
+from memcomp.disk import make_folder, path_of
 from memcomp.evaluation.report.figures import FIGURES
 from memcomp.evaluation.report.load import read_runs
 from memcomp.evaluation.report.page import page
@@ -36,9 +37,9 @@ def write_report(
       InputError: there is no run, or one that cannot be read.
     """
     runs = read_runs(folders)
-    out = epath.Path(workdir)
+    out = path_of(workdir)
     for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        make_folder(out / name)
     written, parts = [out / "report.html"], []
     for section in sections(runs, seed=seed):
         tables, figures = [], {}
