@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memcomp.cram.recipe import RECIPES
+from memcomp.disk import local_path
 from memcomp.errors import InputError
 from memcomp.evaluation.report.published import PublishedModel, lm_name, published_model
 from memcomp.results import CONFIG, RECORDS, Record
@@ -126,7 +127,7 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
       InputError: a folder that is not there, or none that holds a run.
     """
     found = {}
-    for top in folders:
+    for top in map(local_path, folders):
         if not os.path.isdir(top):
             raise InputError(f"{top} is no folder; give folders of runs")
         for folder, below, files in os.walk(top):
