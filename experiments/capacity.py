@@ -8,6 +8,7 @@ any moment and started again, a sweep goes on; started with more lengths, texts,
 or LMs in the same workdir, it does what is not there yet.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -20,7 +21,6 @@ from progress import bar_of, of_cramming, of_horizons
 import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.evaluation.horizon_runs import run_horizons
@@ -60,7 +60,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
                 seed=config.texts_seed,
             )
             check_fits(lm, texts, cfg)
-            path = claim_cell(workdir, cell_name(cell), cell, lm)
+            path = claim_cell(workdir, cell_name(cell), cell, lm, texts)
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
     say(f"sweep: {workdir}")
 
@@ -93,7 +93,9 @@ def cell_name(cell: Cell) -> str:
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     """Every text at every length."""
     at_lengths = [
-        Text(length * IDS + text.text_id, text.source, text.tokens[:length])
+        dataclasses.replace(
+            text, text_id=length * IDS + text.text_id, tokens=text.tokens[:length]
+        )
         for length in sorted(set(config.lengths))
         for text in texts
     ]

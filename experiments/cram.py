@@ -30,7 +30,9 @@ DEFAULT_WORKDIR = "runs/cram"
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm, texts, cfg = config_cramming(config)
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    folder = claim_workdir(
+        workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
+    )
     shows = _Reporter(folder / "metrics", len(texts))
     shows = shows if is_first() else contextlib.nullcontext()
     with shows as show, Profile(folder) as profile:

@@ -23,6 +23,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+from compressor_content import content
 from compressor_parts import (
     Parts,
     check_chunks,
@@ -68,7 +69,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     parts = load_parts(config)
     prepare, run = STAGES[config.stage]
     prepared = prepare(config, parts)  # before a wrong name binds the workdir
-    about = describe(parts.lm)
+    about = describe(parts.lm) | content(config)
     if config.stage != "generate":  # what it takes is there, before anything is trained
         about |= {"bleu": bleu_signatures()}
         rouge(["a"], ["a"])

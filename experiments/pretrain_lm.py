@@ -14,6 +14,7 @@ exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
+import hashlib
 import importlib
 import json
 import pathlib
@@ -34,7 +35,7 @@ from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
 from memcomp.checkpoints import Checkpoints
-from memcomp.data.texts import read_texts
+from memcomp.data.texts import read_texts, source_sha256
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
 from memcomp.disk import make_folder, path_of, writing
 from memcomp.errors import InputError
@@ -92,7 +93,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         # Before the workdir is claimed, so that texts of no use do not bind it.
         made = prepare(config)
         check_window(len(made[1]), train.window)
-    folder = claim_workdir(folder, config.to_dict(), about())
+    content = {name: content_of(config[name]) for name in ("texts", "valid")}
+    folder = claim_workdir(folder, config.to_dict(), about() | content)
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
@@ -143,6 +145,16 @@ def documents(source: str) -> list[str]:
     held_out = source == "python/valid"
     chosen = [text for i, text in enumerate(topics) if (i % 10 == 9) == held_out]
     return [" ".join(text.split()) for text in chosen]
+
+
+def content_of(source: str | None, field: str = "text") -> dict[str, str]:
+    """The SHA-256 of what a source holds, for config.json; nothing for no source."""
+    if not source:
+        return {}
+    if source in PYTHON:
+        texts = json.dumps(documents(source)).encode()
+        return {"sha256": hashlib.sha256(texts).hexdigest()}
+    return {"sha256": source_sha256(source, (), field=field)}
 
 
 def prepare(config: config_dict.ConfigDict) -> tuple[tokenizers.Tokenizer, np.ndarray]:

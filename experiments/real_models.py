@@ -107,7 +107,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable
     """The longest exact prefix of every text."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
-    path = claim_cell(folder, name, cell, lm)
+    path = claim_cell(folder, name, cell, lm, texts)
     with bar_of(len(texts), of_horizons) as report:
         records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
@@ -122,7 +122,7 @@ def exact(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
     cell |= {"num_tokens": config.num_tokens}
     texts = texts_of(lm, cell, row, config, config.num_tokens)
     check_fits(lm, texts, cfg)
-    path = claim_cell(folder, name, cell, lm)
+    path = claim_cell(folder, name, cell, lm, texts)
     with bar_of(len(texts), of_cramming) as report:
         records = run_cramming(lm, texts, cfg, path, report)
     figures = model_rows.figures_of(records, model_rows.EXACT_FIGURES)
@@ -138,7 +138,7 @@ def use(lm, cell, cfg, row, name, config, folder) -> tuple[Record, Callable]:
     passages = texts_of(lm, cell, row, config, T + config.after)
     check_fits(lm, crammed_part(passages, (), T), cfg)
     # A study is not done again for more texts: they are another cell.
-    path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm)
+    path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm, passages)
     with bar_of(len(passages), of_cramming) as report:
         crammed, records = run_use(
             lm,

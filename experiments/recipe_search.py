@@ -27,7 +27,7 @@ from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
-from memcomp.evaluation.runs import describe
+from memcomp.evaluation.runs import environment
 from memcomp.lm import LanguageModel
 from memcomp.results import RECORDS, append_records, claim_workdir, read_records, summarise
 
@@ -45,7 +45,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         lm = memcomp.load_lm(one.lm)
         # The grid may grow in the same workdir: a record says all that it depends on.
         grid = {"grid": "recipe_search"}
-        path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, describe(lm)) / RECORDS
+        path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, environment()) / RECORDS
         run_lm(lm, name, one, config, path)
     print(table(read_records(path)))
 

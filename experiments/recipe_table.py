@@ -30,7 +30,7 @@ from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 from memcomp.evaluation.rounding import round_memory
-from memcomp.evaluation.runs import describe
+from memcomp.evaluation.runs import environment
 from memcomp.lm import LanguageModel
 from memcomp.results import RECORDS, Record, append_records, claim_workdir, read_records
 
@@ -59,7 +59,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         lm = memcomp.load_lm(one.lm)
         texts = held_out(lm, one, config)
         folder = claim_workdir(
-            workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, describe(lm)
+            workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, environment()
         )
         path = folder / RECORDS
         ask(path, questions(lm, name, texts, one, config, path))

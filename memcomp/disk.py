@@ -44,6 +44,48 @@ def unwritable(path: str | os.PathLike, error: OSError) -> str:
     )
 
 
+def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Folders at and below `folder` in order, each once, with the names of their files.
+
+    Links to folders are followed.
+
+    Raises:
+      InputError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    seen = set()
+    for name, below, files in os.walk(folder, followlinks=True, onerror=refuse):
+        below.sort()
+        if (real := os.path.realpath(name)) in seen:  # a link to where this one came from
+            below.clear()
+            continue
+        seen.add(real)
+        yield pathlib.Path(name), sorted(files)
+
+
+def find_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+    """The files at and below a folder whose names end so, in any case, sorted by path.
+
+    Raises:
+      InputError: a folder cannot be read; a link leads nowhere that may be to such a file,
+        or to a folder of them.
+    """
+    found = []
+    for where, names in walk(folder):
+        for path in (where / name for name in names):
+            if path.is_symlink() and not path.exists() and path.suffix in (suffix, ""):
+                raise InputError(
+                    f"{path} is a link to {os.readlink(path)}, which is not there; remove "
+                    "the link, or put there what it leads to"
+                )
+            if path.suffix.lower() == suffix and path.is_file():
+                found.append(path)
+    return sorted(found)
+
+
 def make_folder(path: epath.Path) -> None:
     """Makes a folder and those above it where they are not there.
 

@@ -17,6 +17,18 @@ RECORDS = "results.jsonl"
 SUMMARY = "summary.json"
 MESH = "mesh"  # the field of a config that says where a run computes, not what
 
+# What a run belongs to, by the entry of config.json that has its SHA-256.
+CONTENT = {
+    "lm": "weights of the language model",
+    "tokenizer": "tokens of the same texts",
+    "texts": "texts",
+    "valid": "texts in `valid`",
+    "questions": "questions",
+    "test questions": "questions",
+    "start": "weights of the compressor that it starts with",
+    "beside": "weights of the compressors beside it",
+}
+
 Record = dict[str, Any]
 
 
@@ -31,11 +43,13 @@ def claim_workdir(
       workdir: the folder; may be there already.
       config: the resolved config, which must be the same for a run to go on, but for the
         mesh.
-      about: what else is worth knowing, such as versions and devices; not compared.
+      about: what else is worth knowing, such as versions and devices. Of that, every
+        entry `sha256` must be the same too: it is of the weights or texts that the names
+        in the config stand for.
 
     Raises:
-      InputError: the folder cannot be written, or belongs to another config; says which
-        fields differ.
+      InputError: the folder cannot be written, or belongs to another config or to other
+        weights or texts; says what differs.
     """
     path = path_of(workdir)
     if distributed.is_first():
@@ -56,19 +70,51 @@ def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]
                 )
             write_whole(file, json.dumps({"config": config, **about}, indent=2) + "\n")
             return
-        found = json.loads(file.read_text())["config"]
+        found = json.loads(file.read_text())
+        there = dict(found["config"])
     except OSError as error:
         raise InputError(
             f"{path} cannot be used as a workdir ({error}); give another --workdir"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not of a run of memcomp ({error!r})") from error
-    found, config = ({k: v for k, v in c.items() if k != MESH} for c in (found, config))
-    if changes := differences(found, config):
+    _check_same(path, there, config)
+    _check_content(path, found, about)
+
+
+def _check_same(
+    path: epath.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    there, here = ({k: v for k, v in c.items() if k != MESH} for c in (there, here))
+    if changes := differences(there, here):
         raise InputError(
             f"{path} belongs to a run with another config ({'; '.join(changes)}); give "
             "the same config, or another --workdir"
         )
+
+
+def _check_content(
+    path: epath.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    """Raises `InputError` where the same names now stand for other weights or texts."""
+    there, here = _fingerprints(there), _fingerprints(here)
+    # A run of an older memcomp does not say of all what they were.
+    for name in [n for n in there if n in here and there[n] != here[n]]:
+        raise InputError(
+            f"{path} belongs to a run with other {CONTENT.get(name, name)} (SHA-256 "
+            f"{str(there[name])[:12]} there, {str(here[name])[:12]} here); put back those "
+            "that it began with, or give another --workdir"
+        )
+
+
+def _fingerprints(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Every `sha256` in what a run says of itself, by the name of what it is of."""
+    ending = ".sha256"
+    return {
+        name.removesuffix(ending): digest
+        for name, digest in _flat(about).items()
+        if name.endswith(ending) and not name.startswith("config.")
+    }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

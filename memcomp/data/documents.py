@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from memcomp.data.files import json_rows, text_field
-from memcomp.disk import local_path
+from memcomp.disk import find_files, local_path
 from memcomp.errors import InputError
 
 
@@ -17,7 +17,7 @@ def find_documents(source: str) -> list[pathlib.Path]:
       InputError: there is none.
     """
     path = local_path(source)
-    found = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    found = find_files(path, ".jsonl") if path.is_dir() else [path]
     if not all(file.is_file() for file in found) or not found:
         raise InputError(
             f"no documents at {source!r}; give a .jsonl file, or a folder that has some"

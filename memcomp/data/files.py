@@ -1,6 +1,7 @@
 """Texts in files: plain text, JSON lines, CSV and standard input."""
 
 import csv
+import hashlib
 import json
 import pathlib
 import sys
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from memcomp.disk import find_files
 from memcomp.errors import InputError
 
 
@@ -74,9 +76,12 @@ def read_stdin(files: Sequence[pathlib.Path]) -> Iterator[Found]:
 
 
 def read_folder(files: Sequence[pathlib.Path]) -> Iterator[Found]:
-    """The .txt files of a folder and below, sorted by path, each file one text."""
+    """The .txt files of a folder and below, sorted by path, each file one text.
+
+    Linked folders and files are read as if they were there themselves.
+    """
     (folder,) = files
-    found = [p for p in folder.rglob("*") if p.suffix.lower() == ".txt" and p.is_file()]
+    found = find_files(folder, ".txt")
     if not found:
         raise InputError(f"folder {folder} has no .txt files; give one that has")
     names = {path.relative_to(folder).as_posix(): path for path in found}
@@ -131,6 +136,34 @@ def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
         raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def content_sha256(files: Sequence[pathlib.Path], chosen: Mapping[str, Any]) -> str:
+    """SHA-256 of the names and contents of files, and of the options that were chosen.
+
+    Args:
+      files: or folders of .txt files.
+      chosen: what else decides which texts they give; of JSON.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
+    for name, path in _members(files):
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        digest.update(f"\n{name}\0{content}".encode())
+    return digest.hexdigest()
+
+
+def _members(files: Sequence[pathlib.Path]) -> Iterator[tuple[str, pathlib.Path]]:
+    """Names and paths of files, and of those in folders and below."""
+    for path in files:
+        for member in find_files(path, ".txt") if path.is_dir() else [path]:
+            yield member.relative_to(path.parent).as_posix(), member
 
 
 def text_field(row: Mapping[str, Any], field: str, place: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32
 
-from memcomp.data.files import Found
+from memcomp.data.files import Found, content_sha256
 from memcomp.data.sources import find_source
 from memcomp.errors import InputError
 
@@ -34,11 +34,14 @@ class Text:
       text_id: position in its source, from 0; also the number folded into the seed.
       source: where it came from, for the record: file name, "builtin", "random_words".
       tokens: ids, in the order of the text.
+      source_sha256: of all that the source holds (`source_sha256`); None where nothing is
+        known of it.
     """
 
     text_id: int
     source: str
     tokens: Int32[np.ndarray, " T"]
+    source_sha256: str | None = None
 
 
 def read_texts(
@@ -133,6 +136,39 @@ def read_texts(
     return texts
 
 
+def source_sha256(
+    source: str,
+    texts: Iterable[tuple[str, str | np.ndarray]],
+    *,
+    field: str = "text",
+    passages: int = 1,
+    seed: int = 0,
+    vocabulary: str | None = None,
+    manual_dir: str | None = None,
+    **sizes: Any,
+) -> str:
+    """SHA-256 of what decides which texts a source gives: files, field, passages, seed.
+
+    It does not depend on how many of its texts are taken, standard input aside.
+
+    Args:
+      source: this and the others as for `read_texts`.
+      texts: what `read_texts` gave.
+      sizes: its other options, which do not change how a text begins.
+
+    Raises:
+      InputError: as from `read_texts`.
+    """
+    found = find_source(source)
+    options: dict[str, Any] = {"field": field, "seed": seed, "vocabulary": vocabulary}
+    options |= {"manual_dir": manual_dir}
+    chosen = {name: options[name] for name in found.options if name in options}
+    chosen["passages"] = passages
+    if source == "-":  # which can be read only once
+        chosen["texts"] = [text for _, text in texts]
+    return content_sha256(found.files(options), chosen)
+
+
 def _found(name: str, options: dict[str, Any]) -> Iterator[Found]:
     source = find_source(name)
     if not source.stored:
@@ -177,6 +213,7 @@ def tokenize(
     num_tokens: int | Sequence[int] | None,
     protocol: str = "strict",
     vocab_size: int | None = None,
+    source_sha256: str | None = None,
 ) -> list[Text]:
     """The first tokens of each text; `text_id` is the position in `texts`.
 
@@ -189,6 +226,7 @@ def tokenize(
       protocol: "strict" adds no special tokens; "reference" adds those that the
         tokenizer adds by default, so that BOS is token 1 where there is one.
       vocab_size: ids must be below it.
+      source_sha256: see `Text`.
 
     Raises:
       InputError: an empty text, one with fewer tokens than asked for, ids outside the
@@ -208,7 +246,7 @@ def tokenize(
         else:
             ids = np.asarray(content)
         tokens = _checked(ids, length, vocab_size, name)
-        result.append(Text(text_id=text_id, source=source, tokens=tokens))
+        result.append(Text(text_id, source, tokens, source_sha256))
     return result
 
 

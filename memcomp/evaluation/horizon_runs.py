@@ -160,6 +160,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
             {
                 "text_id": trial.text.text_id,
                 "source": trial.text.source,
+                "source_sha256": trial.text.source_sha256,
                 "text_sha256": text_sha256(trial.text.tokens),
                 "num_tokens": len(trial.text.tokens),
                 "num_memory": cfg.num_memory,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memcomp.cram.recipe import RECIPES
-from memcomp.disk import local_path
+from memcomp.disk import local_path, walk
 from memcomp.errors import InputError
 from memcomp.evaluation.report.published import PublishedModel, lm_name, published_model
 from memcomp.results import CONFIG, RECORDS, Record
@@ -130,10 +130,9 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
     for top in map(local_path, folders):
         if not os.path.isdir(top):
             raise InputError(f"{top} is no folder; give folders of runs")
-        for folder, below, files in os.walk(top):
-            below.sort()
+        for folder, files in walk(top):
             if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
-                found.setdefault(os.path.realpath(folder), folder)
+                found.setdefault(os.path.realpath(folder), str(folder))
     if not found:
         raise InputError(
             f"there is no run (a folder with {CONFIG} and {RECORDS}) in "
