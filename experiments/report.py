@@ -20,6 +20,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         workdir or DEFAULT_WORKDIR,
         max_texts=config.max_texts,
         seed=config.seed,
+        say=print,
     )
     page, tables, figures = (
         written[0],

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 
-from memcomp.evaluation.report.load import RANDOM
+from memcomp.evaluation.report.corpora import RANDOM
 from memcomp.evaluation.report.table_format import csv_text
 
 matplotlib.use("Agg")
