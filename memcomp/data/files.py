@@ -111,14 +111,35 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in lines(path):
         place = f"line {number} of {path}"
         try:
-            row = json.loads(line)
+            row, again = _parsed(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{place} is not JSON ({error}); wanted one object a line"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{place} is not a JSON object; wanted one object a line")
+        if again is not None:
+            raise InputError(
+                f"{place} has the field {again!r} twice; leave one of them out"
+            )
         yield place, row
+
+
+def _parsed(line: str) -> tuple[Any, str | None]:
+    """What a line of JSON says, and a field that its object has twice."""
+    again = None
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal again  # inner objects come first, so that in the end it is the outer one's
+        again = _repeated([name for name, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(line, object_pairs_hook=as_dict), again
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name that comes a second time; None where all differ."""
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
 
 
 def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
@@ -127,13 +148,28 @@ def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
     # The default limit, 131,072 characters a field, is below the chunks of PG-19.
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        rows = csv.DictReader((line for _, line in lines(path, blank=True)), strict=True)
-        for row in rows:
+        rows = csv.reader((line for _, line in lines(path, blank=True)), strict=True)
+        names = next(filter(None, rows), [])
+        if (again := _repeated(names)) is not None:
+            raise InputError(
+                f"line {rows.line_num} of {path} names the column {again!r} twice; give each "
+                "column a name of its own"
+            )
+        for row in filter(None, rows):
             place = f"line {rows.line_num} of {path}"
-            there = {name: value for name, value in row.items() if value is not None}
+            if len(row) != len(names):
+                raise InputError(
+                    f"{place} has {len(row)} fields where the header names "
+                    f"{', '.join(map(repr, names))}; put a text with commas or line breaks "
+                    "in quotes, and leave no field out"
+                )
+            there = dict(zip(names, row, strict=True))
             yield Found(path.name, place, text_field(there, field, place))
     except csv.Error as error:
-        raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
+        raise InputError(
+            f"line {rows.line_num} of {path} is not CSV ({error}); wanted a header line, "
+            "and quotes that are closed"
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
