@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import jax
 from etils import epath
+from inputs import say_how_many
 from launch import launch, say
 from ml_collections import config_dict
 from progress import bar_of, of_cramming, of_horizons
@@ -25,6 +26,7 @@ from memcomp.errors import InputError
 from memcomp.evaluation.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.evaluation.horizon_runs import run_horizons
 from memcomp.evaluation.runs import run_cramming
+from memcomp.ranges import check_seed
 from memcomp.results import summarise
 from memcomp.sharding import make_mesh
 
@@ -37,6 +39,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     if config.mode not in MODES:
         raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     run_cell = MODES[config.mode]
+    for name in ("texts_seed", "shuffle_seed"):
+        check_seed(name, 0 if config[name] is None else config[name])
     growth_of(config)  # bad values are refused before anything is written
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
@@ -59,6 +63,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
                 num_texts=config.num_texts,
                 seed=config.texts_seed,
             )
+            say_how_many(len(texts), **cell["texts"], seed=config.texts_seed)
             check_fits(lm, texts, cfg)
             path = claim_cell(workdir, cell_name(cell), cell, lm, texts)
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")

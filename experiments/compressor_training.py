@@ -35,6 +35,7 @@ from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.evaluation import compressed
 from memcomp.evaluation.digest_figures import learning_curves
+from memcomp.ranges import check_count, check_seed
 from memcomp.registry import save_compressor
 from memcomp.results import (
     SUMMARY,
@@ -60,10 +61,10 @@ class Run(NamedTuple):
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for settings with which a run cannot be gone on with."""
     train_config(config)
-    least = dict(seed=0, num_valid=0, log_every=1, save_every=1, evaluate_every=1)
+    check_seed("seed", config.seed)
+    least = dict(num_valid=0, log_every=1, save_every=1, evaluate_every=1)
     for name, value in least.items():
-        if config[name] < value:
-            raise InputError(f"{name} is {config[name]}; give {value} or more")
+        check_count(name, config[name], value)
     for name in ("save_every", "evaluate_every"):
         if config[name] % config.log_every:
             raise InputError(

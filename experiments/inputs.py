@@ -1,5 +1,6 @@
 """What a config says to cram, read; for the scripts whose configs have those fields."""
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +8,16 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, num_token_ids, read_texts, source_sha256, tokenize
+from memcomp.data.texts import (
+    ALL,
+    Text,
+    count_texts,
+    num_token_ids,
+    read_texts,
+    source_sha256,
+    tokenize,
+)
+from memcomp.distributed import is_first
 from memcomp.lm import LanguageModel
 from memcomp.sharding import make_mesh
 
@@ -46,7 +56,24 @@ def config_texts(
         "vocab_size": num_token_ids(lm.tokenizer, lm.config.vocab_size),
     }
     found = read_texts(config.texts, num_texts=config.num_texts, **options)
+    say_how_many(len(found), config.texts, **options)
     return Texts(found, source_sha256(config.texts, found, **options))
+
+
+def say_how_many(taken: int, source: str, **options: Any) -> None:
+    """Says where a source has more texts than are taken.
+
+    Args:
+      taken: how many texts of it are taken.
+      source: this and `options` as for `read_texts`.
+    """
+    total = count_texts(source, **options)
+    if is_first() and total is not None and total > taken:
+        print(
+            f"taking the first {taken} of {total} texts in {source}; num_texts={ALL} takes "
+            "all",
+            file=sys.stderr,
+        )
 
 
 def config_cramming(

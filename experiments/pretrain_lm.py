@@ -43,6 +43,7 @@ from memcomp.evaluation.perplexity import Perplexity, bits_per_byte
 from memcomp.lm import DTYPES, LanguageModel, export_lm, load_lm
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.results import (
     SUMMARY,
     Record,
@@ -74,7 +75,7 @@ class Run(NamedTuple):
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Trains, evaluates and writes the model; see the top of the file."""
-    if config.texts is None:
+    if not config.texts:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -103,15 +104,16 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
 
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for numbers with which nothing could be trained."""
-    least = dict(seed=0, steps_per_chunk=1, save_every=1, evaluate_every=1)
+    check_seed("seed", config.seed)
+    least = dict(steps_per_chunk=1, save_every=1, evaluate_every=1)
     wanted = {name: (config[name], value) for name, value in least.items()}
     sizes = {k: v for k, v in config.model.items() if isinstance(v, int)}
     wanted |= {f"model.{name}": (value, 1) for name, value in sizes.items()}
     # The tokenizer has all bytes, and what begins a document.
     wanted["model.vocab_size"] = (config.model.vocab_size, 257)
     for name, (value, fewest) in wanted.items():
-        if value < fewest:
-            raise InputError(f"{name} is {value}; give {fewest} or more")
+        check_count(name, value, fewest)
+    check_number("model.rope_theta", config.model.rope_theta, above=0)
     if config.model.head_dim % 2:
         raise InputError(
             f"model.head_dim is {config.model.head_dim}; give an even number, since rotary "

@@ -29,6 +29,7 @@ from memcomp.errors import InputError
 from memcomp.evaluation.decoding import decode
 from memcomp.evaluation.runs import environment
 from memcomp.lm import LanguageModel
+from memcomp.ranges import check_seed
 from memcomp.results import RECORDS, append_records, claim_workdir, read_records, summarise
 
 DEFAULT_WORKDIR = "runs/recipe_search"
@@ -39,6 +40,7 @@ IDENTITY = ("lm_sha256", "texts_sha256", "num_tokens", "num_memory", "seed", "se
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the records of a grid."""
     lms = {n: one for n, one in config.lms.items() if one.texts is not None and one.lengths}
+    check_seed("texts_seed", config.texts_seed)
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     for name, one in lms.items():

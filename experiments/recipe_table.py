@@ -32,6 +32,7 @@ from memcomp.evaluation.decoding import decode
 from memcomp.evaluation.rounding import round_memory
 from memcomp.evaluation.runs import environment
 from memcomp.lm import LanguageModel
+from memcomp.ranges import check_seed
 from memcomp.results import RECORDS, Record, append_records, claim_workdir, read_records
 
 DEFAULT_WORKDIR = "runs/recipe_table"
@@ -51,6 +52,7 @@ class Question(NamedTuple):
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the records of a table."""
     lms = {name: one for name, one in config.lms.items() if one.texts is not None}
+    check_seed("texts_seed", config.texts_seed)
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     if config.starts < 1:

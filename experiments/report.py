@@ -9,12 +9,15 @@ from launch import launch
 from ml_collections import config_dict
 
 from memcomp.evaluation.report.write import write_report
+from memcomp.ranges import check_count, check_seed
 
 DEFAULT_WORKDIR = "runs/report"
 
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a report."""
+    check_seed("seed", config.seed)
+    check_count("max_texts", config.max_texts, 0)
     written = write_report(
         config.folders,
         workdir or DEFAULT_WORKDIR,

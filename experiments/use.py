@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, tokenize
+from memcomp.data.texts import ALL, Text, tokenize
 from memcomp.errors import InputError
 from memcomp.evaluation.attention import check_attends
 from memcomp.evaluation.runs import describe
@@ -39,7 +39,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     kinds = chosen(lm, config.studies, T)
     check_use(
         lm,
-        num_texts=2 if config.num_texts is None else config.num_texts,
+        num_texts=2 if config.num_texts in (None, ALL) else config.num_texts,
         num_memory=cfg.num_memory,
         num_tokens=T,
         before=config.before,

@@ -21,10 +21,12 @@ from memcomp.disk import make_folder, write_whole
 from memcomp.errors import InputError
 from memcomp.lm import DTYPES, abstract_params
 from memcomp.nn.cross_entropy import token_scores
+from memcomp.ranges import check_count, check_number
 
 # Begins every document; also bos, eos and pad of the tokenizer, and its id.
 START = "<|endoftext|>"
 START_ID = 0
+MOST_TOKENS = 2**62  # of a run, which are counted by Python alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +60,13 @@ class TrainConfig:
     dtype: str
 
     def __post_init__(self):
-        names = ("num_tokens", "window", "batch_size", "learning_rate", "max_grad_norm")
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        check_count("num_tokens", self.num_tokens, most=MOST_TOKENS)
+        for name in ("window", "batch_size"):
+            check_count(name, getattr(self, name))
+        for name in ("learning_rate", "embedding_learning_rate", "max_grad_norm"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("warmup", "decay", "weight_decay"):
+            check_number(name, getattr(self, name))
         if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
             raise InputError(
                 f"warmup {self.warmup} and decay {self.decay} are fractions of one run; "

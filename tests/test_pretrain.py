@@ -324,7 +324,7 @@ def test_a_workdir_of_another_config_is_refused(script, texts, whole):
         ({"model.vocab_size": 256}, "model.vocab_size is 256; give 257"),
         ({"model.num_kv_heads": 0}, "model.num_kv_heads is 0; give 1"),
         ({"model.head_dim": 7}, "model.head_dim is 7; give an even number"),
-        ({"train.max_grad_norm": 0.0}, "max_grad_norm is 0.0; give a number above 0"),
+        ({"train.max_grad_norm": 0.0}, "max_grad_norm is 0.0; it must be above 0"),
     ],
 )
 def test_numbers_without_sense_are_refused_before_anything_is_written(

@@ -42,7 +42,7 @@ ABOUT = {"lm": {"name": "x", "sha256": "aa"}, "texts": {"sha256": "bb"}, "git": 
         ("lm", "other weights of the language model"),
         ("texts", "other texts"),
         ("tokenizer", "other tokens of the same texts"),
-        ("start", "other weights of the compressor"),
+        ("start", "other weights of the compressor that it starts with"),
     ],
 )
 def test_a_run_of_other_weights_or_texts_is_refused(tmp_path, name, said):

@@ -40,6 +40,12 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
                 f"{name} has {len(text.tokens)} tokens, of which the protocol "
                 f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
             )
+        if cfg.num_memory + cfg.num_given > most:
+            raise InputError(
+                f"num_memory is {cfg.num_memory}, but the LM has {most} positions for "
+                f"memory and text together; set num_memory to {most - cfg.num_given} or "
+                "less"
+            )
         if len(text.tokens) + cfg.num_memory - 1 > most:
             raise InputError(
                 f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "

@@ -17,6 +17,8 @@ def find_documents(source: str) -> list[pathlib.Path]:
       InputError: there is none.
     """
     path = local_path(source)
+    if not source:  # which would be the current folder
+        raise InputError("there is no name of documents; give a .jsonl file, or a folder")
     found = find_files(path, ".jsonl") if path.is_dir() else [path]
     if not all(file.is_file() for file in found) or not found:
         raise InputError(

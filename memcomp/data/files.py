@@ -152,8 +152,8 @@ def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
         names = next(filter(None, rows), [])
         if (again := _repeated(names)) is not None:
             raise InputError(
-                f"line {rows.line_num} of {path} names the column {again!r} twice; give each "
-                "column a name of its own"
+                f"line {rows.line_num} of {path} names the column {again!r} twice; give "
+                "each column a name of its own"
             )
         for row in filter(None, rows):
             place = f"line {rows.line_num} of {path}"

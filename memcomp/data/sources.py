@@ -76,7 +76,7 @@ def _manual(pattern: str, what: str) -> Callable[[Options], Files]:
 
 
 def _vocabulary(options: Options) -> Files:
-    if options["vocabulary"] is None:
+    if not options["vocabulary"]:
         raise InputError(
             'texts "random_words" need `vocabulary`: a file with one word a line'
         )
@@ -192,6 +192,11 @@ def find_source(name: str) -> Source:
     Raises:
       InputError: there is no such source.
     """
+    if not name:
+        raise InputError(
+            'texts is not set; give a file, a folder, "-" for standard input, or one of '
+            f"{', '.join(map(repr, SOURCES))}"
+        )
     if name in SOURCES:
         return SOURCES[name]
     path = local_path(name)

@@ -18,9 +18,11 @@ from jaxtyping import Int, Int32
 from memcomp.data.files import Found, content_sha256
 from memcomp.data.sources import find_source
 from memcomp.errors import InputError
+from memcomp.ranges import check_count, check_seed
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
+ALL = -1  # for num_texts, in configs, which have no other way to say it
 # Where a passage may start, the best first: after a blank line, after the end of a
 # sentence, after any space.
 _STARTS = tuple(map(re.compile, (r"\n[ \t]*\n\s*", r"[.!?][\"'”’)]*\s+", r"\s+")))
@@ -78,7 +80,7 @@ def read_texts(
         a .jsonl or .csv file: one text a row. Empty lines are passed over where a line
         is a text. A file named as one of those in quotes is reached as "./builtin".
       field: of a .jsonl or .csv row.
-      num_texts: the first so many; all where None, which "random_words" and
+      num_texts: the first so many; all where None or `ALL`, which "random_words" and
         "uniform_tokens" do not have.
       passages: each text is cut into so many passages, which are the texts then: part
         k starts at character k * length // passages, moved on to the next paragraph,
@@ -97,14 +99,11 @@ def read_texts(
     Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py, which
     draw five times as many words as tokens; nothing is seeded there.
     """
-    for name, value, least in (
-        ("num_texts", 1 if num_texts is None else num_texts, 1),
-        ("passages", passages, 1),
-        ("num_words", num_words, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name} is {value}; give {least} or more")
+    num_texts = None if num_texts == ALL else num_texts
+    counts = {"num_texts": num_texts, "passages": passages, "num_words": num_words}
+    for name, value in counts.items():
+        check_count(name, 1 if value is None else value)
+    check_seed("seed", seed)
     if find_source(source).endless and num_texts is None:
         raise InputError(f'texts "{source}" have no end; say num_texts')
     options = {
@@ -134,6 +133,20 @@ def read_texts(
             "lower num_texts or give more texts"
         )
     return texts
+
+
+def count_texts(source: str, **options: Any) -> int | None:
+    """How many texts a source has; None where there is no end, or it is not known.
+
+    Args:
+      source: this and `options` as for `read_texts`.
+    """
+    if source == "-" or find_source(source).endless:
+        return None
+    try:
+        return len(read_texts(source, **options | {"num_texts": None}))
+    except InputError:  # in a row after those that are wanted
+        return None
 
 
 def source_sha256(

@@ -31,6 +31,7 @@ from memcomp.evaluation.geometry import (
 from memcomp.evaluation.runs import run_cramming
 from memcomp.evaluation.trajectories import Pca, initial_memories, pca, trajectories
 from memcomp.lm import LanguageModel
+from memcomp.ranges import check_count, check_number
 from memcomp.results import Record, run_studies
 
 RECORDS = "geometry.jsonl"
@@ -90,10 +91,12 @@ class GeometryConfig:
         least = {"num_restarts": 2, "num_thetas": 2, "curve": None, "scales": None}
         for field in dataclasses.fields(self):
             low, value = least.get(field.name, 1), getattr(self, field.name)
-            if low is not None and value < low:
-                raise InputError(f"{field.name} is {value}; it must be {low} or more")
-        if not self.scales or not all(isinstance(x, int | float) for x in self.scales):
+            if low is not None:
+                check_count(field.name, value, low)
+        if not self.scales:
             raise InputError(f"scales is {self.scales}; give numbers, at least one factor")
+        for scale in self.scales:
+            check_number("a factor of scales", scale)
 
 
 def restarts(texts: Sequence[Text], num: int) -> list[Text]:

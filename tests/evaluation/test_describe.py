@@ -82,10 +82,16 @@ def test_a_cell_whose_texts_were_replaced_is_refused_and_may_grow(tiny_lm, tmp_p
     cfg = CramConfig(num_tokens=None)
     cell = cell_of("grid", "tiny", "float32", "words", texts, cfg)
 
-    def encode(text, **options):
-        return {"input_ids": [len(word) for word in text.split()]}
+    class Lengths:
+        """A word is the token of its length."""
 
-    lm = dataclasses.replace(tiny_lm, tokenizer=encode)
+        def __len__(self):
+            return 23
+
+        def __call__(self, text, **options):
+            return {"input_ids": [len(word) for word in text.split()]}
+
+    lm = dataclasses.replace(tiny_lm, tokenizer=Lengths())
 
     def claim(num_texts, seed=0):
         # Without the tokenizer, which would be asked for more than this one can.

@@ -130,8 +130,9 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
       InputError: a folder that is not there, or none that holds a run.
     """
     found = {}
-    for top in map(local_path, folders):
-        if not os.path.isdir(top):
+    for name in folders:
+        top = local_path(name)
+        if not os.fspath(name) or not os.path.isdir(top):
             raise InputError(f"{top} is no folder; give folders of runs")
         for folder, files in walk(top):
             if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
