@@ -139,14 +139,31 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_records(path: epath.Path) -> list[Record]:
-    """The records of a file; a last line that a kill has torn is cut off the file."""
+    """The records of a file; a last line that a kill has torn is cut off the file.
+
+    Raises:
+      InputError: another line is no record.
+    """
     if not path.exists():
         return []
     text = path.read_bytes()
     whole, newline, torn = text.rpartition(b"\n")
     if torn:
         write_whole(path, whole + newline)
-    return [json.loads(line) for line in whole.splitlines() if line]
+    return [_parsed(path, i, line) for i, line in enumerate(whole.splitlines(), 1) if line]
+
+
+def _parsed(path: epath.Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"line {number} of {path} is not JSON ({error}); remove that line, and what it "
+            "was is done again"
+        ) from error
+    if not isinstance(record, dict):
+        raise InputError(f"line {number} of {path} is no record; remove that line")
+    return record
 
 
 def append_records(path: epath.Path, records: Iterable[Record]) -> None:

@@ -27,6 +27,7 @@ from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
 from memcomp.disk import make_folder
 from memcomp.distributed import barrier, is_first
+from memcomp.errors import InputError
 from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.prefixes import score_after
 from memcomp.evaluation.runs import FLIGHT, read_flight, write_flight
@@ -236,9 +237,14 @@ def _load_trial(workdir: epath.Path, text: Text, cfg: CramConfig) -> Trial:
     if not path.exists():
         return Trial(text)
     data = path.read_bytes()
-    arrays = safetensors.numpy.load(data)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    counts: dict[str, Any] = json.loads(header["__metadata__"]["counts"])
+    try:
+        arrays = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        counts: dict[str, Any] = json.loads(header["__metadata__"]["counts"])
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged ({error!r}); remove it, and its text begins anew"
+        ) from error
     if "memory" not in arrays:
         return Trial(text, **counts)
     template = optimizer(cfg.resolved_recipe()).init(arrays["memory"])

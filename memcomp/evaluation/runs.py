@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from etils import epath
 
@@ -33,6 +34,7 @@ from memcomp.cram.pool import CramResult, Pool, Snapshot
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text, read_texts
 from memcomp.disk import make_folder
+from memcomp.errors import InputError
 from memcomp.evaluation.ledger import Ledger
 from memcomp.evaluation.scores import baselines, decode_stored, record
 from memcomp.lm import LanguageModel
@@ -179,7 +181,14 @@ def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
     if distributed.is_first() and path.exists():
         data = path.read_bytes()
     data = distributed.from_first(data)
-    return safetensors.numpy.load(data) if data else None
+    if not data:
+        return None
+    try:
+        return safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); remove it, and the texts in flight begin anew"
+        ) from error
 
 
 class _Clock:
