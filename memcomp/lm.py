@@ -178,14 +178,10 @@ def load_lm(
     path = folder / "config.json"
     checkpoint = Checkpoint(folder)
     family, hf = _config(path, len(checkpoint.shapes()))
-    with refusing(str(path)):
-        config = family.config_from_hf(hf)
-        check_values(config)
-        config = dataclasses.replace(config, remat=remat)
-        if hasattr(config, "attention"):
-            config = dataclasses.replace(config, attention=attention)
-        module = family.model(config)
-        boxed = abstract_params(module)
+    build = functools.partial(_build, family, remat=remat, attention=attention)
+    with refusing(str(path), control=lambda: build(type(hf)())):
+        module, boxed = build(hf)
+    config = module.config
     params = engine.from_hf(
         engine.Renamed(checkpoint, family.renames),
         family.table,
@@ -206,6 +202,19 @@ def load_lm(
         revision=revision,
         mesh=mesh,
     )
+
+
+def _build(
+    family: Any, hf: Any, *, remat: str, attention: str
+) -> tuple[Any, engine.Params]:
+    """The module that a config of transformers describes, and its abstract parameters."""
+    config = family.config_from_hf(hf)
+    check_values(config)
+    config = dataclasses.replace(config, remat=remat)
+    if hasattr(config, "attention"):
+        config = dataclasses.replace(config, attention=attention)
+    module = family.model(config)
+    return module, abstract_params(module)
 
 
 def _on_default(path: str, array: np.ndarray) -> jax.Array:
