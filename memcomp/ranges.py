@@ -4,6 +4,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 from memcomp.errors import InputError
 
 # What JAX takes as the seed of a key, and as a size or a number of steps, in 32 bits.
@@ -13,7 +15,7 @@ MOST_COUNT = 2**31 - 1
 
 def check_count(name: str, value: Any, least: int = 1, most: int = MOST_COUNT) -> None:
     """Raises `InputError` unless `value` is a whole number from `least` to `most`."""
-    if not isinstance(value, numbers.Integral):
+    if not isinstance(value, int | np.integer):
         raise InputError(f"{name} is {value!r}; give a whole number")
     if value < least:
         raise InputError(f"{name} is {value}; it must be {least} or more")

@@ -144,7 +144,7 @@ def count_texts(source: str, **options: Any) -> int | None:
     if source == "-" or find_source(source).endless:
         return None
     try:
-        return len(read_texts(source, **options | {"num_texts": None}))
+        return len(read_texts(source, num_texts=None, **options))
     except InputError:  # in a row after those that are wanted
         return None
 

@@ -98,7 +98,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not of a run of memcomp; it has no config")
     _check_entries(path, about, {"lm": dict, "devices": list})
     _check_entries(path, about["config"], {"cram": dict})
-    sizes = dict.fromkeys(("d_model", "vocab_size", "parameters"), int)
+    sizes: dict[str, type] = {"d_model": int, "vocab_size": int, "parameters": int}
     _check_entries(path, about.get("lm") or {}, sizes)
     return about
 
