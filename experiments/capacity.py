@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 
 from etils import epath
+from inputs import say_how_many
 from launch import launch, say
 from ml_collections import config_dict
 from progress import bar_of, of_cramming, of_horizons
@@ -19,12 +20,13 @@ from progress import bar_of, of_cramming, of_horizons
 import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text
 from memcomp.errors import InputError
+from memcomp.ranges import check_seed
 from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import summarise
 from memcomp.runs.horizons import run_horizons
+from memcomp.runs.records import said_of_lost_texts
 from memcomp.sharding import make_mesh
 
 DEFAULT_WORKDIR = "runs/capacity"
@@ -36,6 +38,8 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     if config.mode not in MODES:
         raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     run_cell = MODES[config.mode]
+    for name in ("texts_seed", "shuffle_seed"):
+        check_seed(name, 0 if config[name] is None else config[name])
     growth_of(config)  # bad values are refused before anything is written
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
@@ -52,8 +56,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
                 num_texts=config.num_texts,
                 seed=config.texts_seed,
             )
+            say_how_many(len(texts), **cell["texts"], seed=config.texts_seed)
             check_fits(lm, texts, cfg)
-            path = claim_cell(workdir, cell_name(cell), cell, lm)
+            path = claim_cell(workdir, cell_name(cell), cell, lm, texts)
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
     say(f"sweep: {workdir}")
 
@@ -86,7 +91,7 @@ def cell_name(cell: Cell) -> str:
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     """Every text at every length."""
     at_lengths = [
-        Text(length * IDS + text.text_id, text.source, text.tokens[:length])
+        text.beginning(length, text_id=length * IDS + text.text_id)
         for length in sorted(set(config.lengths))
         for text in texts
     ]
@@ -94,7 +99,7 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     with bar_of(len(at_lengths), of_cramming) as report:
         records = run_cramming(lm, at_lengths, cfg, folder, report)
     exact = sum(record["exact_greedy"] for record in records)
-    return f"{exact} of {len(records)} exact"
+    return f"{exact} of {len(records)} exact. {said_of_lost_texts(records)}".rstrip(". ")
 
 
 def growth_of(config: config_dict.ConfigDict) -> Growth:
@@ -109,7 +114,8 @@ def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
         records = run_horizons(lm, texts, cfg, growth, folder, report)
     figures = summarise(records)
     mean, error = figures["horizon"]["mean"], figures["horizon"]["standard_error"]
-    return f"horizon {mean:.2f} ± {error or 0:.2f} tokens, n = {len(records)}"
+    found = f"horizon {mean:.2f} ± {error or 0:.2f} tokens, n = {len(records)}"
+    return f"{found}. {said_of_lost_texts(records)}".rstrip(". ")
 
 
 MODES = {"grid": run_grid, "horizon": run_horizon}

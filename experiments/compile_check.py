@@ -26,6 +26,7 @@ from ml_collections import config_dict
 
 from memcomp.cost.chips import Slice, parse_slice, roofline, slice_devices
 from memcomp.cost.work import Program, memory_of
+from memcomp.disk import make_folder
 from memcomp.errors import InputError
 from memcomp.report.slices import compile_table, said, shortage
 from memcomp.runs.files import (
@@ -126,7 +127,7 @@ def compiled(
         return {"compile_seconds": seconds, "problem": problem}
     seconds = time.monotonic() - begin
     text = made.as_text()
-    file.parent.mkdir(exist_ok=True)
+    make_folder(file.parent)
     write_whole(file, gzip.compress(text.encode()))
     hlo, memory = Program(text), memory_of(made)
     work = hlo.work()

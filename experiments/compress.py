@@ -32,9 +32,11 @@ DEFAULT_WORKDIR = "runs/compress"
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
-    texts = _texts(config, lm)
+    texts, sha256 = _texts(config, lm)
     codecs = make_codecs(config.methods, texts, lm)  # before anything is written
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    folder = claim_workdir(
+        workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, sha256)
+    )
     total = len(codecs) * len(texts)
     with tqdm.tqdm(total=total, unit="text", disable=not sys.stderr.isatty()) as bar:
 
@@ -48,10 +50,12 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     print(f"run: {folder}")
 
 
-def _texts(config: config_dict.ConfigDict, lm: LanguageModel) -> list[tuple[str, str]]:
-    """Pairs of a source's name and a text."""
+def _texts(
+    config: config_dict.ConfigDict, lm: LanguageModel
+) -> tuple[list[tuple[str, str]], str]:
+    """Pairs of a source's name and a text, and the fingerprint of where they are from."""
     num_words = 1568 if config.num_words is None else config.num_words
-    found = config_texts(config, lm, num_words=num_words)
+    found, sha256 = config_texts(config, lm, num_words=num_words)
     if any(not isinstance(text, str) for _, text in found):
         raise InputError(f"{config.texts} has token ids; compressors want text")
     if config.num_words is not None:
@@ -59,7 +63,7 @@ def _texts(config: config_dict.ConfigDict, lm: LanguageModel) -> list[tuple[str,
             (name, first_words(text, config.num_words, f"text {i} ({name})"))
             for i, (name, text) in enumerate(found)
         ]
-    return [(config.source or name, text) for name, text in found]
+    return [(config.source or name, text) for name, text in found], sha256
 
 
 def table(records: list[Record]) -> str:

@@ -27,6 +27,7 @@ from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.convert.families import FAMILIES
 from memcomp.cost.formulas import compiled_flops, compiled_memory
+from memcomp.disk import make_folder
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.report.digest_cost import (
@@ -57,7 +58,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     table, figure = cost_table(records), cost_figure(records)
     write_whole(folder / "costs.md", table.markdown())
     write_whole(folder / "costs.csv", table.csv())
-    (folder / "figures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
     write_whole(folder / "figures" / "flops.csv", figure.csv())
     write_whole(folder / "figures" / "flops.png", figure.png())
     print(table.markdown())

@@ -42,6 +42,7 @@ from memcomp.data.contexts import (
 from memcomp.data.documents import find_documents
 from memcomp.data.pwc import find_pwc
 from memcomp.data.ragged import Padded, Ragged, cached_ragged, tokenized
+from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.lm.protocol import LanguageModel
@@ -120,7 +121,7 @@ def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:
     Raises:
       InputError: there is none, or one for another LM.
     """
-    path = epath.Path(name)
+    path = path_of(name)
     if path.is_dir() and (path / BESIDE).exists():
         compressor, params = load_published(pathlib.Path(path), lm.module)
         zeros = {name: np.zeros(lm.config.d_model, np.float32) for name in SPECIAL}

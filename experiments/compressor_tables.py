@@ -42,6 +42,8 @@ from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.layout import check_room
 from memcomp.data.contexts import context_batches
 from memcomp.data.pwc import find_pwc
+from memcomp.data.tokens import pieces
+from memcomp.disk import make_folder
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.report.digest_figures import attention_map
@@ -216,10 +218,10 @@ def draw_attention(
     read = jax.jit(trained.compressor.attention)
     with on_mesh(parts.lm.mesh):
         weights = read(params, parts.lm.params, one, lengths)
-    words = [parts.lm.tokenizer.decode([int(token)]) for token in tokens]
+    words = pieces(parts.lm.tokenizer, tokens)
     drawn = attention_map(fetch(weights)[:, 0], words)
     if is_first():
-        (folder / "figures").mkdir(exist_ok=True)
+        make_folder(folder / "figures")
         write_whole(folder / "figures" / "attention.csv", drawn.csv())
         write_whole(folder / "figures" / "attention.png", drawn.png())
 

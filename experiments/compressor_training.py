@@ -29,9 +29,11 @@ from memcomp.compressors.batches import Examples
 from memcomp.compressors.compress import TrainedCompressor
 from memcomp.compressors.registry import save_compressor
 from memcomp.compressors.training import TrainConfig, TrainState
+from memcomp.disk import make_folder
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.lm.decode import check_sampling
+from memcomp.ranges import check_count, check_seed
 from memcomp.report.digest_figures import learning_curves
 from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import (
@@ -59,10 +61,10 @@ class Run(NamedTuple):
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for settings with which a run cannot be gone on with."""
     train_config(config)
-    least = dict(seed=0, num_valid=0, log_every=1, save_every=1, evaluate_every=1)
+    check_seed("seed", config.seed)
+    least = dict(num_valid=0, log_every=1, save_every=1, evaluate_every=1)
     for name, value in least.items():
-        if config[name] < value:
-            raise InputError(f"{name} is {config[name]}; give {value} or more")
+        check_count(name, config[name], value)
     for name in ("save_every", "evaluate_every"):
         if config[name] % config.log_every:
             raise InputError(
@@ -95,7 +97,7 @@ def summarise_run(run: Run, num_params: int) -> None:
     summary |= run.data.counts
     lines = read_records(folder / LOG)
     drawn = learning_curves({config.compressor: lines})
-    (folder / "figures").mkdir(exist_ok=True)
+    make_folder(folder / "figures")
     write_whole(folder / "figures" / "curves.csv", drawn.csv())
     write_whole(folder / "figures" / "curves.png", drawn.png())
     last = lines[-1]  # which evaluated the last step

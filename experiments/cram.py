@@ -23,6 +23,7 @@ from memcomp.lm.score import BITS_PER_NAT
 from memcomp.report.run_figure import cram_curves
 from memcomp.runs.cramming import Progress, describe, run_cramming
 from memcomp.runs.files import claim_workdir
+from memcomp.runs.records import said_of_lost_texts
 
 DEFAULT_WORKDIR = "runs/cram"
 
@@ -30,7 +31,9 @@ DEFAULT_WORKDIR = "runs/cram"
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm, texts, cfg = config_cramming(config)
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    folder = claim_workdir(
+        workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
+    )
     shows = _Reporter(folder / "metrics", len(texts))
     shows = shows if is_first() else contextlib.nullcontext()
     with shows as show, Profile(folder) as profile:
@@ -95,6 +98,8 @@ def table(records: list[dict]) -> str:
         exact = "yes" if r["exact_greedy"] else f"first {prefix}"
         if r["diverged_at"] is not None:
             exact += f", no finite loss at step {r['diverged_at']}"
+        if r.get("text_comes_back") is False:
+            exact += ", of tokens only"
         # What came back; a gain of cross-entropy is less, which ends at the margin.
         nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
         bits = f"{nats * BITS_PER_NAT:.0f}", f"{r['memory_bits']}"
@@ -107,12 +112,14 @@ def table(records: list[dict]) -> str:
         + f"  {row[-1]}"
         for row in [head, *rows]
     ]
-    exact = [r["num_tokens"] for r in records if r["exact_greedy"]]
-    n = len(records)
+    back = [
+        r for r in records if r["exact_greedy"] and r.get("text_comes_back") is not False
+    ]
+    exact, n = [r["num_tokens"] for r in back], len(records)
     verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored vector"
     if exact:
         verdict += f"; the longest of them has {max(exact)} tokens"
-    return "\n".join([*lines, "", verdict + "."])
+    return "\n".join([*lines, "", f"{verdict}. {said_of_lost_texts(records)}".strip()])
 
 
 def _short(text: str | None, most: int = 60) -> str:

@@ -27,7 +27,9 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)
     lm, texts, cfg = config_cramming(config)
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    folder = claim_workdir(
+        workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
+    )
     with tqdm.tqdm(mininterval=1) as bar:
 
         def report(what: str, num_done: int, num: int) -> None:

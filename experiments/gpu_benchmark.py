@@ -35,6 +35,7 @@ from memcomp.compressors.chunks import Chunks
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.objectives import Batch, Task
+from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
 from memcomp.lm.protocol import CausalLM, LanguageModel
@@ -56,7 +57,7 @@ Row = config_dict.ConfigDict
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Starts a process for each part and prints what they found; or is one of them."""
-    folder = epath.Path(workdir or "runs/gpu_benchmark")
+    folder = path_of(workdir or "runs/gpu_benchmark")
     if PART.value is not None:
         check_gpu(PART.value, config)
         return None if CHECK.value else measure(PART.value, config, folder / RECORDS)

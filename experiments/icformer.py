@@ -23,6 +23,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+from compressor_content import content
 from compressor_parts import (
     Parts,
     check_chunks,
@@ -44,6 +45,7 @@ from memcomp.compressors.compress import TrainedCompressor, compress, own_tokens
 from memcomp.compressors.files import save_soft_prompts
 from memcomp.compressors.generate import asked_rows, check_rows, generate
 from memcomp.data.texts import read_texts
+from memcomp.data.tokens import num_faithful
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.metrics.overlap import bleu_signatures, rouge
@@ -53,6 +55,7 @@ from memcomp.runs.files import (
     claim_workdir,
     write_whole,
 )
+from memcomp.runs.records import said_of_lost_texts
 
 DEFAULT_WORKDIR = "runs/icformer"
 
@@ -67,7 +70,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     parts = load_parts(config)
     prepare, run = STAGES[config.stage]
     prepared = prepare(config, parts)  # before a wrong name binds the workdir
-    about = describe(parts.lm)
+    about = describe(parts.lm) | content(config)
     if config.stage != "generate":  # what it takes is there, before anything is trained
         about |= {"bleu": bleu_signatures()}
         rouge(["a"], ["a"])
@@ -129,11 +132,15 @@ def generate_answers(
     if not is_first():
         return
     records = []
-    for i, ((source, _), output) in enumerate(zip(found, answers, strict=True)):
+    for i, ((source, text), output) in enumerate(zip(found, answers, strict=True)):
         print(f"{source}: {output}")
-        num_vectors = int(prompts.counts[i])
-        record = {"text_id": i, "source": source, "num_vectors": num_vectors}
-        records.append(record | {"ask": decode.ask, "output": output})
+        ids = own_tokens(lm, text)
+        faithful = num_faithful(lm.tokenizer, ids, text, whole=True)
+        record = {"text_id": i, "source": source, "num_vectors": int(prompts.counts[i])}
+        record |= {"ask": decode.ask, "output": output}
+        records.append(record | {"text_comes_back": faithful == len(ids)})
+    if lost := said_of_lost_texts(records):
+        print(lost)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write_whole(folder / RECORDS, lines)
 

@@ -1,20 +1,42 @@
 """What a config says to cram, read; for the scripts whose configs have those fields."""
 
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.data.texts import (
+    ALL,
+    Text,
+    count_texts,
+    num_token_ids,
+    read_texts,
+    source_sha256,
+    tokenize,
+)
+from memcomp.distributed import is_first
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import make_mesh
 
 
+class Texts(NamedTuple):
+    """Texts that a config names.
+
+    Attributes:
+      found: pairs of a source's name and a text, as from `read_texts`.
+      sha256: of what they come from, as from `source_sha256`.
+    """
+
+    found: list[tuple[str, str | np.ndarray]]
+    sha256: str
+
+
 def config_texts(
     config: config_dict.ConfigDict, lm: LanguageModel, **options: Any
-) -> list[tuple[str, str | np.ndarray]]:
+) -> Texts:
     """`read_texts` of the fields of configs/cram/base.py that say which.
 
     Args:
@@ -25,17 +47,33 @@ def config_texts(
     Raises:
       InputError: as from `read_texts`.
     """
-    return read_texts(
-        config.texts,
-        field=config.field,
-        num_texts=config.num_texts,
-        passages=config.passages,
-        seed=config.seed,
-        vocabulary=config.vocabulary or None,
-        manual_dir=config.manual_dir or None,
-        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
-        **options,
-    )
+    options |= {
+        "field": config.field,
+        "passages": config.passages,
+        "seed": config.seed,
+        "vocabulary": config.vocabulary or None,
+        "manual_dir": config.manual_dir or None,
+        "vocab_size": num_token_ids(lm.tokenizer, lm.config.vocab_size),
+    }
+    found = read_texts(config.texts, num_texts=config.num_texts, **options)
+    say_how_many(len(found), config.texts, **options)
+    return Texts(found, source_sha256(config.texts, found, **options))
+
+
+def say_how_many(taken: int, source: str, **options: Any) -> None:
+    """Says where a source has more texts than are taken.
+
+    Args:
+      taken: how many texts of it are taken.
+      source: this and `options` as for `read_texts`.
+    """
+    total = count_texts(source, **options)
+    if is_first() and total is not None and total > taken:
+        print(
+            f"taking the first {taken} of {total} texts in {source}; num_texts={ALL} takes "
+            "all",
+            file=sys.stderr,
+        )
 
 
 def config_cramming(
@@ -53,12 +91,14 @@ def config_cramming(
     how = {"remat": config.remat, "attention": config.attention}
     mesh = make_mesh(**config.mesh)
     lm = memcomp.load_lm(config.lm, dtype=config.dtype, mesh=mesh, **how)
+    found, sha256 = config_texts(config, lm)
     texts = tokenize(
         lm.tokenizer,
-        config_texts(config, lm),
+        found,
         num_tokens=cfg.num_tokens,
         protocol=cfg.protocol,
         vocab_size=lm.config.vocab_size,
+        source_sha256=sha256,
     )
     check_fits(lm, texts, cfg)
     return lm, texts, cfg

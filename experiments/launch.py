@@ -5,6 +5,7 @@ told to (SIGTERM: preemption) or has lost another process of its job: schedulers
 it again with the same command lose no more than the chunk that was being computed.
 """
 
+import errno
 import os
 import pathlib
 import signal
@@ -18,6 +19,7 @@ from absl import flags, logging
 from ml_collections import config_dict, config_flags
 
 from memcomp import distributed
+from memcomp.disk import unwritable
 from memcomp.distributed import EX_TEMPFAIL
 from memcomp.errors import InputError
 
@@ -27,6 +29,8 @@ sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram
 # transformers would say that PyTorch is not there, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone on with.")
+# What no code can help: wherever it comes from, it is a sentence.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _told = threading.Event()  # to stop
 
 
@@ -51,7 +55,8 @@ def launch(
         it has saved, and goes on from there the next time.
     """
     script = pathlib.Path(sys.argv[0]).name
-    logging.set_verbosity(logging.WARNING)
+    # What orbax logs as an error in its threads is raised in this one as well.
+    logging.set_verbosity(logging.FATAL)
     try:
         job = _job_flags() if resumable else dict
         config = _config(default_config, positional)
@@ -65,6 +70,8 @@ def launch(
     except Stopped:
         _end(f"{script}: stopped and saved; the same command goes on", EX_TEMPFAIL)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _end(f"{script}: {unwritable(error.filename or 'a file', error)}", 2)
         if not jax.distributed.is_initialized():
             raise
         if distributed.is_lost(error):
@@ -124,12 +131,20 @@ def stop_if_told() -> None:
         raise Stopped
 
 
+def _expanded(argument: str) -> str:
+    """`--config=~/x.py` with the home folder, which shells expand only after a space."""
+    flag, equals, path = argument.partition("=")
+    whole = f"{flag}={os.path.expanduser(path)}"
+    return whole if flag in ("-config", "--config") and equals else argument
+
+
 def _config(default_config: str, positional: str | None) -> config_dict.ConfigDict:
     """The config file with the command line's overrides.
 
     Raises:
       InputError: for whatever ml_collections and absl raise for bad flags.
     """
+    sys.argv[1:] = [_expanded(argument) for argument in sys.argv[1:]]
     try:
         # Reads the overrides in sys.argv already.
         holder = config_flags.DEFINE_config_file("config", str(CONFIGS / default_config))

@@ -36,7 +36,7 @@ def main(argv) -> None:
     if LOAD.value:
         return print(json.dumps(load(pathlib.Path(FOLDER.value), DTYPE.value)))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = pathlib.Path(FOLDER.value or scratch)
+        folder = pathlib.Path(os.path.expanduser(FOLDER.value or scratch))
         if not (folder / "config.json").is_file():
             write(folder, LAYERS.value)
         devices = f"--xla_force_host_platform_device_count={DEVICES.value}"

@@ -14,6 +14,7 @@ exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
+import hashlib
 import importlib
 import json
 import pathlib
@@ -33,14 +34,16 @@ from ml_collections import config_dict
 from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
-from memcomp.data.texts import read_texts
+from memcomp.data.texts import read_texts, source_sha256
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
+from memcomp.disk import make_folder, path_of, writing
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, export_lm, load_lm
 from memcomp.lm.perplexity import Perplexity, bits_per_byte
 from memcomp.lm.protocol import LanguageModel
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import (
     SUMMARY,
@@ -73,7 +76,7 @@ class Run(NamedTuple):
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Trains, evaluates and writes the model; see the top of the file."""
-    if config.texts is None:
+    if not config.texts:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -85,14 +88,15 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
             f"train.window {train.window} is longer than model.max_positions "
             f"{module.config.max_positions}; lower the one or raise the other"
         )
-    folder = epath.Path(workdir or DEFAULT_WORKDIR)
+    folder = path_of(workdir or DEFAULT_WORKDIR)
     valid = documents(config.valid) if config.valid else []
     made = None
     if not (folder / TOKENS).exists():
         # Before the workdir is claimed, so that texts of no use do not bind it.
         made = prepare(config)
         check_window(len(made[1]), train.window)
-    folder = claim_workdir(folder, config.to_dict(), about())
+    content = {name: content_of(config[name]) for name in ("texts", "valid")}
+    folder = claim_workdir(folder, config.to_dict(), about() | content)
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
     run = Run(folder, config, train, module, tokenizer, valid)
     state = train_model(run, tokens)
@@ -101,15 +105,16 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
 
 def check(config: config_dict.ConfigDict) -> None:
     """Raises `InputError` for numbers with which nothing could be trained."""
-    least = dict(seed=0, steps_per_chunk=1, save_every=1, evaluate_every=1)
+    check_seed("seed", config.seed)
+    least = dict(steps_per_chunk=1, save_every=1, evaluate_every=1)
     wanted = {name: (config[name], value) for name, value in least.items()}
     sizes = {k: v for k, v in config.model.items() if isinstance(v, int)}
     wanted |= {f"model.{name}": (value, 1) for name, value in sizes.items()}
     # The tokenizer has all bytes, and what begins a document.
     wanted["model.vocab_size"] = (config.model.vocab_size, 257)
     for name, (value, fewest) in wanted.items():
-        if value < fewest:
-            raise InputError(f"{name} is {value}; give {fewest} or more")
+        check_count(name, value, fewest)
+    check_number("model.rope_theta", config.model.rope_theta, above=0)
     if config.model.head_dim % 2:
         raise InputError(
             f"model.head_dim is {config.model.head_dim}; give an even number, since rotary "
@@ -143,6 +148,16 @@ def documents(source: str) -> list[str]:
     held_out = source == "python/valid"
     chosen = [text for i, text in enumerate(topics) if (i % 10 == 9) == held_out]
     return [" ".join(text.split()) for text in chosen]
+
+
+def content_of(source: str | None, field: str = "text") -> dict[str, str]:
+    """The SHA-256 of what a source holds, for config.json; nothing for no source."""
+    if not source:
+        return {}
+    if source in PYTHON:
+        texts = json.dumps(documents(source)).encode()
+        return {"sha256": hashlib.sha256(texts).hexdigest()}
+    return {"sha256": source_sha256(source, (), field=field)}
 
 
 def prepare(config: config_dict.ConfigDict) -> tuple[tokenizers.Tokenizer, np.ndarray]:
@@ -287,8 +302,8 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
         "num_steps": run.train.num_steps,
     }
     target = run.folder / "model"
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
+    make_folder(target)
+    with writing(tempfile.gettempdir()), tempfile.TemporaryDirectory() as name:
         made = pathlib.Path(name)
         start = pretrain.START_ID
         export_lm(made, run.module, params, bos_token_id=start, eos_token_id=start)

@@ -13,7 +13,6 @@ import functools
 import json
 from collections.abc import Callable
 
-from etils import epath
 from launch import Stopped, launch, say, stop_after
 from ml_collections import config_dict
 from progress import bar_of, of_cramming, of_horizons
@@ -22,6 +21,7 @@ import memcomp
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
+from memcomp.disk import path_of
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
@@ -50,7 +50,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     growth_of(config)  # bad values are refused before anything is written
     stop_after(config.minutes)
     load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
-    folder = epath.Path(workdir or DEFAULT_WORKDIR)
+    folder = path_of(workdir or DEFAULT_WORKDIR)
     # Rows of an earlier start stay, unless they are measured again.
     found = {row["row"]: row for row in read_records(folder / ROWS)}
     for name in config.order:
@@ -113,7 +113,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     """The longest exact prefix of every text; where it was stopped, that so far."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
-    path = claim_cell(folder, name, cell, lm)
+    path = claim_cell(folder, name, cell, lm, texts)
     stopped = None
     try:
         with bar_of(len(texts), of_horizons) as report:
@@ -133,7 +133,7 @@ def exact(lm, cell, cfg, row, name, config, folder) -> Measured:
     cell |= {"num_tokens": config.num_tokens}
     texts = texts_of(lm, cell, row, config, config.num_tokens)
     check_fits(lm, texts, cfg)
-    path = claim_cell(folder, name, cell, lm)
+    path = claim_cell(folder, name, cell, lm, texts)
     with bar_of(len(texts), of_cramming) as report:
         records = run_cramming(lm, texts, cfg, path, report)
     figures = model_rows.figures_of(records, model_rows.EXACT_FIGURES)
@@ -149,7 +149,7 @@ def use(lm, cell, cfg, row, name, config, folder) -> Measured:
     passages = texts_of(lm, cell, row, config, T + config.after)
     check_fits(lm, crammed_part(passages, (), T), cfg)
     # A study is not done again for more texts: they are another cell.
-    path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm)
+    path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm, passages)
     with bar_of(len(passages), of_cramming) as report:
         crammed, records = run_use(
             lm,

@@ -28,7 +28,8 @@ from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
-from memcomp.runs.cramming import describe
+from memcomp.ranges import check_seed
+from memcomp.runs.cramming import environment
 from memcomp.runs.files import (
     RECORDS,
     append_records,
@@ -45,13 +46,14 @@ IDENTITY = ("lm_sha256", "texts_sha256", "num_tokens", "num_memory", "seed", "se
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the records of a grid."""
     lms = {n: one for n, one in config.lms.items() if one.texts is not None and one.lengths}
+    check_seed("texts_seed", config.texts_seed)
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
         # The grid may grow in the same workdir: a record says all that it depends on.
         grid = {"grid": "recipe_search"}
-        path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, describe(lm)) / RECORDS
+        path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, environment()) / RECORDS
         run_lm(lm, name, one, config, path)
     print(table(read_records(path)))
 

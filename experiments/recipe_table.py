@@ -31,7 +31,8 @@ from memcomp.errors import InputError
 from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.metrics.rounding import round_memory
-from memcomp.runs.cramming import describe
+from memcomp.ranges import check_seed
+from memcomp.runs.cramming import environment
 from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
 from memcomp.runs.records import common_prefix
 
@@ -52,6 +53,7 @@ class Question(NamedTuple):
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the records of a table."""
     lms = {name: one for name, one in config.lms.items() if one.texts is not None}
+    check_seed("texts_seed", config.texts_seed)
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     if config.starts < 1:
@@ -60,7 +62,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
         lm = memcomp.load_lm(one.lm)
         texts = held_out(lm, one, config)
         folder = claim_workdir(
-            workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, describe(lm)
+            workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, environment()
         )
         path = folder / RECORDS
         ask(path, questions(lm, name, texts, one, config, path))

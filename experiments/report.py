@@ -8,6 +8,7 @@ Nothing in the folders is changed; what it writes is in docs of configs/report.p
 from launch import launch
 from ml_collections import config_dict
 
+from memcomp.ranges import check_count, check_seed
 from memcomp.report.write import write_report
 
 DEFAULT_WORKDIR = "runs/report"
@@ -15,11 +16,14 @@ DEFAULT_WORKDIR = "runs/report"
 
 def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     """Config to library to the files of a report."""
+    check_seed("seed", config.seed)
+    check_count("max_texts", config.max_texts, 0)
     written = write_report(
         config.folders,
         workdir or DEFAULT_WORKDIR,
         max_texts=config.max_texts,
         seed=config.seed,
+        say=print,
     )
     page, tables, figures = (
         written[0],

@@ -1,18 +1,68 @@
 """TensorBoard scalars of a run, in a folder or in a bucket."""
 
 import os
-from typing import Any
+import time
 
-import tensorboardX
 from etils import epath
-from tensorboardX import record_writer
+from tensorboardX import event_file_writer, record_writer, summary
+from tensorboardX.proto import event_pb2
+
+from memcomp.disk import writing
 
 BUCKETS = ("gs", "s3")
+FLUSH_SECONDS = 120  # what a kill may lose; a bucket's object is written whole each time
 
 
-def scalar_writer(folder: epath.Path, **options: Any) -> tensorboardX.SummaryWriter:
-    """TensorboardX's writer, with `options` of its own."""
-    return tensorboardX.SummaryWriter(os.fspath(folder), **options)
+def scalar_writer(folder: epath.Path, purge_step: int | None = None) -> "ScalarWriter":
+    """A writer of TensorBoard's events into `folder`.
+
+    Args:
+      folder: made if it is not there.
+      purge_step: TensorBoard hides what earlier files say of this step and later ones.
+    """
+    return ScalarWriter(folder, purge_step)
+
+
+class ScalarWriter:
+    """Writes scalars in the thread that calls it.
+
+    A disk that is full is then an `InputError` there: the thread of tensorboardX would
+    die of it and leave the run waiting for it.
+    """
+
+    def __init__(self, folder: epath.Path, purge_step: int | None):
+        self._folder, self._flushed = folder, time.monotonic()
+        with writing(folder):
+            record_writer.directory_check(os.fspath(folder))
+            path = os.path.join(os.fspath(folder), "events")
+            self._events = event_file_writer.EventsWriter(path)
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(event_pb2.Event(step=purge_step, file_version="brain.Event:2"))
+            self._write(event_pb2.Event(step=purge_step, session_log=start))
+
+    def __enter__(self) -> "ScalarWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Adds the value of `name` after a step."""
+        said = summary.scalar(name, value)
+        self._write(event_pb2.Event(summary=said, step=step, wall_time=time.time()))
+
+    def close(self) -> None:
+        """Writes all that is not on the disk yet."""
+        with writing(self._folder):
+            self._events.close()
+
+    def _write(self, event: event_pb2.Event) -> None:
+        with writing(self._folder):
+            self._events.write_event(event)
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
 
 class _Object:

@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.schedule import check_fits
-from memcomp.data.texts import Text, tokenize
+from memcomp.data.texts import ALL, Text, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
@@ -39,7 +39,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     kinds = chosen(lm, config.studies, T)
     check_use(
         lm,
-        num_texts=2 if config.num_texts is None else config.num_texts,
+        num_texts=2 if config.num_texts in (None, ALL) else config.num_texts,
         num_memory=cfg.num_memory,
         num_tokens=T,
         before=config.before,
@@ -48,7 +48,11 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     passages = read_passages(lm, config, max(config.before, default=0) + T + config.after)
     texts = crammed_part(passages, config.before, T)
     check_fits(lm, texts, cfg)  # before anything is written
-    folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm))
+    folder = claim_workdir(
+        workdir or DEFAULT_WORKDIR,
+        config.to_dict(),
+        describe(lm, passages[0].source_sha256),
+    )
     with tqdm.tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
 
         def report(progress):
@@ -97,11 +101,13 @@ def read_passages(
     lm: LanguageModel, config: config_dict.ConfigDict, num_tokens: int
 ) -> list[Text]:
     """Texts with what stands before and after them."""
+    found, sha256 = config_texts(config, lm)
     return tokenize(
         lm.tokenizer,
-        config_texts(config, lm),
+        found,
         num_tokens=num_tokens,
         vocab_size=lm.config.vocab_size,
+        source_sha256=sha256,
     )
 
 

@@ -40,7 +40,7 @@ def grid(
     lm = memcomp.load_lm(section.lm)
     texts = section_texts(section, lm)
     at_lengths = [
-        [Text(1000 * i + text.text_id, text.source, text.tokens[:T]) for text in texts]
+        [text.beginning(T, text_id=1000 * i + text.text_id) for text in texts]
         for i, T in enumerate(section.lengths)
     ]
     yield from jobs(name, config, lm, at_lengths)

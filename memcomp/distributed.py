@@ -5,9 +5,12 @@ is on a disk, goes through `gather`. If one is lost, the others end too, for a p
 over the devices of all cannot go on without it: the job is started again.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
+import threading
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -51,12 +54,11 @@ def initialize(
         )
     if coordinator is None and _alone():
         return
-    _end_in_one_sentence(True)
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        with _aborts.watched():
+            jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         if coordinator is None and "should be defined" in str(error):
-            _end_in_one_sentence(False)
             return  # no cluster
         raise InputError(
             f"the processes of the job did not come together ({error}); see that all are "
@@ -75,23 +77,63 @@ def _alone() -> bool:
     return one_task or (pod and not member)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _lost(number: int) -> None:
-    os.write(2, f"{LOST}\n".encode())
-    os._exit(EX_TEMPFAIL)
+class _Aborts:
+    """What a SIGABRT means in a job: a lost process, or a crash of our own.
 
-
-def _end_in_one_sentence(several: bool) -> None:
-    """The runtime ends a process that has lost another by abort(): not without a word.
-
-    A handler of Python's own would come too late, after abort() has returned.
+    JAX's coordination calls abort() in a thread of its own once it is told of a lost
+    process. Its threads are those that begin within `watched`.
     """
-    ctypes.CDLL(None).signal(signal.SIGABRT, _lost if several else None)
+
+    def __init__(self):
+        self._signal = ctypes.CDLL(None).signal
+        self._signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        self._signal.restype = ctypes.c_void_p
+        # A handler of Python's own would come too late, after abort() has returned.
+        self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handle)
+        self._replaced: int | None = None
+        self._others: set[int] = set()
+        self._joined: set[int] | None = None  # None while the job is being joined
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it the job is joined; where that fails, all is as it was."""
+        self._others, self._joined = _threads(), None
+        handler = ctypes.cast(self._handler, ctypes.c_void_p)
+        self._replaced = self._signal(signal.SIGABRT, handler)
+        try:
+            yield
+        except BaseException:
+            self._signal(signal.SIGABRT, self._replaced)
+            raise
+        self._joined = _threads()
+
+    def _handle(self, number: int) -> None:
+        joined = _threads() if self._joined is None else self._joined
+        if threading.get_native_id() in joined - self._others:
+            os.write(2, f"{LOST}\n".encode())
+            os._exit(EX_TEMPFAIL)
+        # As if there had been no handler: the signal comes again when this one returns.
+        self._signal(number, self._replaced)
+        os.kill(os.getpid(), number)
+
+
+def _threads() -> set[int]:
+    """The ids of all threads of this process; none where the system does not list them."""
+    folder = "/proc/self/task"
+    return set(map(int, os.listdir(folder))) if os.path.isdir(folder) else set()
+
+
+_aborts = _Aborts()
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a collective has failed because another process is gone."""
-    return jax.distributed.is_initialized() and "Gloo" in str(error)
+    """Whether a collective has failed because another process is gone.
+
+    Gloo's "enforce fail" is a defect instead, such as processes that give other shapes.
+    """
+    said = str(error)
+    of_gloo = "Gloo" in said and "enforce fail" not in said
+    return jax.distributed.is_initialized() and of_gloo
 
 
 def is_first() -> bool:

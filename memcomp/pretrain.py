@@ -17,14 +17,17 @@ import tokenizers
 from etils import epath
 from jaxtyping import Array, Float, Int, UInt16
 
+from memcomp.disk import make_folder, write_whole
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.lm.score import score_hidden
+from memcomp.ranges import check_count, check_number
 
 # Begins every document; also bos, eos and pad of the tokenizer, and its id.
 START = "<|endoftext|>"
 START_ID = 0
+MOST_TOKENS = 2**62  # of a run, which are counted by Python alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +61,13 @@ class TrainConfig:
     dtype: str
 
     def __post_init__(self):
-        names = ("num_tokens", "window", "batch_size", "learning_rate", "max_grad_norm")
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        check_count("num_tokens", self.num_tokens, most=MOST_TOKENS)
+        for name in ("window", "batch_size"):
+            check_count(name, getattr(self, name))
+        for name in ("learning_rate", "embedding_learning_rate", "max_grad_norm"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("warmup", "decay", "weight_decay"):
+            check_number(name, getattr(self, name))
         if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
             raise InputError(
                 f"warmup {self.warmup} and decay {self.decay} are fractions of one run; "
@@ -117,7 +123,7 @@ def save_tokenizer(
     tokenizer: tokenizers.Tokenizer, folder: epath.Path, max_positions: int
 ) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which transformers loads."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     entries = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": START,
@@ -127,11 +133,9 @@ def save_tokenizer(
         "clean_up_tokenization_spaces": False,
         "add_prefix_space": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(entries, indent=2) + "\n")
+    write_whole(folder / "tokenizer_config.json", json.dumps(entries, indent=2) + "\n")
     # Last: who finds it finds both.
-    partial = folder / "tokenizer.json.partial"
-    partial.write_text(tokenizer.to_str(pretty=True))
-    partial.rename(folder / "tokenizer.json")
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:

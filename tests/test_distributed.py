@@ -76,3 +76,16 @@ def test_one_process_gathers_what_it_gives():
     assert distributed.gather(b"abc") == [b"abc"]
     assert distributed.from_first(b"abc") == b"abc"
     assert distributed.anywhere(True) and not distributed.anywhere(False)
+
+
+@pytest.mark.parametrize(
+    "said, lost",
+    [
+        ("UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error: reset by peer", True),
+        ("Gloo AllGather failed: [enforce fail at pair.cc:446] 32 vs 16", False),
+        ("index 3 is out of bounds", False),
+    ],
+)
+def test_only_what_gloo_says_of_a_connection_is_a_lost_process(monkeypatch, said, lost):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert distributed.is_lost(ValueError(said)) is lost

@@ -317,14 +317,14 @@ def test_a_workdir_of_another_config_is_refused(script, texts, whole):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, "seed is -1; give 0"),
-        ({"steps_per_chunk": 0}, "steps_per_chunk is 0; give 1"),
-        ({"save_every": 0}, "save_every is 0; give 1"),
-        ({"evaluate_every": 0}, "evaluate_every is 0; give 1"),
-        ({"model.vocab_size": 256}, "model.vocab_size is 256; give 257"),
-        ({"model.num_kv_heads": 0}, "model.num_kv_heads is 0; give 1"),
+        ({"seed": -1}, "seed is -1; it must be 0"),
+        ({"steps_per_chunk": 0}, "steps_per_chunk is 0; it must be 1"),
+        ({"save_every": 0}, "save_every is 0; it must be 1"),
+        ({"evaluate_every": 0}, "evaluate_every is 0; it must be 1"),
+        ({"model.vocab_size": 256}, "model.vocab_size is 256; it must be 257"),
+        ({"model.num_kv_heads": 0}, "model.num_kv_heads is 0; it must be 1"),
         ({"model.head_dim": 7}, "model.head_dim is 7; give an even number"),
-        ({"train.max_grad_norm": 0.0}, "max_grad_norm is 0.0; give a number above 0"),
+        ({"train.max_grad_norm": 0.0}, "max_grad_norm is 0.0; it must be above 0"),
     ],
 )
 def test_numbers_without_sense_are_refused_before_anything_is_written(

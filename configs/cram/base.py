@@ -42,7 +42,7 @@ def everything() -> config_dict.ConfigDict:
     # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",
     # "uniform_tokens", "pg19", "fanfics", "pg19_csv", "fanfics_csv".
     config.texts = config_dict.placeholder(str)
-    config.num_texts = 16
+    config.num_texts = 16  # the first so many; -1: all
     config.field = "text"  # of a .jsonl or .csv row
     config.passages = 1  # texts that each file is cut into
     config.vocabulary = ""  # word list of "random_words"

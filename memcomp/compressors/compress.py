@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from memcomp.compressors.chunks import split
 from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.protocol import Compressor, Params
+from memcomp.data.tokens import checked_ids, text_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import fetch, on_mesh
@@ -26,7 +27,7 @@ class TrainedCompressor:
       compressor: the network, static and hashable.
       params: {"compressor": ..., "ae": [D], "ft": [D]} in float32.
       lm_name: what the LM was loaded from.
-      lm_fingerprint: SHA-256 of the LM's weights.
+      lm_fingerprint: of the LM (`LanguageModel.fingerprint`).
     """
 
     compressor: Compressor
@@ -44,7 +45,7 @@ class SoftPrompts:
       counts: how many of them are its own.
       special: the trained vectors that say what is wanted, in the order of `SPECIAL`.
       lm_name: of the LM that they are for.
-      lm_fingerprint: SHA-256 of its weights.
+      lm_fingerprint: of that LM (`LanguageModel.fingerprint`).
     """
 
     vectors: Float[np.ndarray, "B P D"]
@@ -132,16 +133,7 @@ def _tokens(lm: LanguageModel, context: Any) -> Int[np.ndarray, "_"]:
     """Token ids, without those that the tokenizer adds by itself, as published."""
     if isinstance(context, str):
         return own_tokens(lm, context)
-    ids = np.asarray(context)
-    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise InputError(
-            f"a context is an array of {ids.dtype} with {ids.ndim} axes; give a string or "
-            "a one-dimensional array of integer token ids"
-        )
-    most = lm.config.vocab_size
-    if bad := ids[(ids < 0) | (ids >= most)].tolist():
-        raise InputError(f"a context has token id {bad[0]}; give ids from 0 to {most - 1}")
-    return ids.astype(np.int32)
+    return checked_ids("a context that is no string", context, lm.config.vocab_size)
 
 
 def own_tokens(lm: LanguageModel, text: str) -> Int[np.ndarray, "_"]:
@@ -151,14 +143,14 @@ def own_tokens(lm: LanguageModel, text: str) -> Int[np.ndarray, "_"]:
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer; give token ids in place of strings")
-    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    return np.asarray(lm.tokenizer(text, **options)["input_ids"], np.int32)
+    return text_to_ids(lm.tokenizer, text).astype(np.int32)
 
 
 def check_lm(what: str, made: TrainedCompressor | SoftPrompts, lm: LanguageModel) -> None:
-    """Raises `InputError` where something was made with other weights than `lm` has."""
+    """Raises `InputError` where something was made with another LM than `lm`."""
     if made.lm_fingerprint != lm.fingerprint:
         raise InputError(
-            f"{what} with {made.lm_name} (weights {made.lm_fingerprint[:12]}), not with "
-            f"{lm.name} (weights {lm.fingerprint[:12]}); load the LM that it was made with"
+            f"{what} with {made.lm_name} ({made.lm_fingerprint[:12]}), not with "
+            f"{lm.name} ({lm.fingerprint[:12]}), whose weights or config.json differ; load "
+            "the LM that it was made with"
         )

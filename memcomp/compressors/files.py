@@ -10,9 +10,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
-from etils import epath
 
 from memcomp import distributed
 from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, check_lm
@@ -20,9 +18,11 @@ from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.objectives import Task
 from memcomp.compressors.protocol import Compressor
 from memcomp.compressors.training import init_params
+from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import fetch
+from memcomp.tensor_files import parse_tensors
 
 COMPRESSOR = "memcomp-compressor-1"
 SOFT_PROMPTS = "memcomp-soft-prompts-1"
@@ -67,23 +67,21 @@ def load_compressor(
         weights that do not fit its config.
     """
     tensors, metadata = _read(path, COMPRESSOR, "save_compressor")
+    kind, config = metadata.get("kind"), metadata.get("config")
+    if not isinstance(kind, str) or not isinstance(config, dict):
+        raise InputError(
+            f"{path} does not say what it holds (a kind {kind!r} with the config "
+            f"{config!r}); it is damaged, make it again"
+        )
     try:
-        made = make(metadata["kind"], lm.module, metadata["config"])
+        made = make(kind, lm.module, config)
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} does not say what it holds ({error!r}); it is damaged, make it again"
-        ) from error
-    trained = TrainedCompressor(
-        compressor=made,
-        params=flax.traverse_util.unflatten_dict(tensors, sep="/"),
-        lm_name=metadata["lm_name"],
-        lm_fingerprint=metadata["lm_fingerprint"],
-    )
+    trained = TrainedCompressor(made, {}, metadata["lm_name"], metadata["lm_fingerprint"])
     check_lm(f"{path} was trained", trained, lm)
     _check_shapes(path, tensors, Task(lm.module, made))
-    return trained
+    params = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    return dataclasses.replace(trained, params=params)
 
 
 def _check_shapes(path: str | os.PathLike, tensors: Tensors, task: Task) -> None:
@@ -124,6 +122,8 @@ def load_soft_prompts(
     tensors, metadata = _read(path, SOFT_PROMPTS, "save_soft_prompts")
     if not _whole(tensors):
         raise InputError(f"{path} holds no whole soft prompts; it is damaged, make it new")
+    # A file that was cast as a whole has its counts in floats too.
+    tensors["counts"] = tensors["counts"].astype(np.int32)
     prompts = SoftPrompts(
         **tensors,
         lm_name=metadata["lm_name"],
@@ -143,7 +143,8 @@ def _whole(tensors: Tensors) -> bool:
     if (shapes["counts"], shapes["special"]) != ((B,), (len(SPECIAL), D)):
         return False
     counts = tensors["counts"]
-    return bool(np.all((counts >= 0) & (counts <= P)))
+    whole = counts == np.round(counts)
+    return bool(np.all(whole & (counts >= 0) & (counts <= P)))
 
 
 def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) -> None:
@@ -153,13 +154,7 @@ def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) ->
     metadata["lm_fingerprint"] = made.lm_fingerprint
     # As one entry: safetensors writes several in any order, and equal files are wanted.
     data = safetensors.numpy.save(tensors, {_ABOUT: json.dumps(metadata)})
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
+    write_whole(path_of(path), data)
 
 
 def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
@@ -169,17 +164,14 @@ def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
       InputError: not such a file.
     """
     try:
-        data = epath.Path(path).read_bytes()
-        tensors = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        data = path_of(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error})") from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error})") from error
+    tensors, about = parse_tensors(data, str(path))
     try:
-        metadata = json.loads(header.get("__metadata__", {}).get(_ABOUT, "{}"))
+        metadata = json.loads(about.get(_ABOUT, "{}"))
         found = [metadata.get(name) for name in ("format", "lm_name", "lm_fingerprint")]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         found = [None]
     if found[0] != form:
         raise InputError(f"{path} is of another kind; memcomp.{writer} writes such files")

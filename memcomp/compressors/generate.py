@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.compressors import layout
 from memcomp.compressors.compress import SoftPrompts, check_lm, own_tokens
 from memcomp.compressors.layout import TOKEN, Row, check_room, input_vectors
 from memcomp.compressors.templates import make_template
+from memcomp.data.tokens import ids_to_text
 from memcomp.errors import InputError
 from memcomp.lm.decode import check_sampling, continue_vectors
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
@@ -53,7 +54,7 @@ def generate(
         raise InputError(f"{lm.name} has no tokenizer; use decode_rows, which gives ids")
     rows = asked_rows(lm, prompts.counts, ask, template)
     answers = decode_rows(lm, prompts, rows, num_tokens=num_tokens, **decoding)
-    return [lm.tokenizer.decode(answer.tolist()) for answer in answers]
+    return [ids_to_text(lm.tokenizer, answer) for answer in answers]
 
 
 def asked_rows(
@@ -119,7 +120,7 @@ def decode_rows(
 
     Raises:
       InputError: soft prompts of another LM, or of another number; settings without
-        sense; no room for so many tokens.
+        sense; no room for so many tokens; logits that are not finite.
 
     Source: top_p: Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -145,7 +146,7 @@ def decode_rows(
         numbers = np.where(numbers < len(rows), numbers, first)
         tokens, slots, lengths = _stacked([rows[i] for i in numbers])
         least = int(lengths.min())
-        decoded, counts = lm.run(
+        decoded, counts, finite = lm.run(
             _continue_rows,
             tokens,
             slots,
@@ -160,7 +161,8 @@ def decode_rows(
             num_prefill=least // STRIDE * STRIDE or least,
             sampled=temperature > 0,
         )
-        decoded, counts = fetch((decoded, counts))
+        decoded, counts, finite = fetch((decoded, counts, finite))
+        lm.check_finite(finite)
         answers += [row[:n] for row, n in zip(decoded, counts, strict=True)]
     return answers[: len(rows)]
 
@@ -206,7 +208,7 @@ def _continue_rows(
     num_tokens: int,
     num_prefill: int,
     sampled: bool,
-) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"]]:
+) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
     embedded = embed(params, tokens, module=module)
     return continue_vectors(
         params,

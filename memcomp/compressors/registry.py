@@ -1,6 +1,7 @@
 """The context compressors by name, and their files."""
 
 import os
+import typing
 from typing import Any
 
 from memcomp.compressors import files
@@ -33,10 +34,26 @@ def make_compressor(kind: str, lm_module: CausalLM, entries: dict[str, Any]) -> 
     if kind not in COMPRESSORS:
         raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
     compressor, config = COMPRESSORS[kind]
-    try:
-        return compressor(lm_module, config(**entries))
-    except TypeError as error:
-        raise InputError(f"{config.__name__} cannot be made: {error}") from error
+    _check_entries(config, entries)
+    return compressor(lm_module, config(**entries))
+
+
+def _check_entries(config: Any, entries: dict[str, Any]) -> None:
+    """Raises `InputError` for an entry that the config lacks, or of another type."""
+    wanted = typing.get_type_hints(config)
+    for name, value in entries.items():
+        if name not in wanted:
+            raise InputError(
+                f"{config.__name__} has no field {name!r}; its fields are "
+                f"{', '.join(wanted)}"
+            )
+        kinds = set(typing.get_args(wanted[name]) or [wanted[name]])
+        kinds |= {int} if float in kinds else set()
+        if type(value) not in kinds:
+            raise InputError(
+                f"{name} of {config.__name__} is {value!r}; give "
+                f"{' or '.join(sorted(kind.__name__ for kind in kinds))}"
+            )
 
 
 def save_compressor(path: str | os.PathLike, trained: TrainedCompressor) -> None:

@@ -22,6 +22,7 @@ from memcomp.compressors.protocol import Params
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES
 from memcomp.nn.parameters import with_axes
+from memcomp.ranges import check_count, check_number
 from memcomp.sharding import param_shardings
 
 Metrics = dict[str, Any]
@@ -66,9 +67,9 @@ class TrainConfig:
     dtype: str = "bfloat16"
 
     def __post_init__(self):
-        for name in ("num_steps", "batch_size", "accumulation", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a number above 0")
+        for name in ("num_steps", "batch_size", "accumulation"):
+            check_count(name, getattr(self, name))
+        check_number("max_grad_norm", self.max_grad_norm, above=0)
         if self.batch_size % self.accumulation:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be divided into {self.accumulation} "

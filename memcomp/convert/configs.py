@@ -14,10 +14,14 @@ COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "num_labels", "attention
 NUMBERS = ("rope_theta", "rotary_emb_base", "rotary_pct", "partial_rotary_factor")
 NUMBERS += ("factor", "low_freq_factor", "high_freq_factor", "rope_local_base_freq")
 LARGEST = 2**31
+# Entries that transformers heeds in every family, with the value that memcomp computes.
+COMPUTED = {"is_causal": True, "per_layer_config": None, "configuration_files": None}
 
 
 def check_entries(entries: Any, most: int, name: str = "") -> None:
-    """Refuses config.json if it asks for too many layers, or for angles in words.
+    """Refuses config.json if it asks for what memcomp does not compute.
+
+    That is another model, too many layers, or angles in words.
 
     Args:
       entries: config.json, or a value in it.
@@ -27,6 +31,10 @@ def check_entries(entries: Any, most: int, name: str = "") -> None:
     Raises:
       InputError: by name.
     """
+    if name in COMPUTED and entries != COMPUTED[name]:
+        raise InputError(
+            f"{name} is {entries!r}; wanted {COMPUTED[name]!r}, or no such entry"
+        )
     if isinstance(entries, dict):
         for key, value in entries.items():
             check_entries(value, most, key)

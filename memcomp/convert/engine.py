@@ -36,6 +36,7 @@ LETTERS = {
 }
 # "c": queries, keys and values in one kernel; "g": what is gated, and its gate.
 CONSTANTS = {"c": 3, "g": 2, "1": 1}
+MOST_LISTED = 4  # names of one kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,39 +173,6 @@ def from_hf(
     return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
-@dataclasses.dataclass(frozen=True)
-class Renamed:
-    """`Tensors` under the names that `renames` gives them (see `Family`).
-
-    Raises:
-      InputError: two names that become one.
-    """
-
-    tensors: Tensors
-    renames: Sequence[tuple[str, str]]
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every tensor by its new name."""
-        shapes = self.tensors.shapes()
-        return {new: shapes[old] for new, old in self._old_names.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype of the file."""
-        return self.tensors.read(self._old_names[name])
-
-    @functools.cached_property
-    def _old_names(self) -> dict[str, str]:
-        names: dict[str, str] = {}
-        for old in self.tensors.shapes():
-            new = old
-            for pattern, replacement in self.renames:
-                new = re.sub(pattern, replacement, new)
-            if new in names:
-                raise InputError(f"the weights hold {new} twice: {names[new]} and {old}")
-            names[new] = old
-        return names
-
-
 def to_hf(
     params: Params, table: Sequence[Row], sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
@@ -269,7 +237,7 @@ def _check(found, rows, sizes, wanted, ignored) -> None:
         name: row.hf_shape(sizes) for row in rows for name in row.names(sizes["layers"])
     }
     if missing := [name for name in shapes if name not in found]:
-        problems.append(f"missing from the file: {', '.join(missing)}")
+        problems.append(f"missing from the file: {_listed(missing)}")
     skip = [re.compile(pattern) for pattern in ignored]
     extra = [
         name
@@ -277,14 +245,25 @@ def _check(found, rows, sizes, wanted, ignored) -> None:
         if name not in shapes and not any(p.fullmatch(name) for p in skip)
     ]
     if extra:
-        problems.append(f"not a weight of this model: {', '.join(extra)}")
+        problems.append(f"not a weight of this model: {_listed(extra)}")
     if lost := sorted(set(wanted) - {row.ours for row in rows}):
         problems.append(f"without a row in the table: {', '.join(lost)}")
-    for name, shape in shapes.items():
-        if name in found and tuple(found[name]) != shape:
-            problems.append(f"{name} is {list(found[name])}, expected {list(shape)}")
+    misfits = [
+        f"{name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in shapes.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    if misfits:
+        problems.append(_listed(misfits))
     if problems:
         raise InputError(
             "the weights do not fit the model that config.json describes; "
             f"check that both are of the same checkpoint ({'; '.join(problems)})"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names: a checkpoint of another kind differs in all of its thousands."""
+    more = len(names) - MOST_LISTED
+    rest = f" and {more} more" if more > 0 else ""
+    return ", ".join(names[:MOST_LISTED]) + rest

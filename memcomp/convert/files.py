@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from memcomp.convert.pickled import open_pickle
 from memcomp.convert.tensors import Tensor
+from memcomp.disk import local_path, writing
 from memcomp.errors import InputError
 
 SINGLE = "model.safetensors"
@@ -52,6 +53,15 @@ class Checkpoint:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype of the file."""
+        tensor, self._digests[name] = self._hashed(name)
+        return tensor
+
+    def same(self, first: str, second: str) -> bool:
+        """Whether two tensors are equal, bit by bit; one of them is held at a time."""
+        return self._hashed(first)[1] == self._hashed(second)[1]
+
+    def _hashed(self, name: str) -> tuple[np.ndarray, str]:
+        """A tensor, and its dtype, shape and SHA-256."""
         path, (shape, dtype, read) = self._tensors[name]
         if dtype not in DTYPES:
             raise InputError(
@@ -66,17 +76,16 @@ class Checkpoint:
                 f"{path}: {name} has values that are not finite; get the file again"
             )
         digest = hashlib.sha256(flat.view(np.uint8).data)
-        self._digests[name] = f"{name} {dtype} {list(shape)} {digest.hexdigest()}"
-        return tensor
+        return tensor, f"{dtype} {list(shape)} {digest.hexdigest()}"
 
-    def fingerprint(self) -> str:
-        """SHA-256 over all tensors that were read: names, dtypes, shapes and bytes.
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Dtype, shape and SHA-256 of the bytes of every tensor that was read, by its name.
 
-        It does not depend on the order of reading, on how the file is cut in shards, or
-        on its format.
+        They do not depend on the order of reading, on how the file is cut in shards, or on
+        its format.
         """
-        lines = "\n".join(self._digests[name] for name in sorted(self._digests))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return self._digests
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -189,6 +198,12 @@ def save_checkpoint(
     config: Mapping[str, object],
 ) -> None:
     """Writes model.safetensors and config.json, for `Checkpoint` and transformers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(dict(tensors), folder / SINGLE, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    folder = local_path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / SINGLE
+        try:
+            safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # that is what it makes of an OSError
+            raise OSError(str(error)) from error
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

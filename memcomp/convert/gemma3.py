@@ -79,6 +79,17 @@ FAMILY = Family(
 )
 
 
+def _config_with_vision(hf: Any) -> Gemma3Config:
+    """Our config from a `transformers.Gemma3Config`.
+
+    transformers reads there, and not in the text part, whether the head is tied, and it
+    does not cap the logits.
+    """
+    config = config_from_hf(hf.text_config)
+    tied = bool(hf.tie_word_embeddings)
+    return dataclasses.replace(config, tied_embeddings=tied, final_softcap=None)
+
+
 def _ignored_with_vision(config: Gemma3Config) -> tuple[str, ...]:
     vision = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
     return (*layout.ignored(config), vision)
@@ -87,7 +98,7 @@ def _ignored_with_vision(config: Gemma3Config) -> tuple[str, ...]:
 # The larger checkpoints, whose text part lies beside a vision tower that is not read.
 WITH_VISION = dataclasses.replace(
     FAMILY,
-    config_from_hf=lambda hf: config_from_hf(hf.text_config),
+    config_from_hf=_config_with_vision,
     ignored=_ignored_with_vision,
     renames=(
         (r"^language_model\.", ""),

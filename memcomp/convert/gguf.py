@@ -23,6 +23,7 @@ from memcomp.convert.configs import check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import save_checkpoint
 from memcomp.convert.gguf_header import Header, check_tensors, read_header
+from memcomp.disk import local_path
 from memcomp.errors import InputError, refusing
 
 PACKAGES = ("torch", "gguf", "accelerate")  # of the extra `gguf`
@@ -88,7 +89,7 @@ def convert_gguf(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         off, damaged or one of several parts, has an unknown architecture, no tokenizer, or
         a setting that transformers ignores; the folder exists or cannot be written.
     """
-    file, folder = pathlib.Path(file), pathlib.Path(folder)
+    file, folder = local_path(file), local_path(folder)
     _check_packages()
     _check_new(folder)
     header = read_header(file)

@@ -1,7 +1,7 @@
 """GPT-2 checkpoints in Hugging Face layout.
 
 Kernels are stored as we have them, inputs first; the fused one is grouped by slot first,
-then head. OpenAI's own files leave out the prefix "transformer.".
+then head.
 """
 
 from typing import Any
@@ -91,7 +91,6 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=ignored,
-    renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),),
     checkpoints=(
         "openai-community/gpt2",
         "openai-community/gpt2-medium",

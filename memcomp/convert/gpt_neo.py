@@ -87,7 +87,6 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=ignored,
-    renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),),
     checkpoints=(
         "EleutherAI/gpt-neo-125m",
         "roneneldan/TinyStories-1M",

@@ -37,13 +37,16 @@ TABLE = (
 def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
     """Buffers that older checkpoints store next to the weights, and a tied head."""
     buffers = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
+    rotary = r"gpt_neox\.rotary_emb\.inv_freq"
     tied = (r"embed_out\.weight",) if config.tied_embeddings else ()
-    return (buffers, *tied)
+    return (buffers, rotary, *tied)
 
 
 def config_from_hf(hf: Any) -> GPTNeoXConfig:
     """Our config from a `transformers.GPTNeoXConfig`."""
     head_dim = hf.hidden_size // hf.num_attention_heads
+    # An entry head_dim, which configs of this family do not have, changes what is rotated.
+    rotated = getattr(hf, "head_dim", None) or head_dim
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
     return GPTNeoXConfig(
         vocab_size=hf.vocab_size,
@@ -54,7 +57,7 @@ def config_from_hf(hf: Any) -> GPTNeoXConfig:
         num_kv_heads=hf.num_attention_heads,
         head_dim=head_dim,
         max_positions=hf.max_position_embeddings,
-        rotary=rotary_from_hf(hf, int(head_dim * fraction)),
+        rotary=rotary_from_hf(hf, int(rotated * fraction)),
         norm_eps=hf.layer_norm_eps,
         activation=hf.hidden_act,
         parallel_residual=hf.use_parallel_residual,
@@ -96,6 +99,7 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=ignored,
+    renames=((r"^(gpt_neox\.)?lm_head\.", "embed_out."),),  # transformers 5, in memory
     checkpoints=(
         "EleutherAI/pythia-160m",
         "EleutherAI/pythia-410m",

@@ -52,7 +52,7 @@ FINAL_NORM = (Row("model.norm.weight", "final_norm/scale", "d -> d"),)
 
 def ignored(config: DecoderConfig) -> tuple[str, ...]:
     """Names that some checkpoints store and that hold no weights of their own."""
-    rotary = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    rotary = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq"
     tied = (r"lm_head\.weight",) if config.tied_embeddings else ()
     return (rotary, *tied)
 
@@ -107,6 +107,11 @@ def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
         raise InputError(
             f"layers of type {', '.join(sorted(unknown))}; known are {', '.join(sizes)}"
         )
+    if "sliding_attention" in hf.layer_types and not hf.sliding_window:
+        raise InputError(
+            "layer_types has sliding_attention, but no sliding_window is in use; give "
+            "sliding_window and use_sliding_window, or only full_attention"
+        )
     windows = tuple(sizes[kind] for kind in hf.layer_types)
     return windows if any(windows) else ()
 
@@ -122,5 +127,17 @@ def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 
 def rotary_of(hf: Any) -> Rotary:
-    """The rotary positions of whole heads."""
-    return rotary_from_hf(hf, head_dim_of(hf))
+    """The rotary positions of whole heads.
+
+    Raises:
+      InputError: positions of a part of a head, which transformers ignores where they are
+        not scaled, and does not compute where they are.
+    """
+    rotary = rotary_from_hf(hf, head_dim_of(hf))
+    fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
+    if rotary.scaling != "default" and fraction != 1.0:
+        raise InputError(
+            f"partial_rotary_factor is {fraction} with {rotary.scaling} scaling; wanted "
+            "1.0, as this family rotates whole heads"
+        )
+    return rotary

@@ -84,7 +84,7 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=ignored,
-    renames=((r"^backbone\.embedding\.", "backbone.embeddings."),),
+    renames=((r"^(backbone\.)?embedding\.", "backbone.embeddings."),),
     checkpoints=(
         "state-spaces/mamba-130m-hf",
         "state-spaces/mamba-370m-hf",

@@ -17,23 +17,32 @@ TABLE = (
 
 
 def config_from_hf(hf: Any) -> MistralConfig:
-    """Our config from a `transformers.MistralConfig`."""
+    """Our config from a `transformers.MistralConfig`.
+
+    With the entry layer_types transformers makes a Ministral of it, whose layers differ in
+    what they see, and which is the same in all else.
+    """
+    everywhere = (hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else ()
+    mixed = getattr(hf, "layer_types", None) is not None
     return MistralConfig(
         **layout.sizes_from_hf(hf),
         norm_eps=hf.rms_norm_eps,
         rotary=layout.rotary_of(hf),
-        windows=(hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else (),
+        windows=layout.windows_from_hf(hf) if mixed else everywhere,
     )
 
 
 def config_to_hf(config: MistralConfig) -> dict[str, Any]:
     """The entries of config.json: `config_from_hf` read backwards."""
+    windows = layout.windows_to_hf(config)
+    if len(set(config.windows)) < 2:
+        del windows["layer_types"]
     return {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
         **layout.sizes_to_hf(config),
         "rms_norm_eps": config.norm_eps,
-        "sliding_window": config.windows[0] if config.windows else None,
+        **windows,
         **rotary_to_hf(config.rotary),
     }
 

@@ -1,7 +1,4 @@
-"""OPT checkpoints in Hugging Face layout.
-
-Files that were saved without the head leave out the prefix "model.".
-"""
+"""OPT checkpoints in Hugging Face layout."""
 
 from typing import Any
 
@@ -41,8 +38,9 @@ TABLE = (
 
 
 def ignored(config: OPTConfig) -> tuple[str, ...]:
-    """A tied head."""
-    return (r"lm_head\.weight",) if config.tied_embeddings else ()
+    """What the first savers counted their versions in, and a tied head."""
+    version = r"model\.decoder\.version"
+    return (version, r"lm_head\.weight") if config.tied_embeddings else (version,)
 
 
 def config_from_hf(hf: Any) -> OPTConfig:
@@ -93,7 +91,6 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
     ignored=ignored,
-    renames=((r"^decoder\.", "model.decoder."),),
     checkpoints=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-1.3b"),
     special="positions offset by 2; 350m: projected embeddings, norm after",
     memory_enters="before the projection of 350m, and before positions are added",

@@ -21,6 +21,9 @@ def rotary_from_hf(
     Raises:
       InputError: a kind of scaling that is not known.
     """
+    # transformers does this again when it makes a model, and only then reads the entry
+    # original_max_position_embeddings at the top level of config.json.
+    hf.standardize_rope_params()
     given = dict(hf.rope_parameters if parameters is None else parameters)
     scaling = given.get("rope_type", "default")
     if scaling not in SCALINGS:

@@ -9,6 +9,7 @@ import numpy as np
 from memcomp.cram.recipe import RECIPES, Numbers, Recipe
 from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
+from memcomp.ranges import check_count, check_seed
 
 OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
 # The numbers of a recipe that programs do not depend on, each with some legal value.
@@ -64,8 +65,8 @@ class CramConfig:
     def __post_init__(self):
         sizes = ("batch_size", "steps_per_chunk", "vocab_chunk", "token_chunk")
         for name in ("num_memory", *sizes):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+            check_count(name, getattr(self, name))
+        check_seed("seed", self.seed)
         if self.protocol not in PROTOCOLS:
             raise InputError(
                 f"protocol {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"

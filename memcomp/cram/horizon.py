@@ -20,6 +20,7 @@ from memcomp.cram.schedule import SHORT, check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
+from memcomp.ranges import check_count, check_number
 from memcomp.sharding import fetch, on_mesh
 
 
@@ -43,11 +44,11 @@ class Growth:
     most: int | None = None
 
     def __post_init__(self):
-        if self.first < 1 or self.factor < 1 or (self.most is not None and self.most < 1):
-            raise InputError(
-                f"growth from {self.first} tokens by {self.factor} to {self.most}; all "
-                "three must be 1 or more"
-            )
+        check_count("growth.first", self.first)
+        check_count("growth.most", 1 if self.most is None else self.most)
+        check_number("growth.factor", self.factor)
+        if self.factor < 1:
+            raise InputError(f"growth.factor is {self.factor}; it must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

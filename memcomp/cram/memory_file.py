@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
-from etils import epath
 from jaxtyping import Float
 
 from memcomp.cram.pool import CramResult
+from memcomp.data.texts import PROTOCOLS
+from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
+from memcomp.tensor_files import parse_tensors
 
 FORMAT = "memcomp-memory-1"
 
@@ -54,7 +56,7 @@ def save_memory(
       keep: ids of texts whose memory stays as it is if there is a file that has it.
     """
     memories = {str(r.text_id): _of_result(r) for r in results}
-    path = epath.Path(path)
+    path = path_of(path)
     if keep and path.exists():
         found = load_memory(path)
         memories |= {key: memory for key, memory in found.items() if int(key) in keep}
@@ -62,12 +64,7 @@ def save_memory(
     tensors = {key: entry.pop("memory") for key, entry in texts.items()}
     metadata = {"format": FORMAT, "texts": json.dumps(texts)}
     data = safetensors.numpy.save(tensors, metadata)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
+    write_whole(path, data)
 
 
 def _of_result(result: CramResult) -> Memory:
@@ -94,7 +91,7 @@ def load_memory(
     Raises:
       InputError: not such a file, or made with other weights than those of `lm`.
     """
-    path = epath.Path(path)
+    path = path_of(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -106,27 +103,83 @@ def parse_memory(
     data: bytes, name: str, lm: LanguageModel | None = None
 ) -> dict[str, Memory]:
     """`load_memory` of what was read from the file `name`."""
-    try:
-        tensors = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise InputError(f"{name} is not a whole safetensors file ({error})") from error
+    tensors, metadata = parse_tensors(data, name)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{name} holds no memories: memcomp.save_memory writes such files")
+    entries = _entries(metadata.get("texts"), name)
+    if entries.keys() != tensors.keys():
+        odd = sorted(entries.keys() ^ tensors.keys())[0]
+        has, lacks = ("an entry", "tensor") if odd in entries else ("a tensor", "entry")
+        raise InputError(f"{name} has {has} {odd!r} and no {lacks} for it; make it again")
     memories = {}
-    for key, entry in json.loads(metadata["texts"]).items():
-        entry["given"] = tuple(entry["given"])
-        memories[key] = Memory(memory=tensors[key], **entry)
+    for key, entry in entries.items():
+        memories[key] = _memory(tensors[key], entry, f"{name}: memory {key!r}")
         if lm is not None:
             _check_lm(name, memories[key], lm)
     return memories
 
 
+def _entries(texts: str | None, name: str) -> dict[str, Any]:
+    """What the metadata says of each memory."""
+    try:
+        entries = json.loads(texts or "")
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{name} does not say what its memories are ({error}); make it again"
+        ) from error
+    if not isinstance(entries, dict) or not all(key.isdecimal() for key in entries):
+        raise InputError(
+            f"{name} does not say what its memories are: wanted an object by text id; make "
+            "it again"
+        )
+    return entries
+
+
+def _memory(vectors: np.ndarray, entry: Any, what: str) -> Memory:
+    """One memory of a file whose metadata may have been edited by hand."""
+    wanted = {field.name for field in dataclasses.fields(Memory)} - {"memory"}
+    if not isinstance(entry, dict) or entry.keys() != wanted:
+        found = sorted(entry) if isinstance(entry, dict) else entry
+        raise InputError(f"{what} has the fields {found}; wanted {', '.join(wanted)}")
+    for field, (is_right, description) in FIELDS.items():
+        if not is_right(entry[field]):
+            raise InputError(f"{what}: {field} is {entry[field]!r}, wanted {description}")
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise InputError(
+            f"{what} is {vectors.dtype} {list(vectors.shape)}; wanted floats [M, D]"
+        )
+    return Memory(**entry | {"memory": vectors, "given": tuple(entry["given"])})
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# Of a memory's fields, what each must be.
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_tokens": (lambda n: _is_id(n) and n > 0, "a whole number, 1 or more"),
+    "given": (lambda ids: isinstance(ids, list) and all(map(_is_id, ids)), "token ids"),
+    "protocol": (lambda name: name in list(PROTOCOLS), " or ".join(PROTOCOLS)),
+    "source": (_is_text, "text"),
+    "lm_name": (_is_text, "text"),
+    "lm_fingerprint": (_is_text, "text"),
+}
+
+
 def _check_lm(name: str, memory: Memory, lm: LanguageModel) -> None:
     if memory.lm_fingerprint != lm.fingerprint:
         raise InputError(
-            f"{name} was made with {memory.lm_name} (weights "
-            f"{memory.lm_fingerprint[:12]}), not with {lm.name} (weights "
-            f"{lm.fingerprint[:12]}); load the LM that it was made with"
+            f"{name} was made with {memory.lm_name} ({memory.lm_fingerprint[:12]}), not "
+            f"with {lm.name} ({lm.fingerprint[:12]}), whose weights or config.json differ; "
+            "load the LM that it was made with"
+        )
+    width, wanted = memory.memory.shape[1], lm.config.d_model
+    if width != wanted:
+        raise InputError(
+            f"{name} has vectors of {width} numbers, and {lm.name} reads {wanted}; make it "
+            "again"
         )

@@ -48,7 +48,7 @@ class CramResult:
       protocol: "strict" or "reference".
       num_given: how many leading tokens the protocol gives and does not score.
       lm_name: what the LM was loaded from.
-      lm_fingerprint: SHA-256 of its weights.
+      lm_fingerprint: SHA-256 of its weights and of what its config computes.
       seconds: the text's share of the loop's time: each chunk's, by texts in flight.
       loss_curve: float32 [steps]: mean loss at every step.
       accuracy_curve: float32 [steps].
@@ -56,6 +56,8 @@ class CramResult:
         -1 for never.
       opt_state: of the optimiser in the end, for those who go on from `memory`.
       process: that the text's place belonged to.
+      comes_back: whether the tokenizer gives back the text from its tokens; None where
+        they were given as ids.
     """
 
     text_id: int
@@ -79,6 +81,7 @@ class CramResult:
     opt_state: Any = dataclasses.field(default=None, repr=False)
     process: int = 0
     diverged_at: int | None = None
+    comes_back: bool | None = None
 
     @property
     def exact(self) -> bool:
@@ -413,6 +416,7 @@ class Pool:
             opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
             process=owner,
             diverged_at=int(states.step[i]) if states.failed[i] else None,
+            comes_back=place.text.comes_back,
         )
 
 

@@ -14,17 +14,13 @@ from memcomp.cram.objective import LOSSES
 from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
 from memcomp.errors import InputError
+from memcomp.ranges import check_count, check_number
 
-POSITIVE = (
-    "learning_rate",
-    "max_steps",
-    "patience",
-    "eps",
-    "window",
-    "rank",
-    "sure_weight",
-)
-NOT_NEGATIVE = ("margin", "warmup_steps", "weight_decay", "power", "init_scale", "ahead")
+COUNTS = ("max_steps", "patience", "window", "rank", "warmup_steps", "ahead")
+POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "window", "rank")
+POSITIVE += ("sure_weight",)
+NOT_NEGATIVE = ("margin", "weight_decay", "power", "init_scale", "final_learning_rate")
+DECAYS = ("b1", "b2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +82,14 @@ class Recipe:
 
     def __post_init__(self):
         for name in POSITIVE:
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+            check_number(name, getattr(self, name), above=0)
+        for name in COUNTS:
+            check_count(name, getattr(self, name), least=0)
+        for name in (*NOT_NEGATIVE, *DECAYS):
+            check_number(name, getattr(self, name))
+        for name in DECAYS:
+            if getattr(self, name) > 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or less")
         known_of = {
             "schedule": SCHEDULES,
             "optimizer": OPTIMIZERS,

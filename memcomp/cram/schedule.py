@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+import jax.numpy as jnp
+
 from memcomp.cram.config import CramConfig
 from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
 from memcomp.data.texts import Text
@@ -32,6 +34,8 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
     """Raises `InputError` for texts that cannot be crammed into this LM at all."""
     if not texts:
         raise InputError("there are no texts to cram; give at least one")
+    if lm.dtype == jnp.float16:  # the one dtype in which sound weights may overflow
+        lm.logits(texts[0].tokens[None, :SHORT])
     most = lm.config.max_positions
     for text in texts:
         name = f"text {text.text_id} ({text.source})"
@@ -39,6 +43,12 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
             raise InputError(
                 f"{name} has {len(text.tokens)} tokens, of which the protocol "
                 f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
+            )
+        if cfg.num_memory + cfg.num_given > most:
+            raise InputError(
+                f"num_memory is {cfg.num_memory}, but the LM has {most} positions for "
+                f"memory and text together; set num_memory to {most - cfg.num_given} or "
+                "less"
             )
         if len(text.tokens) + cfg.num_memory - 1 > most:
             raise InputError(

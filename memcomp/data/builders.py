@@ -7,12 +7,9 @@ set is asked for, and not by `import memcomp`.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import io
 import itertools
-import json
 import os
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from memcomp.data.files import content_sha256
 from memcomp.data.sources import SOURCES, Files, Found, Options, Source, find_source
 from memcomp.errors import InputError
 
@@ -171,25 +169,5 @@ def read_stored(name: str, options: Options) -> Iterator[Found]:
 
 
 def content_key(files: Files, chosen: Options) -> str:
-    """A hash of the names and contents of files, and of the options that were chosen.
-
-    Raises:
-      InputError: a file cannot be read.
-    """
-    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
-    for name, path in _members(files):
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        digest.update(f"\n{name}\0{content}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _members(files: Files) -> Iterator[tuple[str, pathlib.Path]]:
-    """Names and paths of files, and of those in folders and below."""
-    for path in files:
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
-        for member in inside or [path]:
-            yield member.relative_to(path.parent).as_posix(), member
+    """The first digits of `content_sha256`, which name a data set."""
+    return content_sha256(files, chosen)[:16]

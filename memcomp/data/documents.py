@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from memcomp.data.files import json_rows, text_field
+from memcomp.disk import find_files, local_path
 from memcomp.errors import InputError
 
 
@@ -15,8 +16,10 @@ def find_documents(source: str) -> list[pathlib.Path]:
     Raises:
       InputError: there is none.
     """
-    path = pathlib.Path(source).expanduser()
-    found = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    path = local_path(source)
+    if not source:  # which would be the current folder
+        raise InputError("there is no name of documents; give a .jsonl file, or a folder")
+    found = find_files(path, ".jsonl") if path.is_dir() else [path]
     if not all(file.is_file() for file in found) or not found:
         raise InputError(
             f"no documents at {source!r}; give a .jsonl file, or a folder that has some"

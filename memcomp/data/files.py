@@ -1,6 +1,7 @@
 """Texts in files: plain text, JSON lines, CSV and standard input."""
 
 import csv
+import hashlib
 import json
 import pathlib
 import sys
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from memcomp.disk import find_files
 from memcomp.errors import InputError
 
 
@@ -74,9 +76,12 @@ def read_stdin(files: Sequence[pathlib.Path]) -> Iterator[Found]:
 
 
 def read_folder(files: Sequence[pathlib.Path]) -> Iterator[Found]:
-    """The .txt files of a folder and below, sorted by path, each file one text."""
+    """The .txt files of a folder and below, sorted by path, each file one text.
+
+    Linked folders and files are read as if they were there themselves.
+    """
     (folder,) = files
-    found = [p for p in folder.rglob("*") if p.suffix.lower() == ".txt" and p.is_file()]
+    found = find_files(folder, ".txt")
     if not found:
         raise InputError(f"folder {folder} has no .txt files; give one that has")
     names = {path.relative_to(folder).as_posix(): path for path in found}
@@ -106,14 +111,35 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in lines(path):
         place = f"line {number} of {path}"
         try:
-            row = json.loads(line)
+            row, again = _parsed(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{place} is not JSON ({error}); wanted one object a line"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{place} is not a JSON object; wanted one object a line")
+        if again is not None:
+            raise InputError(
+                f"{place} has the field {again!r} twice; leave one of them out"
+            )
         yield place, row
+
+
+def _parsed(line: str) -> tuple[Any, str | None]:
+    """What a line of JSON says, and a field that its object has twice."""
+    again = None
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal again  # inner objects come first, so that in the end it is the outer one's
+        again = _repeated([name for name, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(line, object_pairs_hook=as_dict), again
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name that comes a second time; None where all differ."""
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
 
 
 def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
@@ -122,15 +148,58 @@ def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
     # The default limit, 131,072 characters a field, is below the chunks of PG-19.
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        rows = csv.DictReader((line for _, line in lines(path, blank=True)), strict=True)
-        for row in rows:
+        rows = csv.reader((line for _, line in lines(path, blank=True)), strict=True)
+        names = next(filter(None, rows), [])
+        if (again := _repeated(names)) is not None:
+            raise InputError(
+                f"line {rows.line_num} of {path} names the column {again!r} twice; give "
+                "each column a name of its own"
+            )
+        for row in filter(None, rows):
             place = f"line {rows.line_num} of {path}"
-            there = {name: value for name, value in row.items() if value is not None}
+            if len(row) != len(names):
+                raise InputError(
+                    f"{place} has {len(row)} fields where the header names "
+                    f"{', '.join(map(repr, names))}; put a text with commas or line breaks "
+                    "in quotes, and leave no field out"
+                )
+            there = dict(zip(names, row, strict=True))
             yield Found(path.name, place, text_field(there, field, place))
     except csv.Error as error:
-        raise InputError(f"{path} is not CSV ({error}); wanted a header line") from error
+        raise InputError(
+            f"line {rows.line_num} of {path} is not CSV ({error}); wanted a header line, "
+            "and quotes that are closed"
+        ) from error
     finally:
         csv.field_size_limit(limit)
+
+
+def content_sha256(files: Sequence[pathlib.Path], chosen: Mapping[str, Any]) -> str:
+    """SHA-256 of the names and contents of files, and of the options that were chosen.
+
+    Args:
+      files: or folders of .txt files.
+      chosen: what else decides which texts they give; of JSON.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
+    for name, path in _members(files):
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        digest.update(f"\n{name}\0{content}".encode())
+    return digest.hexdigest()
+
+
+def _members(files: Sequence[pathlib.Path]) -> Iterator[tuple[str, pathlib.Path]]:
+    """Names and paths of files, and of those in folders and below."""
+    for path in files:
+        for member in find_files(path, ".txt") if path.is_dir() else [path]:
+            yield member.relative_to(path.parent).as_posix(), member
 
 
 def text_field(row: Mapping[str, Any], field: str, place: str) -> str:

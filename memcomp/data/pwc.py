@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from memcomp.data.files import json_rows, text_field
+from memcomp.disk import local_path
 from memcomp.errors import InputError
 
 SPLITS = ("train", "test")
@@ -57,7 +58,7 @@ def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
     if split not in SPLITS:
         raise InputError(f"PwC has no split {split!r}; give {' or '.join(SPLITS)}")
     name = f"PwC_{split}.jsonl"
-    path = pathlib.Path(manual_dir or "").expanduser() / name
+    path = local_path(manual_dir or "") / name
     if manual_dir is None or not path.is_file():
         where = f"{manual_dir} has no {name}" if manual_dir else "manual_dir is not set"
         raise InputError(

@@ -16,6 +16,8 @@ from etils import epath
 from jaxtyping import Int, Int32, Int64
 
 from memcomp import distributed
+from memcomp.data.tokens import texts_to_ids
+from memcomp.disk import make_folder, writing
 from memcomp.errors import InputError
 
 _DTYPE = np.dtype("<i4")
@@ -119,12 +121,7 @@ def tokenized(
     rows = iter(rows)
     while group := list(itertools.islice(rows, _GROUP)):
         columns = (
-            tokenizer(
-                list(texts),
-                add_special_tokens=special_tokens,
-                split_special_tokens=True,
-                verbose=False,  # else it warns of texts longer than the LM's positions
-            )["input_ids"]
+            texts_to_ids(tokenizer, texts, special_tokens=special_tokens)
             for texts in zip(*group, strict=True)
         )
         yield from zip(*columns, strict=True)
@@ -146,8 +143,9 @@ def cached_ragged(
       make: gives rows of as many sequences, such as those of `tokenized`.
     """
     if distributed.is_first() and not (folder / _STARTS).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, columns, make())
+        make_folder(folder)
+        with writing(folder):
+            _write(folder, columns, make())
     distributed.barrier()
     with (folder / _STARTS).open("rb") as file:
         starts = np.load(file)

@@ -24,6 +24,7 @@ from memcomp.data.files import (
     whole,
 )
 from memcomp.data.pages import story
+from memcomp.disk import local_path
 from memcomp.errors import InputError
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin" / "texts.txt"
@@ -63,7 +64,7 @@ def _manual(pattern: str, what: str) -> Callable[[Options], Files]:
 
     def files(options: Options) -> Files:
         folder = options["manual_dir"]
-        found = sorted(pathlib.Path(folder).expanduser().glob(pattern)) if folder else []
+        found = sorted(local_path(folder).glob(pattern)) if folder else []
         if not found:
             where = f"{folder} has no {pattern}" if folder else "manual_dir is not set"
             raise InputError(
@@ -75,11 +76,11 @@ def _manual(pattern: str, what: str) -> Callable[[Options], Files]:
 
 
 def _vocabulary(options: Options) -> Files:
-    if options["vocabulary"] is None:
+    if not options["vocabulary"]:
         raise InputError(
             'texts "random_words" need `vocabulary`: a file with one word a line'
         )
-    return [pathlib.Path(options["vocabulary"]).expanduser()]
+    return [local_path(options["vocabulary"])]
 
 
 def _builtin(files: Files) -> Iterator[Found]:
@@ -191,9 +192,14 @@ def find_source(name: str) -> Source:
     Raises:
       InputError: there is no such source.
     """
+    if not name:
+        raise InputError(
+            'texts is not set; give a file, a folder, "-" for standard input, or one of '
+            f"{', '.join(map(repr, SOURCES))}"
+        )
     if name in SOURCES:
         return SOURCES[name]
-    path = pathlib.Path(name).expanduser()
+    path = local_path(name)
     row = _FOLDER if path.is_dir() else _SUFFIXES.get(path.suffix.lower())
     if row is None:
         raise InputError(

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32
 
-from memcomp.data.files import Found
+from memcomp.data.files import Found, content_sha256
 from memcomp.data.sources import find_source
+from memcomp.data.tokens import num_faithful, text_to_ids
 from memcomp.errors import InputError
+from memcomp.ranges import check_count, check_seed
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
+ALL = -1  # for num_texts, in configs, which have no other way to say it
 # Where a passage may start, the best first: after a blank line, after the end of a
 # sentence, after any space.
 _STARTS = tuple(map(re.compile, (r"\n[ \t]*\n\s*", r"[.!?][\"'”’)]*\s+", r"\s+")))
@@ -34,11 +37,27 @@ class Text:
       text_id: position in its source, from 0; also the number folded into the seed.
       source: where it came from, for the record: file name, "builtin", "random_words".
       tokens: ids, in the order of the text.
+      num_faithful: how many of them, from the first, give back the text that they were
+        made of (`memcomp.data.tokens.num_faithful`); None where they were given as ids.
+      source_sha256: of all that the source holds (`source_sha256`); None where nothing is
+        known of it.
     """
 
     text_id: int
     source: str
     tokens: Int32[np.ndarray, " T"]
+    num_faithful: int | None = None
+    source_sha256: str | None = None
+
+    @property
+    def comes_back(self) -> bool | None:
+        """Whether the tokenizer gives back the text from all tokens; None for ids."""
+        return None if self.num_faithful is None else self.num_faithful >= len(self.tokens)
+
+    def beginning(self, num_tokens: int, text_id: int) -> "Text":
+        """The first tokens, as a text with another id."""
+        tokens = self.tokens[:num_tokens]
+        return dataclasses.replace(self, text_id=text_id, tokens=tokens)
 
 
 def read_texts(
@@ -75,7 +94,7 @@ def read_texts(
         a .jsonl or .csv file: one text a row. Empty lines are passed over where a line
         is a text. A file named as one of those in quotes is reached as "./builtin".
       field: of a .jsonl or .csv row.
-      num_texts: the first so many; all where None, which "random_words" and
+      num_texts: the first so many; all where None or `ALL`, which "random_words" and
         "uniform_tokens" do not have.
       passages: each text is cut into so many passages, which are the texts then: part
         k starts at character k * length // passages, moved on to the next paragraph,
@@ -94,14 +113,11 @@ def read_texts(
     Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py, which
     draw five times as many words as tokens; nothing is seeded there.
     """
-    for name, value, least in (
-        ("num_texts", 1 if num_texts is None else num_texts, 1),
-        ("passages", passages, 1),
-        ("num_words", num_words, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name} is {value}; give {least} or more")
+    num_texts = None if num_texts == ALL else num_texts
+    counts = {"num_texts": num_texts, "passages": passages, "num_words": num_words}
+    for name, value in counts.items():
+        check_count(name, 1 if value is None else value)
+    check_seed("seed", seed)
     if find_source(source).endless and num_texts is None:
         raise InputError(f'texts "{source}" have no end; say num_texts')
     options = {
@@ -131,6 +147,53 @@ def read_texts(
             "lower num_texts or give more texts"
         )
     return texts
+
+
+def count_texts(source: str, **options: Any) -> int | None:
+    """How many texts a source has; None where there is no end, or it is not known.
+
+    Args:
+      source: this and `options` as for `read_texts`.
+    """
+    if source == "-" or find_source(source).endless:
+        return None
+    try:
+        return len(read_texts(source, num_texts=None, **options))
+    except InputError:  # in a row after those that are wanted
+        return None
+
+
+def source_sha256(
+    source: str,
+    texts: Iterable[tuple[str, str | np.ndarray]],
+    *,
+    field: str = "text",
+    passages: int = 1,
+    seed: int = 0,
+    vocabulary: str | None = None,
+    manual_dir: str | None = None,
+    **sizes: Any,
+) -> str:
+    """SHA-256 of what decides which texts a source gives: files, field, passages, seed.
+
+    It does not depend on how many of its texts are taken, standard input aside.
+
+    Args:
+      source: this and the others as for `read_texts`.
+      texts: what `read_texts` gave.
+      sizes: its other options, which do not change how a text begins.
+
+    Raises:
+      InputError: as from `read_texts`.
+    """
+    found = find_source(source)
+    options: dict[str, Any] = {"field": field, "seed": seed, "vocabulary": vocabulary}
+    options |= {"manual_dir": manual_dir}
+    chosen = {name: options[name] for name in found.options if name in options}
+    chosen["passages"] = passages
+    if source == "-":  # which can be read only once
+        chosen["texts"] = [text for _, text in texts]
+    return content_sha256(found.files(options), chosen)
 
 
 def _found(name: str, options: dict[str, Any]) -> Iterator[Found]:
@@ -177,6 +240,7 @@ def tokenize(
     num_tokens: int | Sequence[int] | None,
     protocol: str = "strict",
     vocab_size: int | None = None,
+    source_sha256: str | None = None,
 ) -> list[Text]:
     """The first tokens of each text; `text_id` is the position in `texts`.
 
@@ -189,6 +253,7 @@ def tokenize(
       protocol: "strict" adds no special tokens; "reference" adds those that the
         tokenizer adds by default, so that BOS is token 1 where there is one.
       vocab_size: ids must be below it.
+      source_sha256: see `Text`.
 
     Raises:
       InputError: an empty text, one with fewer tokens than asked for, ids outside the
@@ -203,12 +268,20 @@ def tokenize(
     ):
         source, content = text if _is_pair(text) else ("given", text)
         name = f"text {text_id} ({source})"
+        faithful = None
         if isinstance(content, str):
             ids = _encode(tokenizer, content, length, PROTOCOLS[protocol], name)
+            if not ids.size:
+                raise InputError(
+                    f"{name} has no tokens, as the tokenizer drops all that it does not "
+                    "know; remove the text, or take another language model"
+                )
+            tokens = _checked(ids, length, vocab_size, name)
+            whole = len(tokens) == len(ids)
+            faithful = num_faithful(tokenizer, tokens, content, whole=whole)
         else:
-            ids = np.asarray(content)
-        tokens = _checked(ids, length, vocab_size, name)
-        result.append(Text(text_id=text_id, source=source, tokens=tokens))
+            tokens = _checked(np.asarray(content), length, vocab_size, name)
+        result.append(Text(text_id, source, tokens, faithful, source_sha256))
     return result
 
 
@@ -253,17 +326,10 @@ def _encode(
     # has an influence on.
     if length is not None:
         for end in (8 * length + 256, 64 * length + 2048):
-            ids = _ids(tokenizer, text[:end], special)
+            ids = text_to_ids(tokenizer, text[:end], special_tokens=special)
             if len(ids) >= length + 16 or end >= len(text):
                 return ids
-    return _ids(tokenizer, text, special)
-
-
-def _ids(tokenizer: Any, text: str, special: bool) -> np.ndarray:
-    # verbose: else transformers warns of texts that are longer than the LM's positions,
-    # before they are truncated.
-    encoded = tokenizer(text, add_special_tokens=special, verbose=False)
-    return np.asarray(encoded["input_ids"], dtype=np.int64)
+    return text_to_ids(tokenizer, text, special_tokens=special)
 
 
 def _checked(

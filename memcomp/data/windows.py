@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int, UInt16
 
+from memcomp.disk import writing
 from memcomp.errors import InputError
 
 # Documents that the tokenizer gets at once, one a thread.
@@ -55,9 +56,10 @@ def cached_tokens(
     """
     if not path.exists():
         partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.save(file, make())
-        partial.rename(path)
+        with writing(path):
+            with partial.open("wb") as file:
+                np.save(file, make())
+            partial.rename(path)
     if "://" in str(path):
         with path.open("rb") as file:
             return np.load(file)

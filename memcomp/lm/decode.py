@@ -12,18 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from memcomp.data.tokens import checked_ids
 from memcomp.errors import InputError
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed, logits_of
 from memcomp.sharding import fetch
 
 
 def decode(
-    lm: LanguageModel,
-    memory: Float[np.ndarray, "*B M D"] | Float[Array, "*B M D"],
-    num_tokens: int,
-    given: Int[np.ndarray, "*B G"] | None = None,
+    lm: LanguageModel, memory: Any, num_tokens: Any, given: Any = None
 ) -> Int[np.ndarray, "*B {num_tokens}"]:
     """The greedy continuation of memory, in the dtype of the LM: what a user gets back.
 
@@ -31,32 +29,51 @@ def decode(
 
     Args:
       lm: the language model.
-      memory: of one text, or of several.
+      memory: floats of one text [M D], or of several [B M D].
       num_tokens: length of the result, the given tokens included.
-      given: leading tokens that are not decoded but read after the memory, as the
-        reference protocol wants.
+      given: ids [G] or [B G] of leading tokens that are not decoded but read after the
+        memory, as the reference protocol wants.
 
     Returns:
       Token ids; the first G are `given`.
 
     Raises:
-      InputError: the memory is not of the width of the LM, or there is no room for so
-        many tokens.
+      InputError: no such memory or tokens, no room for so many tokens, or logits that
+        are not finite.
     """
-    memory = np.asarray(memory, np.float32)
+    memory = _checked_memory(lm, memory)
+    given = np.zeros((*memory.shape[:-2], 0), np.int32) if given is None else given
+    given = checked_ids("given", given, lm.config.vocab_size, axes=memory.ndim - 1)
     if memory.ndim == 2:
-        one = None if given is None else np.asarray(given)[None]
-        return decode(lm, memory[None], num_tokens, one)[0]
-    B, M, D = memory.shape
-    if lm.config.d_model != D:
-        raise InputError(f"memory is {D} wide, but {lm.name} is {lm.config.d_model}")
-    given = np.zeros((B, 0), np.int32) if given is None else np.asarray(given, np.int32)
-    if not given.shape[1] < num_tokens <= lm.config.max_positions - M + 1:
+        return decode(lm, memory[None], num_tokens, given[None])[0]
+    if len(given) != len(memory):
+        raise InputError(f"{len(given)} rows are given for {len(memory)} memories")
+    num_given, most = given.shape[1], lm.config.max_positions - memory.shape[1] + 1
+    whole = isinstance(num_tokens, int | np.integer) and not isinstance(num_tokens, bool)
+    if not whole or not num_given < num_tokens <= most:
         raise InputError(
-            f"num_tokens is {num_tokens}; wanted more than the {given.shape[1]} given "
-            f"and at most {lm.config.max_positions - M + 1}"
+            f"num_tokens is {num_tokens!r}; give a whole number, more than the {num_given} "
+            f"given and at most {most}"
         )
-    return fetch(lm.run(_decode_memory, memory, given, num_tokens=num_tokens))
+    tokens, finite = lm.run(_decode_memory, memory, given, num_tokens=int(num_tokens))
+    lm.check_finite(fetch(finite))
+    return fetch(tokens)
+
+
+def _checked_memory(lm: LanguageModel, memory: Any) -> Float[np.ndarray, "*B M D"]:
+    try:
+        memory = np.asarray(memory, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"memory is no array of numbers: {error}") from error
+    D = lm.config.d_model
+    if memory.ndim not in (2, 3) or not memory.size or memory.shape[-1] != D:
+        raise InputError(
+            f"memory is {list(memory.shape)}; give [M, {D}], of one text, or [B, M, {D}], "
+            f"as {lm.name} is {D} wide"
+        )
+    if not np.isfinite(memory).all():
+        raise InputError("memory has values that are not finite; give the memory of a text")
+    return memory
 
 
 @functools.partial(jax.jit, static_argnames=("module", "num_tokens"))
@@ -67,14 +84,14 @@ def _decode_memory(
     *,
     module: CausalLM,
     num_tokens: int,
-) -> Int[Array, "B {num_tokens}"]:
+) -> tuple[Int[Array, "B {num_tokens}"], Bool[Array, ""]]:
     read = embed(params, given, module=module)
     x = jnp.concatenate([memory.astype(read.dtype), read], axis=1)
     (B, S, _), N = x.shape, num_tokens - given.shape[1]
-    new, _ = continue_vectors(
+    new, _, finite = continue_vectors(
         params, x, jnp.full(B, S, jnp.int32), module=module, num_tokens=N, num_prefill=S
     )
-    return jnp.concatenate([given, new], axis=1)
+    return jnp.concatenate([given, new], axis=1), finite
 
 
 def continue_vectors(
@@ -87,8 +104,10 @@ def continue_vectors(
     module: CausalLM,
     num_tokens: int,
     num_prefill: int,
-) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"]]:
-    """New tokens after each sequence of input vectors, and how many before its end.
+) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
+    """New tokens after each sequence of input vectors.
+
+    Returns also how many of them come before its end, and whether all logits were finite.
 
     What all sequences have is read at once, `num_prefill` positions; after that a position
     at a time: a sequence reads its own vectors as long as it has any, and then the tokens
@@ -110,7 +129,8 @@ def continue_vectors(
         return ~jnp.all(state[-1])
 
     def step(state):
-        position, logits, cache, said, counts, done = state
+        position, logits, cache, said, counts, finite, done = state
+        finite &= jnp.isfinite(logits).all()
         token = _next_token(logits, counts, draw)
         speaks = (position >= lengths) & ~done
         places = jnp.arange(N)[None] == counts[:, None]
@@ -123,16 +143,17 @@ def continue_vectors(
         following = jnp.where((position >= lengths)[:, None, None], new, own)
         # Where all are done this is one position too many, for which there is room.
         logits, cache = advance(params, cache, following, module=module)
-        return position + 1, logits, cache, said, counts, done
+        return position + 1, logits, cache, said, counts, finite, done
 
     # No longer than the LM's window: rotary angles that are scaled by the length in use
     # would be those of a longer text than there is.
     cache = empty_cache(module, B, min(S + N, module.config.max_positions), x.dtype)
     logits, cache = advance(params, cache, x[:, :num_prefill], module=module)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
-    start = (jnp.int32(num_prefill), logits, cache, said, counts, jnp.zeros(B, bool))
-    *_, said, counts, _ = jax.lax.while_loop(unfinished, step, start)
-    return said, counts
+    prefilled = jnp.int32(num_prefill), logits, cache, said, counts
+    start = (*prefilled, jnp.array(True), jnp.zeros(B, bool))
+    *_, said, counts, finite, _ = jax.lax.while_loop(unfinished, step, start)
+    return said, counts, finite
 
 
 def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Cache:

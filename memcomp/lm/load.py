@@ -1,6 +1,7 @@
 """`load_lm`: a folder, a Hub id or "builtin" becomes a `LanguageModel`."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -13,6 +14,9 @@ from memcomp.convert import engine
 from memcomp.convert.configs import check_entries, check_values
 from memcomp.convert.families import FAMILIES
 from memcomp.convert.files import Checkpoint, read_json, save_checkpoint
+from memcomp.convert.fingerprint import fingerprint_of
+from memcomp.convert.names import Renamed, renames_of, settle_head
+from memcomp.disk import local_path
 from memcomp.errors import InputError, refusing
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.flash import resolve_attention
@@ -69,16 +73,16 @@ def load_lm(
     path = folder / "config.json"
     checkpoint = Checkpoint(folder)
     family, hf = _config(path, len(checkpoint.shapes()))
-    with refusing(str(path)):
-        config = family.config_from_hf(hf)
-        check_values(config)
-        config = dataclasses.replace(config, remat=remat)
-        if hasattr(config, "attention"):
-            config = dataclasses.replace(config, attention=attention)
-        module = family.model(config)
-        boxed = abstract_params(module)
+    with refusing(str(path), control=lambda: _config_of(family, type(hf)())):
+        config = _config_of(family, hf)
+    names = Renamed(checkpoint, renames_of(family))
+    names, config = settle_head(checkpoint, names, family, config)
+    build = functools.partial(_build, family, remat=remat, attention=attention)
+    with refusing(str(path), control=lambda: build(_config_of(family, type(hf)()))):
+        module, boxed = build(config)
+    config = module.config
     params = engine.from_hf(
-        engine.Renamed(checkpoint, family.renames),
+        names,
         family.table,
         engine.sizes_of(config),
         nn.unbox(boxed),
@@ -93,10 +97,28 @@ def load_lm(
         params=params,
         tokenizer=_tokenizer(folder, hf),
         dtype=DTYPES[dtype],
-        fingerprint=checkpoint.fingerprint(),
+        fingerprint=fingerprint_of(names.digests(checkpoint.digests), config),
         revision=revision,
         mesh=mesh,
     )
+
+
+def _config_of(family: Any, hf: Any) -> Any:
+    """Our config of one of transformers, its values checked."""
+    config = family.config_from_hf(hf)
+    check_values(config)
+    return config
+
+
+def _build(
+    family: Any, config: Any, *, remat: str, attention: str
+) -> tuple[CausalLM, engine.Params]:
+    """The module of a config, and its abstract parameters."""
+    config = dataclasses.replace(config, remat=remat)
+    if hasattr(config, "attention"):
+        config = dataclasses.replace(config, attention=attention)
+    module = family.model(config)
+    return module, abstract_params(module)
 
 
 def _on_default(path: str, array: np.ndarray) -> jax.Array:
@@ -124,7 +146,7 @@ def export_lm(
 def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     if lm == "builtin":
         return BUILTIN, None
-    folder = pathlib.Path(lm).expanduser()
+    folder = local_path(lm)
     if folder.is_dir():
         return folder, None
     lm = _SHORT_NAMES.get(lm, lm)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from memcomp.data.tokens import text_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
 from memcomp.lm.score import score_last
@@ -73,6 +74,7 @@ def bits_per_byte(
     for first in range(0, len(rows), batch_size):
         batch, mask = _padded(rows[first : first + batch_size], batch_size, window)
         loss = fetch(lm.run(_losses, batch)).astype(np.float64)
+        lm.check_finite(np.isfinite(loss[mask]))
         total += float(loss[mask].sum())
         num_tokens += int(mask.sum())
     bits = total / math.log(2)
@@ -81,7 +83,7 @@ def bits_per_byte(
 
 def _rows(tokenizer: Any, text: str, window: int) -> Iterator[list[int]]:
     """What each window reads and is scored on: its tokens, and one before them."""
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = text_to_ids(tokenizer, text).tolist()
     bos = tokenizer.bos_token_id
     ids = ids if bos is None else [bos, *ids]
     for i in range(0, len(ids) - 1, window):

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from memcomp.data.tokens import checked_ids
+from memcomp.errors import InputError
 from memcomp.nn.cross_entropy import soft_capped
-from memcomp.sharding import on_mesh
+from memcomp.sharding import fetch, on_mesh
 
 Params = Any  # a nested dict of arrays
 Cache = Any  # a pytree: keys and values, or states
@@ -159,7 +161,8 @@ class LanguageModel:
       params: nested dict of arrays in `dtype`.
       tokenizer: a transformers tokenizer; None for a folder without one.
       dtype: of weights and activations.
-      fingerprint: SHA-256 of the weights as they are in the file (`Checkpoint`).
+      fingerprint: SHA-256 of the weights as they are in the file, and of the settings of
+        config.json that change what they compute (`memcomp.convert.fingerprint`).
       revision: commit of the Hub repository; None for a folder.
       mesh: that the weights lie on; None for one device.
     """
@@ -183,11 +186,35 @@ class LanguageModel:
         with on_mesh(self.mesh):
             return program(self.params, *args, module=self.module, **options)
 
-    def logits(
-        self, tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"]
-    ) -> Float[Array, "B T V"]:
-        """Next-token logits in float32 after each prefix of `tokens`."""
-        return self.run(_logits, jnp.asarray(tokens))
+    def logits(self, tokens: Any) -> Float[Array, "B T V"]:
+        """Next-token logits in float32 after each prefix of `tokens`.
+
+        Args:
+          tokens: integers [B T].
+
+        Raises:
+          InputError: no token ids, more than the LM has positions for, or logits that are
+            not finite.
+        """
+        tokens = checked_ids("tokens", tokens, self.config.vocab_size, axes=2)
+        learned = getattr(self.config, "num_position_rows", None) is not None
+        if not tokens.size or (learned and tokens.shape[1] > self.config.max_positions):
+            raise InputError(
+                f"tokens are [B T] = {list(tokens.shape)}; give at least one text of 1 to "
+                f"{self.config.max_positions} tokens"
+            )
+        logits, finite = self.run(_logits, tokens)
+        self.check_finite(fetch(finite))
+        return logits
+
+    def check_finite(self, finite: Any) -> None:
+        """Raises an `InputError` unless `finite`, which is said of logits, is true."""
+        if not np.all(finite):
+            raise InputError(
+                f"logits of {self.name} are not finite in {np.dtype(self.dtype).name}; "
+                "load it with dtype bfloat16, which has the range of float32, or check "
+                "its weights"
+            )
 
     def shuffled(self, seed: int) -> "LanguageModel":
         """The control: the same LM with the entries of each weight array in random order.
@@ -205,7 +232,8 @@ class LanguageModel:
 @functools.partial(jax.jit, static_argnames="module")
 def _logits(params, tokens, *, module):
     hidden = hidden_states(params, embed(params, tokens, module=module), module=module)
-    return logits_of(params, hidden, module=module)
+    logits = logits_of(params, hidden, module=module)
+    return logits, jnp.isfinite(logits).all()
 
 
 def _shuffled(params, seed):

@@ -134,7 +134,7 @@ def score_after(
     has it.
 
     Raises:
-      InputError: the LM has not so many positions.
+      InputError: the LM has not so many positions, or its logits are not finite.
     """
     wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
     if wanted > room:
@@ -146,6 +146,7 @@ def score_after(
     for first in range(0, len(tokens), GROUP):
         rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
         loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows]))
+        lm.check_finite(np.isfinite(loss))
         here = slice(0, min(GROUP, len(tokens) - first))
         found.append((loss[here], margin[here] > 0))
     return Scores(*map(np.concatenate, zip(*found, strict=True)))
@@ -198,6 +199,7 @@ def baselines(
         loss, right = _scores_without_memory(lm, tokens, start, vocab_chunk)
         for text, text_loss, text_right in zip(group, loss, right, strict=False):
             scored = slice(num_given, len(text))
+            lm.check_finite(np.isfinite(text_loss[scored]))
             mean = float(np.mean(text_loss[scored], dtype=np.float64))
             surprise = np.full(len(text), np.nan, np.float32)
             surprise[scored] = text_loss[scored]

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
+from memcomp.data.tokens import ids_to_text, texts_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.decode import advance, empty_cache
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed
@@ -111,19 +112,13 @@ def encode_texts(lm: LanguageModel, texts: Sequence[str]) -> list[Coded]:
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer.json; add one to code text with it")
-    ids = [
-        lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        for text in texts
-    ]
+    ids = texts_to_ids(lm.tokenizer, texts)
     return encode(lm, [np.asarray(row, np.int32) for row in ids])
 
 
 def decode_texts(lm: LanguageModel, streams: Sequence[bytes]) -> list[str]:
     """The strings of streams that `encode_texts` has made."""
-    return [
-        lm.tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
-        for tokens in decode(lm, streams)
-    ]
+    return [ids_to_text(lm.tokenizer, ids) for ids in decode(lm, streams)]
 
 
 def _check(text: np.ndarray, i: int, vocab_size: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from memcomp.metrics.capacity import estimate
-from memcomp.report.load import RANDOM
+from memcomp.report.corpora import is_random
 from memcomp.report.published import (
     PublishedHorizon,
     lm_name,
@@ -41,7 +41,7 @@ def horizons_by_recipe(section: Section) -> Drawn | None:
     of_lm: dict[str, dict[str, list[dict]]] = {}
     for r in sorted(section.horizons, key=lambda r: r["key"]):
         key = r["key"]
-        if key.num_memory == 1 and key.source not in RANDOM and published_horizons(key.lm):
+        if key.num_memory == 1 and not is_random(key.source) and published_horizons(key.lm):
             name = key.recipe
             if (key.source, key.dtype) != ("novels", "float32"):
                 name = f"{name} ({key.source}, {key.dtype})"

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from memcomp.metrics.capacity import Estimate
+from memcomp.report.published import lm_name
 from memcomp.report.section import Section
 from memcomp.report.style import COLOURS, GREY, Drawn, label_ends, panels
 from memcomp.runs.files import Record
@@ -231,8 +232,8 @@ FIELD = {
 def _runs(section: Section, kind: str) -> dict[tuple, list[Record]]:
     """Records by LM, texts, and shape of text and memory; none without any to average."""
     found: dict[tuple, list[Record]] = {}
-    for lm, records in section.study(kind).items():
+    for records in section.study(kind).values():
         for r in records:
-            run = (lm, r["texts"], r["num_tokens"], r["num_memory"])
+            run = (lm_name(r["lm"]), r["texts"], r["num_tokens"], r["num_memory"])
             found.setdefault(run, []).append(r)
     return {run: rs for run, rs in found.items() if means(kind, rs, FIELD[kind])}

@@ -1,7 +1,6 @@
 """Run folders, read a line at a time into the few columns that a report needs."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import json
@@ -16,8 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memcomp.cram.recipe import RECIPES
+from memcomp.disk import local_path, walk
 from memcomp.errors import InputError
+from memcomp.report.corpora import corpus_of, labels, last_part
 from memcomp.report.published import PublishedModel, lm_name, published_model
+from memcomp.report.records import (
+    Place,
+    check,
+    lines,
+    naming,
+    read_config,
+)
 from memcomp.runs.files import CONFIG, RECORDS, Record
 
 STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose lines say their `kind`
@@ -40,7 +48,6 @@ COLUMNS = (
 )
 SWEEP_IDS = 100_000  # as in experiments/capacity.py
 OPTIONAL = ("exact_greedy_bfloat16", "num_bytes")
-RANDOM = ("random_words", "uniform", "uniform_tokens")  # sources that no LM can predict
 
 
 class Key(NamedTuple):
@@ -53,13 +60,6 @@ class Key(NamedTuple):
     recipe: str
     source: str
     num_memory: int
-
-
-class Place(NamedTuple):
-    """Where the line of a record is."""
-
-    path: str
-    offset: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +110,8 @@ class Runs:
         nothing of.
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
       configs: config.json of each folder.
+      passed_over: folders with runs that no table or figure is made of.
+      study_places: of each record of studies.
     """
 
     groups: list[Group]
@@ -117,6 +119,8 @@ class Runs:
     studies: collections.defaultdict[str, list[Record]]
     horizons: list[Record]
     configs: dict[str, Any]
+    passed_over: list[str]
+    study_places: collections.defaultdict[str, list[Place]]
 
 
 def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
@@ -126,13 +130,13 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
       InputError: a folder that is not there, or none that holds a run.
     """
     found = {}
-    for top in folders:
-        if not os.path.isdir(top):
+    for name in folders:
+        top = local_path(name)
+        if not os.fspath(name) or not os.path.isdir(top):
             raise InputError(f"{top} is no folder; give folders of runs")
-        for folder, below, files in os.walk(top):
-            below.sort()
+        for folder, files in walk(top):
             if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
-                found.setdefault(os.path.realpath(folder), folder)
+                found.setdefault(os.path.realpath(folder), str(folder))
     if not found:
         raise InputError(
             f"there is no run (a folder with {CONFIG} and {RECORDS}) in "
@@ -146,49 +150,78 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
     """Reads all runs below `folders`; nothing there is changed.
 
     Raises:
-      InputError: no run, or a line that is not of a run of memcomp.
+      InputError: no run of which a report is made, or a line that is not of one.
     """
     building: dict[Key, _Building] = {}
-    runs = Runs([], [], collections.defaultdict(list), [], {})
-    for folder in find_runs(folders):
-        about = _config(os.path.join(folder, CONFIG))
+    empty = collections.defaultdict[str, list]
+    runs = Runs([], [], empty(list), [], {}, [], empty(list))
+    found = {path: read_config(os.path.join(path, CONFIG)) for path in find_runs(folders)}
+    corpora = {folder: corpus_of(about) for folder, about in found.items()}
+    names = labels(corpora.values())
+    for folder, about in found.items():
+        if _is_other_kind(folder, about):
+            runs.passed_over.append(folder)
+            continue
         runs.configs[folder] = about
-        keys = _Keys(about)
-        for place, record in _lines(os.path.join(folder, RECORDS)):
-            if record.get("kind") == "compression":
-                runs.compression.append(record | {"lm": keys.lm})
-                continue
-            with _naming(place):
-                key = keys.of(record)
-                if key not in building:
-                    building[key] = _Building()
-                building[key].add(place, record, about)
-        for place, record in _studies(folder):
-            with _naming(place):
-                runs.studies[record["kind"]].append(
-                    record | {"lm": keys.lm, "texts": keys.texts}
-                )
-        for _, record in _lines(os.path.join(folder, HORIZONS)):
-            more = {"key": keys.of(record), "hardware": _hardware(about)}
-            runs.horizons.append(record | more)
+        _read_run(folder, _Keys(about, names[corpora[folder]]), building, runs)
+    if not runs.configs:
+        raise InputError(
+            f"{', '.join(runs.passed_over)}: runs of other kinds than a report is made of, "
+            "which are cramming, horizons, compression, geometry and use"
+        )
     runs.groups.extend(building[key].group(key) for key in sorted(building))
     return runs
+
+
+def check_studies(runs: Runs) -> None:
+    """Raises `InputError` where a record lacks what the figures of its study read."""
+    for kind, records in runs.studies.items():
+        for place, record in zip(runs.study_places[kind], records, strict=True):
+            with naming(place):
+                check(kind, record)
+
+
+def _is_other_kind(folder: str, about: Mapping[str, Any]) -> bool:
+    """Whether results.jsonl is of a script whose records no table or figure is made of."""
+    if "stage" in about["config"]:
+        return True
+    first = next(lines(os.path.join(folder, RECORDS)), None)
+    if first is None:
+        return False
+    record = first[1]
+    return "protocol" not in record and record.get("kind") != "compression"
+
+
+def _read_run(
+    folder: str, keys: "_Keys", building: dict[Key, "_Building"], runs: Runs
+) -> None:
+    """Adds the records of one folder."""
+    for place, record in lines(os.path.join(folder, RECORDS)):
+        with naming(place):
+            if record.get("kind") == "compression":
+                check("compression", record)
+                more = {"lm": keys.lm, "source": keys.told_apart(record["source"])}
+                runs.compression.append(record | more)
+                continue
+            check("cramming", record)
+            key = keys.of(record)
+            building.setdefault(key, _Building()).add(place, record, keys.about)
+    for place, record in _studies(folder):
+        with naming(place):
+            more = {"lm": keys.lm, "texts": keys.texts}
+            runs.studies[str(record["kind"])].append(record | more)
+            runs.study_places[str(record["kind"])].append(place)
+    for place, record in lines(os.path.join(folder, HORIZONS)):
+        with naming(place):
+            check("horizon", record)
+            more = {"key": keys.of(record), "hardware": _hardware(keys.about)}
+            runs.horizons.append(record | more)
 
 
 def _studies(folder: str) -> Iterator[tuple[Place, Record]]:
     """Records of all files of studies."""
     for name in STUDIES:
-        yield from _lines(os.path.join(folder, name))
-
-
-@contextlib.contextmanager
-def _naming(place: Place) -> Iterator[None]:
-    """Says where the record is that a report can do nothing with."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        where = f"{place.path}, byte {place.offset}"
-        raise InputError(f"{where}: no record of memcomp ({error!r})") from error
+        yield from lines(os.path.join(folder, name))
 
 
 def read_records(places: Sequence[Place]) -> list[Record]:
@@ -201,36 +234,6 @@ def read_records(places: Sequence[Place]) -> list[Record]:
     return records
 
 
-def _config(path: str) -> dict[str, Any]:
-    try:
-        with open(path) as file:
-            about = json.load(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not of a run of memcomp ({error!r})") from error
-    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
-        raise InputError(f"{path} is not of a run of memcomp; it has no config")
-    return about
-
-
-def _lines(path: str) -> Iterator[tuple[Place, Record]]:
-    """Records of a file that may still grow: a last line without its end is left out."""
-    if not os.path.exists(path):
-        return
-    offset = 0
-    with open(path, "rb", buffering=1 << 20) as file:  # lines are longer than 8 KiB
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: {error}") from error
-            if not isinstance(record, dict):
-                raise InputError(f"{path}, line {number}: wanted an object")
-            yield Place(path, offset), record
-            offset += len(line)
-
-
 def _hardware(about: Mapping[str, Any]) -> str:
     """The devices of a run: "cpu", "4 x NVIDIA H100"."""
     counts = collections.Counter(map(str, about.get("devices") or ["?"]))
@@ -240,7 +243,8 @@ def _hardware(about: Mapping[str, Any]) -> str:
 class _Keys:
     """The keys of the records of one run; what these do not say is in its config."""
 
-    def __init__(self, about: Mapping[str, Any]):
+    def __init__(self, about: Mapping[str, Any], label: str):
+        self.about, self._label = about, label
         config, lm = about["config"], about.get("lm") or {}
         cram = config.get("cram") or {}
         self.lm = str(lm.get("name", config.get("lm", "?")))
@@ -248,8 +252,8 @@ class _Keys:
         self._dtype = str(config.get("dtype") or lm.get("dtype", "?"))
         recipe = config.get("recipe", cram.get("recipe", "?"))
         self._recipe = recipe_label(recipe, {**cram, **config})
-        self._source = config.get("source") or config.get("texts")
-        self.texts = _folder_name(self._source or "?")
+        self._name = corpus_of(about).name
+        self.texts = label or "?"
         self._known: dict[tuple, Key] = {}
 
     def of(self, record: Mapping[str, Any]) -> Key:
@@ -262,14 +266,16 @@ class _Keys:
                 revision=self._revision,
                 dtype=self._dtype,
                 recipe=self._recipe,
-                source=_folder_name(self._source or source),
+                source=self._label or last_part(source),
                 num_memory=num_memory,
             )
         return self._known[mark]
 
-
-def _folder_name(source: Any) -> str:
-    return os.path.basename(str(source).rstrip("/"))
+    def told_apart(self, source: str) -> str:
+        """The source of a record, with what tells it from one of the same name."""
+        if self._label == self._name:
+            return source
+        return self._label if source == self._name else f"{source} [{self._label}]"
 
 
 def _revision(lm: Mapping[str, Any]) -> str:

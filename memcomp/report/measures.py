@@ -19,7 +19,8 @@ from memcomp.metrics.capacity import (
     theoretical_capacity,
     utilisation,
 )
-from memcomp.report.load import RANDOM, Group, Key
+from memcomp.report.corpora import is_random
+from memcomp.report.load import Group, Key
 from memcomp.report.published import lm_name
 
 MOST_LENGTHS = 24  # random texts of any length are binned into so many
@@ -55,7 +56,7 @@ class Measures:
     @property
     def is_random(self) -> bool:
         """Whether the texts are drawn, not written."""
-        return self.key.source in RANDOM
+        return is_random(self.key.source)
 
     def context(self) -> dict[str, Any]:
         """What every row of a table says about its runs."""

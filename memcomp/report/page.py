@@ -85,6 +85,8 @@ def _text(group: Group, record: Mapping[str, Any], number: int) -> dict[str, Any
     exact = bool(record["exact_greedy"])
     vectors = f"{key.num_memory} vector{'s' * (key.num_memory > 1)}"
     came_back = "exact" if exact else f"{100 * record['accuracy']:.1f}% of tokens right"
+    if record.get("text_comes_back") is False:
+        came_back += ", of tokens that the tokenizer makes no such text of"
     before, after = (
         record[name] * record["num_tokens"] * BITS_PER_NAT
         for name in ("baseline_loss_nats", "loss_nats")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 from etils import epath
 
+from memcomp.disk import make_folder
 from memcomp.runs.files import Record, write_whole
 
 matplotlib.use("Agg")
@@ -28,7 +29,7 @@ def cram_curves(records: Sequence[Record], folder: epath.Path) -> epath.Path:
     Returns:
       Where the picture is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lengths = [r["num_tokens"] for r in records]
     norm = colors.Normalize(min(lengths), max(max(lengths), min(lengths) + 1))
     shades = cm.ScalarMappable(norm, "viridis_r")

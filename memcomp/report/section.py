@@ -71,11 +71,14 @@ class Section:
         return [r for r in self.runs.horizons if r["key"].protocol == self.protocol]
 
     def study(self, kind: str) -> dict[str, list[Record]]:
-        """Records of a study by the LM's name; studies are of no protocol."""
+        """Records of a study by the LM's name, and by their texts if there are several."""
         found = collections.defaultdict(list)
         if self.protocol == "any" and kind in self.runs.studies:
-            for record in self.runs.studies[kind]:
-                found[lm_name(record["lm"])].append(record)
+            records = self.runs.studies[kind]
+            several = len({record["texts"] for record in records}) > 1
+            for record in records:
+                texts = f", {record['texts']}" if several else ""
+                found[lm_name(record["lm"]) + texts].append(record)
         return found
 
     def fewest_vectors(self) -> list[Measures]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 
-from memcomp.report.load import RANDOM
+from memcomp.report.corpora import RANDOM
 from memcomp.report.table_format import csv_text
 
 matplotlib.use("Agg")

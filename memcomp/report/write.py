@@ -1,12 +1,14 @@
 """From run folders to the files of a report."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from etils import epath
 
+from memcomp.disk import make_folder, path_of
+from memcomp.errors import InputError
 from memcomp.report.figures import FIGURES
-from memcomp.report.load import read_runs
+from memcomp.report.load import check_studies, read_runs
 from memcomp.report.page import page
 from memcomp.report.section import sections
 from memcomp.report.tables import TABLES
@@ -19,6 +21,7 @@ def write_report(
     *,
     max_texts: int = 300,
     seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[epath.Path]:
     """Writes tables (CSV, Markdown), figures (PNG, CSV) and report.html.
 
@@ -28,6 +31,7 @@ def write_report(
         replaced.
       max_texts: most texts that the page shows token by token.
       seed: of the bootstrap.
+      say: is told of folders with runs that no table or figure is made of.
 
     Returns:
       The files, the page first.
@@ -36,9 +40,16 @@ def write_report(
       InputError: there is no run, or one that cannot be read.
     """
     runs = read_runs(folders)
-    out = epath.Path(workdir)
+    for folder in runs.passed_over:
+        say(f"passed over {folder}: its records are of another kind")
+    if not (runs.groups or runs.compression or runs.studies or runs.horizons):
+        raise InputError(
+            f"{', '.join(runs.configs)} has no records yet; report runs that have some"
+        )
+    check_studies(runs)
+    out = path_of(workdir)
     for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        make_folder(out / name)
     written, parts = [out / "report.html"], []
     for section in sections(runs, seed=seed):
         tables, figures = [], {}

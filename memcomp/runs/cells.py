@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from memcomp.cram.config import CramConfig
-from memcomp.data.texts import Text, num_token_ids, read_texts, tokenize
+from memcomp.data.texts import Text, num_token_ids, read_texts, source_sha256, tokenize
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import claim_workdir
@@ -53,15 +54,28 @@ def short_name(lm: str) -> str:
 
 
 def claim_cell(
-    workdir: str | os.PathLike, name: str, cell: Cell, lm: LanguageModel
+    workdir: str | os.PathLike,
+    name: str,
+    cell: Cell,
+    lm: LanguageModel,
+    texts: Sequence[Text],
 ) -> epath.Path:
     """Makes the folder of a cell within a sweep's, or resumes the one that is there.
+
+    Args:
+      workdir: of the sweep.
+      name: of the folder.
+      cell: what makes the cell what it is.
+      lm: that it belongs to.
+      texts: whose source it belongs to.
 
     Raises:
       InputError: as from `claim_workdir`.
     """
     folder = claim_workdir(workdir, {"grid": "capacity"}, {})
-    return claim_workdir(folder / "cells" / name, cell, describe(lm))
+    return claim_workdir(
+        folder / "cells" / name, cell, describe(lm, texts[0].source_sha256)
+    )
 
 
 def cell_texts(
@@ -84,17 +98,17 @@ def cell_texts(
     Raises:
       InputError: as from `read_texts` and `tokenize`.
     """
-    found = read_texts(
-        **cell["texts"],
-        num_texts=num_texts,
-        seed=seed,
-        vocab_size=num_token_ids(lm.tokenizer, lm.config.vocab_size),
-    )
+    options = cell["texts"] | {
+        "seed": seed,
+        "vocab_size": num_token_ids(lm.tokenizer, lm.config.vocab_size),
+    }
+    found = read_texts(**options, num_texts=num_texts)
     texts = tokenize(
         lm.tokenizer,
         found,
         num_tokens=num_tokens,
         protocol=cell["protocol"],
         vocab_size=lm.config.vocab_size,
+        source_sha256=source_sha256(texts=found, **options),
     )
     return [dataclasses.replace(text, source=cell["source"]) for text in texts]

@@ -1,5 +1,9 @@
 """Training state on disk with orbax: written in the background, the last few kept."""
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -7,6 +11,7 @@ import grain
 import orbax.checkpoint as ocp
 from etils import epath
 
+from memcomp.disk import path_of, unwritable, writing
 from memcomp.errors import InputError
 
 
@@ -25,8 +30,9 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
-        self._folder = epath.Path(folder).absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._folder = path_of(folder).absolute()
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -52,11 +58,15 @@ class Checkpoints:
           step: number of the checkpoint, larger than those before.
           state: pytree of arrays, typed random keys included.
           iterator: its position is saved, not its data.
+
+        Raises:
+          InputError: this checkpoint, or the one before it, cannot be written.
         """
         items: dict[str, Any] = {"state": ocp.args.StandardSave(state)}
         if iterator is not None:
             items["iterator"] = grain.checkpoint.CheckpointSave(iterator)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, like: Any, iterator: grain.DatasetIterator | None = None) -> Any:
         """The newest checkpoint's state; `iterator` is moved to where it was.
@@ -85,5 +95,22 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.close()
+        """Waits until everything is written.
+
+        Raises:
+          InputError: it cannot be written; the checkpoints before it are whole.
+        """
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """As `disk.writing`, for what TensorStore says of a disk as well."""
+        try:
+            with writing(self._folder):
+                yield
+        except ValueError as error:
+            if (found := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+                raise
+            reason = OSError(int(found[1]), os.strerror(int(found[1])))
+            raise InputError(unwritable(self._folder, reason)) from error

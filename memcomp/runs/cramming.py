@@ -10,8 +10,10 @@ places (`ledger`); the first saves the texts in flight, of all, once all lines a
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -21,6 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from etils import epath
 
@@ -29,7 +32,9 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import Memory, parse_memory, save_memory
 from memcomp.cram.pool import CramResult, Pool, Snapshot
 from memcomp.cram.schedule import advance_all
-from memcomp.data.texts import Text
+from memcomp.data.texts import Text, read_texts
+from memcomp.disk import make_folder
+from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import baselines
 from memcomp.runs.files import (
@@ -87,12 +92,14 @@ def run_cramming(
     Raises:
       InputError: a text that the LM has no room for.
     """
-    (workdir / "memory").mkdir(parents=True, exist_ok=True)
+    make_folder(workdir / "memory")
     ledger, clock = Ledger(workdir / RECORDS), _Clock()
     done = ledger.records
+    from_source = {text.text_id: text.source_sha256 for text in texts}
     chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))
     for finished, pool in chunks:
         new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
+        new = [r | {"source_sha256": from_source[r["text_id"]]} for r in new]
         ledger.add(new, {r.text_id: r.process for r in finished})
         write_flight(workdir, pool.snapshot())  # a snapshot is taken by all processes
         report(clock.progress(len(texts), list(ledger.records.values()), pool))
@@ -175,7 +182,14 @@ def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
     if distributed.is_first() and path.exists():
         data = path.read_bytes()
     data = distributed.from_first(data)
-    return safetensors.numpy.load(data) if data else None
+    if not data:
+        return None
+    try:
+        return safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); remove it, and the texts in flight begin anew"
+        ) from error
 
 
 class _Clock:
@@ -195,9 +209,14 @@ class _Clock:
         )
 
 
-def describe(lm: LanguageModel) -> dict[str, Any]:
-    """What a run was made with: versions, devices, git revision, and the LM's weights."""
-    packages = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "transformers")
+def describe(lm: LanguageModel, texts_sha256: str | None = None) -> dict[str, Any]:
+    """What a run was made with: the LM, the texts, versions, devices, git revision.
+
+    Args:
+      lm: the language model.
+      texts_sha256: of the source of the texts, where there is one.
+    """
+    belongs = {"tokenizer": tokenizer_sha256(lm.tokenizer), "texts": texts_sha256}
     return {
         "lm": {
             "name": lm.name,
@@ -208,20 +227,50 @@ def describe(lm: LanguageModel) -> dict[str, Any]:
             "d_model": lm.config.d_model,
             "vocab_size": lm.config.vocab_size,
         },
+        **{name: {"sha256": digest} for name, digest in belongs.items() if digest},
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and git revision of a run."""
+    packages = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "transformers")
+    return {
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },
         "devices": [str(device.device_kind) for device in jax.devices()],
-        "git": _git_revision(),
+        "git": git_revision(pathlib.Path(__file__).parents[1]),
     }
 
 
-def _git_revision() -> str | None:
-    here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+def tokenizer_sha256(tokenizer: Any) -> str | None:
+    """SHA-256 of what a tokenizer makes of the built-in texts; None for no tokenizer."""
+    if tokenizer is None:
+        return None
+    texts = [text for _, text in read_texts("builtin")]
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def git_revision(package: pathlib.Path) -> str | None:
+    """The revision of the repository whose package this is.
+
+    None for one that is installed, even if its folder is inside some other repository.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        # Without what git sets for its hooks, which names their own repository.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        said = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        return said.stdout.strip()
+
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        top = pathlib.Path(git("rev-parse", "--show-toplevel"))
+        git("ls-files", "--error-unmatch", "__init__.py")
+        own = top.resolve() == package.resolve().parent
+        return git("describe", "--always", "--dirty") if own else None
     except (OSError, subprocess.CalledProcessError):
-        return None  # installed without its repository
-    return said.stdout.strip()
+        return None  # no git, no repository, or one that does not have the package

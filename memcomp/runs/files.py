@@ -9,12 +9,25 @@ from typing import Any
 from etils import epath
 
 from memcomp import distributed
+from memcomp.disk import path_of, write_whole, writing
 from memcomp.errors import InputError
 
 CONFIG = "config.json"
 RECORDS = "results.jsonl"
 SUMMARY = "summary.json"
 MESH = "mesh"  # the field of a config that says where a run computes, not what
+
+# What a run belongs to, by the entry of config.json that has its SHA-256.
+CONTENT = {
+    "lm": "weights of the language model",
+    "tokenizer": "tokens of the same texts",
+    "texts": "texts",
+    "valid": "texts in `valid`",
+    "questions": "questions",
+    "test questions": "questions",
+    "start": "weights of the compressor that it starts with",
+    "beside": "weights of the compressors beside it",
+}
 
 Record = dict[str, Any]
 
@@ -30,13 +43,15 @@ def claim_workdir(
       workdir: the folder; may be there already.
       config: the resolved config, which must be the same for a run to go on, but for the
         mesh.
-      about: what else is worth knowing, such as versions and devices; not compared.
+      about: what else is worth knowing, such as versions and devices. Of that, every
+        entry `sha256` must be the same too: it is of the weights or texts that the names
+        in the config stand for.
 
     Raises:
-      InputError: the folder cannot be written, or belongs to another config; says which
-        fields differ.
+      InputError: the folder cannot be written, or belongs to another config or to other
+        weights or texts; says what differs.
     """
-    path = epath.Path(workdir)
+    path = path_of(workdir)
     if distributed.is_first():
         _claim(path, json.loads(json.dumps(config)), about)  # tuples become lists
     distributed.barrier()
@@ -55,19 +70,51 @@ def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]
                 )
             write_whole(file, json.dumps({"config": config, **about}, indent=2) + "\n")
             return
-        found = json.loads(file.read_text())["config"]
+        found = json.loads(file.read_text())
+        there = dict(found["config"])
     except OSError as error:
         raise InputError(
             f"{path} cannot be used as a workdir ({error}); give another --workdir"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not of a run of memcomp ({error!r})") from error
-    found, config = ({k: v for k, v in c.items() if k != MESH} for c in (found, config))
-    if changes := differences(found, config):
+    _check_same(path, there, config)
+    _check_content(path, found, about)
+
+
+def _check_same(
+    path: epath.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    there, here = ({k: v for k, v in c.items() if k != MESH} for c in (there, here))
+    if changes := differences(there, here):
         raise InputError(
             f"{path} belongs to a run with another config ({'; '.join(changes)}); give "
             "the same config, or another --workdir"
         )
+
+
+def _check_content(
+    path: epath.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    """Raises `InputError` where the same names now stand for other weights or texts."""
+    there, here = _fingerprints(there), _fingerprints(here)
+    # A run of an older memcomp does not say of all what they were.
+    for name in [n for n in there if n in here and there[n] != here[n]]:
+        raise InputError(
+            f"{path} belongs to a run with other {CONTENT.get(name, name)} (SHA-256 "
+            f"{str(there[name])[:12]} there, {str(here[name])[:12]} here); put back those "
+            "that it began with, or give another --workdir"
+        )
+
+
+def _fingerprints(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Every `sha256` in what a run says of itself, by the name of what it is of."""
+    ending = ".sha256"
+    return {
+        name.removesuffix(ending): digest
+        for name, digest in _flat(about).items()
+        if name.endswith(ending) and not name.startswith("config.")
+    }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -91,24 +138,32 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_whole(path: epath.Path, data: str | bytes) -> None:
-    """Writes a file that is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    if isinstance(data, str):
-        data = data.encode()
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
 def read_records(path: epath.Path) -> list[Record]:
-    """The records of a file; a last line that a kill has torn is cut off the file."""
+    """The records of a file; a last line that a kill has torn is cut off the file.
+
+    Raises:
+      InputError: another line is no record.
+    """
     if not path.exists():
         return []
     text = path.read_bytes()
     whole, newline, torn = text.rpartition(b"\n")
     if torn:
         write_whole(path, whole + newline)
-    return [json.loads(line) for line in whole.splitlines() if line]
+    return [_parsed(path, i, line) for i, line in enumerate(whole.splitlines(), 1) if line]
+
+
+def _parsed(path: epath.Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"line {number} of {path} is not JSON ({error}); remove that line, and what it "
+            "was is done again"
+        ) from error
+    if not isinstance(record, dict):
+        raise InputError(f"line {number} of {path} is no record; remove that line")
+    return record
 
 
 def append_records(path: epath.Path, records: Iterable[Record]) -> None:
@@ -121,7 +176,7 @@ def append_records(path: epath.Path, records: Iterable[Record]) -> None:
         if lines or not path.exists():
             write_whole(path, (path.read_bytes() if path.exists() else b"") + lines)
         return
-    with path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         file.write(lines)
         file.flush()
         os.fsync(file.fileno())

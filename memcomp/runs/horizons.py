@@ -26,7 +26,9 @@ from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import Pool, Snapshot
 from memcomp.cram.recipe import optimizer
 from memcomp.data.texts import Text, text_sha256
+from memcomp.disk import make_folder
 from memcomp.distributed import barrier, is_first
+from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import BITS_PER_NAT, baselines, score_after
 from memcomp.runs.cramming import FLIGHT, read_flight, write_flight
@@ -83,7 +85,7 @@ def run_horizons(
     Raises:
       InputError: a text that the LM has no room for.
     """
-    (workdir / TRIALS).mkdir(parents=True, exist_ok=True)
+    make_folder(workdir / TRIALS)
     trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
     ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
     owners = {text.text_id: i % jax.process_count() for i, text in enumerate(texts)}
@@ -203,6 +205,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
             {
                 "text_id": i,
                 "source": trial.text.source,
+                "source_sha256": trial.text.source_sha256,
                 "text_sha256": text_sha256(trial.text.tokens),
                 "num_tokens": len(trial.text.tokens),
                 "num_memory": cfg.num_memory,
@@ -210,6 +213,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "horizon": horizon,
                 "horizon_bfloat16": rounded,
                 "horizon_teacher_forced": trial.exact,
+                "text_comes_back": trial.text.beginning(horizon, i).comes_back,
                 "horizon_nats": nats,
                 "horizon_bits": nats * BITS_PER_NAT,
                 "information_gain_nats": gain,
@@ -294,9 +298,14 @@ def _load_trial(workdir: epath.Path, text: Text, cfg: CramConfig) -> Trial:
     if not path.exists():
         return Trial(text)
     data = path.read_bytes()
-    arrays = safetensors.numpy.load(data)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    counts: dict[str, Any] = json.loads(header["__metadata__"]["counts"])
+    try:
+        arrays = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        counts: dict[str, Any] = json.loads(header["__metadata__"]["counts"])
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged ({error!r}); remove it, and its text begins anew"
+        ) from error
     if "memory" not in arrays:
         return Trial(text, **counts)
     template = optimizer(cfg.resolved_recipe()).init(arrays["memory"])

@@ -7,6 +7,7 @@ import jax
 from etils import epath
 
 from memcomp import distributed
+from memcomp.disk import make_folder
 from memcomp.runs.files import Record, append_records, read_records, write_whole
 
 PARTS = "parts"
@@ -32,7 +33,7 @@ class Ledger:
         self._path, self._part = path, path
         self.merge()
         if jax.process_count() > 1:
-            (path.parent / PARTS).mkdir(exist_ok=True)
+            make_folder(path.parent / PARTS)
             name = f"{path.stem}.{jax.process_index()}{path.suffix}"
             self._part = path.parent / PARTS / name
 

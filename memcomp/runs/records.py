@@ -4,7 +4,7 @@ Unless a name says mean, figures are sums over the scored tokens of one text.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +14,7 @@ from jaxtyping import Int
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import CramResult
 from memcomp.data.texts import text_sha256
+from memcomp.data.tokens import ids_to_text, num_bytes, pieces
 from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import BITS_PER_NAT, GROUP, Baseline, grouped
@@ -93,20 +94,29 @@ def record(
 
 def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dict[str, Any]:
     """The text, and what is known of each of its tokens; None where nothing is."""
-    text = _text(lm, result.tokens)
-    pieces = None
-    if text is not None:
-        pieces = [_text(lm, token[None]) for token in result.tokens]
+    known = lm.tokenizer is not None
     return {
-        "text": text,
-        "num_bytes": None if text is None else len(text.encode()),
+        "text": _text(lm, result.tokens),
+        "text_comes_back": result.comes_back,
+        "num_bytes": num_bytes(lm.tokenizer, result.tokens) if known else None,
         "text_sha256": text_sha256(result.tokens),
-        "tokens_text": pieces,
+        "tokens_text": pieces(lm.tokenizer, result.tokens) if known else None,
         "surprise_nats": [
             None if np.isnan(s) else round(float(s), 4) for s in baseline.surprise_nats
         ],
         "first_right_steps": result.first_right_steps.tolist(),
     }
+
+
+def said_of_lost_texts(records: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence that counts the texts which the tokenizer changes; "" for none."""
+    lost = sum(record.get("text_comes_back") is False for record in records)
+    if not lost:
+        return ""
+    return (
+        f"The tokenizer does not give back the text of {lost} of {len(records)} texts: "
+        "there it is tokens that come back, and not what the file has."
+    )
 
 
 def common_prefix(decoded: Int[np.ndarray, "T"], tokens: Int[np.ndarray, "T"]) -> int:
@@ -116,7 +126,7 @@ def common_prefix(decoded: Int[np.ndarray, "T"], tokens: Int[np.ndarray, "T"]) -
 
 
 def _text(lm: LanguageModel, tokens: np.ndarray) -> str | None:
-    return None if lm.tokenizer is None else lm.tokenizer.decode(tokens.tolist())
+    return None if lm.tokenizer is None else ids_to_text(lm.tokenizer, tokens)
 
 
 def thinned(loss: np.ndarray, accuracy: np.ndarray, most: int = 100) -> dict[str, list]:

@@ -18,6 +18,7 @@ from memcomp.compressors.protocol import Params
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.pool import CramResult
+from memcomp.data.tokens import ids_to_text
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.metrics.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
 from memcomp.sharding import fetch, on_mesh
@@ -247,11 +248,13 @@ def bleu(lm: LanguageModel, records: Sequence[dict[str, Any]]) -> float:
 
 def texts(lm: LanguageModel, spoken: Spoken) -> tuple[list[str], list[str]]:
     """Answers and references as text; as numbers where there is no tokenizer."""
-    if lm.tokenizer is None:
-        write = words_of_ids
-    else:
-        write = lm.tokenizer.decode
-    outputs, references = ([write(tokens.tolist()) for tokens in part] for part in spoken)
+
+    def write(tokens: np.ndarray) -> str:
+        if lm.tokenizer is None:
+            return words_of_ids(tokens.tolist())
+        return ids_to_text(lm.tokenizer, tokens)
+
+    outputs, references = (list(map(write, part)) for part in spoken)
     return outputs, references
 
 

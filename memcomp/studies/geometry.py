@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int, Key
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import mean_over, scored_positions
 from memcomp.data.texts import Text
-from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
 from memcomp.lm.score import memory_scores
+from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.sharding import fetch
 
 GROUP = 64  # memories that are scored at a time, so that one program serves all studies
@@ -190,8 +190,10 @@ class CurveConfig:
 
     def __post_init__(self):
         for name in ("steps", "learning_rate", "points"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            check_number(name, getattr(self, name), above=0)
+        for name in ("steps", "points"):
+            check_count(name, getattr(self, name))
+        check_seed("seed", self.seed)
 
 
 def find_controls(

@@ -1,5 +1,6 @@
 """A run that crams passages out of texts and asks what their memory is good for."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ FILE = "use.jsonl"
 def crammed_part(passages: Sequence[Text], before: Sequence[int], T: int) -> list[Text]:
     """Of each passage the T tokens that are crammed, after the first max(`before`)."""
     C = max(before, default=0)
-    return [Text(p.text_id, p.source, p.tokens[C : C + T]) for p in passages]
+    return [dataclasses.replace(p, tokens=p.tokens[C : C + T]) for p in passages]
 
 
 def run_use(

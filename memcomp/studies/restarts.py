@@ -16,6 +16,7 @@ from memcomp.cram.memory_file import load_memory
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
+from memcomp.ranges import check_count, check_number
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import Record, run_studies
 from memcomp.studies.geometry import (
@@ -90,10 +91,12 @@ class GeometryConfig:
         least = {"num_restarts": 2, "num_thetas": 2, "curve": None, "scales": None}
         for field in dataclasses.fields(self):
             low, value = least.get(field.name, 1), getattr(self, field.name)
-            if low is not None and value < low:
-                raise InputError(f"{field.name} is {value}; it must be {low} or more")
-        if not self.scales or not all(isinstance(x, int | float) for x in self.scales):
+            if low is not None:
+                check_count(field.name, value, low)
+        if not self.scales:
             raise InputError(f"scales is {self.scales}; give numbers, at least one factor")
+        for scale in self.scales:
+            check_number("a factor of scales", scale)
 
 
 def restarts(texts: Sequence[Text], num: int) -> list[Text]:

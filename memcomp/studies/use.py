@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memcomp.data.tokens import text_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
@@ -143,8 +144,8 @@ def check_use(
 
 
 def _repeated(lm: LanguageModel, text: str, num_texts: int) -> np.ndarray:
-    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return np.tile(np.asarray(ids, np.int32), (num_texts, 1))
+    ids = text_to_ids(lm.tokenizer, text).astype(np.int32)
+    return np.tile(ids, (num_texts, 1))
 
 
 def means(

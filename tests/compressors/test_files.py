@@ -2,8 +2,10 @@ import dataclasses
 import json
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from flax import linen as nn
 from pooling import Pooling
@@ -11,6 +13,7 @@ from pooling import Pooling
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor, compress
 from memcomp.compressors.objectives import Task
+from memcomp.compressors.registry import make_compressor
 from memcomp.compressors.training import init_params
 from memcomp.errors import InputError
 
@@ -112,3 +115,52 @@ def test_soft_prompts_that_are_not_whole_are_refused(tmp_path, change):
     safetensors.numpy.save_file(tensors, tmp_path / "f", data)
     with pytest.raises(InputError, match="no whole soft prompts"):
         files.load_soft_prompts(tmp_path / "f")
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+def test_files_that_were_cast_are_read(tiny_lm, trained, path, tmp_path, dtype):
+    def cast(file):
+        with safetensors.safe_open(file, "np") as opened:
+            found = {k: opened.get_tensor(k).astype(dtype) for k in opened.keys()}
+            safetensors.numpy.save_file(found, file, opened.metadata())
+        return found
+
+    found = cast(path)
+    params = files.load_compressor(path, tiny_lm, make).params
+    for leaf in jax.tree.leaves(params):
+        assert leaf.dtype == np.float32
+    bias = found["compressor/bias"].astype(np.float32)
+    np.testing.assert_array_equal(params["compressor"]["bias"], bias)
+    files.save_soft_prompts(tmp_path / "p", compress(tiny_lm, trained, [[1, 2], [3]]))
+    found = cast(tmp_path / "p")
+    prompts = files.load_soft_prompts(tmp_path / "p", tiny_lm)
+    assert prompts.counts.dtype == np.int32 and prompts.vectors.dtype == np.float32
+    np.testing.assert_array_equal(prompts.vectors, found["vectors"].astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_tensors_that_are_not_finite_are_refused(tiny_lm, path, tmp_path, value):
+    with safetensors.safe_open(path, "np") as opened:
+        found = {k: opened.get_tensor(k) for k in opened.keys()}
+        found["ae"] = np.full_like(found["ae"], value)
+        safetensors.numpy.save_file(found, path, opened.metadata())
+    with pytest.raises(InputError, match="tensor 'ae' has values that are not finite"):
+        files.load_compressor(path, tiny_lm, make)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"num_digest": 4}, "ICFormerConfig has no field 'num_digest'; its fields are num"),
+        ({"num_digests": "4"}, "num_digests of ICFormerConfig is '4'; give int"),
+        ({"num_digests": 4.0}, "num_digests of ICFormerConfig is 4.0; give int"),
+        ({"num_digests": None}, "num_digests of ICFormerConfig is None; give int"),
+        ({"num_digests": True}, "num_digests of ICFormerConfig is True; give int"),
+        ({"num_heads": [4]}, "num_heads of ICFormerConfig is .4.; give NoneType or int"),
+        ({"rope_theta": "1"}, "rope_theta of ICFormerConfig is '1'; give float or int"),
+    ],
+)
+def test_a_config_that_was_edited_by_hand_is_refused(tiny_lm, entries, said):
+    with pytest.raises(InputError, match=said):
+        make_compressor("icformer", tiny_lm.module, entries)
+    assert make_compressor("icformer", tiny_lm.module, {"rope_theta": 100.0})

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memcomp
-from memcomp.convert import gpt2, gpt_neo, gpt_neox, llama, opt, smollm3
+from memcomp.convert import gpt2, gpt_neo, gpt_neox, llama, mistral, opt, qwen2, smollm3
+from memcomp.convert.configs import check_entries
 from memcomp.errors import InputError
 from memcomp.lm.load import FAMILIES
 from memcomp.models.gpt2 import GPT2Config
@@ -239,6 +240,63 @@ def test_dynamic_scaling_starts_at_the_models_own_length(folder):
     assert llama.config_from_hf(hf).rotary.original_positions == 64
 
 
+ROTARY = ["llama", "gpt_neox", "olmo", "olmo2", "qwen2", "qwen3", "mistral", "smollm3"]
+
+
+@pytest.mark.parametrize("family", ROTARY)
+def test_the_length_before_scaling_is_read_at_the_top_level_as_well(family, folder):
+    """As in transformers, which prefers it to the one beside the scaling."""
+    scaling = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0}
+    scaling |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    entries = {**LLAMA, "num_key_value_heads": 2, "model_type": family}
+    entries |= {"rope_scaling": scaling}
+    entries |= {"original_max_position_embeddings": 16}
+    rotary = FAMILIES[family].config_from_hf(read(folder, entries)).rotary
+    assert (rotary.factor, rotary.original_positions) == (4.0, 16)
+
+
+def test_a_head_width_in_a_gpt_neox_config_changes_what_is_rotated(folder):
+    """As in transformers: the heads stay as wide as the model makes them."""
+    config = gpt_neox.config_from_hf(read(folder, {**NEOX, "head_dim": 2, "rotary_pct": 1}))
+    assert config.head_dim == 4 and config.rotary.dim == 2
+
+
+@pytest.mark.parametrize("part", ["text_config", None])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"is_causal": False},
+        {"is_causal": None},
+        {"per_layer_config": {"0": {"rms_norm_eps": 0.1}}},
+        {"configuration_files": ["config.5.0.0.json"]},
+    ],
+)
+def test_entries_that_ask_for_another_model_are_refused(entries, part):
+    check_entries({"is_causal": True, "per_layer_config": None}, most=9)
+    with pytest.raises(InputError, match=f"{next(iter(entries))} is .*; wanted"):
+        check_entries({part: entries} if part else entries, most=9)
+
+
+@pytest.mark.parametrize(
+    "kinds, windows",
+    [
+        (["sliding_attention", "full_attention"], (4, None)),
+        (["full_attention"] * 2, ()),
+        (["sliding_attention"] * 2, (4, 4)),
+        (None, (4, 4)),
+    ],
+)
+def test_the_layers_of_mistral_differ_where_config_json_says_so(kinds, windows, folder):
+    """As in transformers, which then makes a Ministral of it."""
+    entries = {**LLAMA, "num_hidden_layers": 2, "num_key_value_heads": 2}
+    entries |= {"model_type": "mistral", "sliding_window": 4}
+    entries |= {} if kinds is None else {"layer_types": kinds}
+    config = mistral.config_from_hf(read(folder, entries))
+    assert config.windows == windows
+    again = transformers.CONFIG_MAPPING["mistral"](**mistral.config_to_hf(config))
+    assert mistral.config_from_hf(again) == config
+
+
 def test_head_width_defaults_to_that_of_the_model(folder):
     assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": None})).head_dim == 4
     assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": 8})).head_dim == 8
@@ -285,6 +343,26 @@ def test_the_layers_of_smollm3_without_rotary_positions(entries, without, folder
             llama,
             {**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
             ["'yarn'", *SCALINGS],
+        ),
+        (
+            llama,
+            {
+                **LLAMA,
+                "partial_rotary_factor": 0.5,
+                "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+            },
+            ["partial_rotary_factor is 0.5", "linear", "1.0"],
+        ),
+        (
+            qwen2,
+            {
+                **LLAMA,
+                "model_type": "qwen2",
+                "num_key_value_heads": 2,
+                "sliding_window": 4,  # which qwen2 heeds with use_sliding_window alone
+                "layer_types": ["sliding_attention"],
+            },
+            ["sliding_attention", "no sliding_window is in use", "full_attention"],
         ),
         (
             smollm3,

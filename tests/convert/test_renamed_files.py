@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from memcomp.convert.engine import Renamed
+from memcomp.convert.names import Renamed
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 

@@ -11,8 +11,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from memcomp.data.documents import find_documents
 from memcomp.data.sources import BUILTIN
-from memcomp.data.texts import read_texts, tokenize
+from memcomp.data.texts import read_texts, source_sha256, tokenize
 from memcomp.errors import InputError
 
 
@@ -98,6 +99,63 @@ def test_rows_of_jsonl_are_read_by_field(tmp_path):
     ]
 
 
+def test_inner_objects_of_a_line_may_have_a_field_again(tmp_path):
+    line = '{"text": "rain", "about": [{"text": 1}, {"text": 2}]}'
+    path = write(tmp_path / "rows.jsonl", line)
+    assert read_texts(path) == [("rows.jsonl", "rain")]
+
+
+def test_linked_folders_and_files_are_read(tmp_path):
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    write(tmp_path / "far" / "deep" / "b.txt", "two")
+    write(tmp_path / "c.text", "three")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "here" / "c.txt").symlink_to(tmp_path / "c.text")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "here")  # a circle ends
+    texts = [("c.txt", "three"), ("linked/deep/b.txt", "two")]
+    assert read_texts(str(tmp_path / "here")) == texts
+    write(tmp_path / "far" / "a.jsonl", '{"text": "x"}')
+    documents = find_documents(str(tmp_path / "here"))
+    assert documents == [tmp_path / "here" / "linked" / "a.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["b.txt", "novels", "b.jsonl"])
+def test_a_link_that_leads_nowhere_is_said(tmp_path, name):
+    write(tmp_path / "a.txt", "one")
+    write(tmp_path / "a.jsonl", '{"text": "x"}')
+    (tmp_path / name).symlink_to(tmp_path / "nothing")
+    read = find_documents if name == "b.jsonl" else read_texts
+    with pytest.raises(InputError, match=f"{name} is a link to .*nothing, which is not"):
+        read(str(tmp_path))
+
+
+def test_what_a_source_holds_has_a_fingerprint(tmp_path):
+    """Of all that decides which texts it gives, and not of how many are taken."""
+    path = write(tmp_path / "a.jsonl", '{"text": "rain", "b": "sun"}\n{"text": "snow"}')
+    words = write(tmp_path / "words.txt", "one two")
+
+    def of(source=path, num_texts=1, **options):
+        found = read_texts(source, num_texts=num_texts, **options)
+        return source_sha256(source, found, **options)
+
+    before = of()
+    assert before == of(num_texts=2) and len(before) == 64
+    assert len({before, of(field="b"), of(passages=2)}) == 3
+    drawn = [of("random_words", vocabulary=words, seed=seed) for seed in (0, 1)]
+    longer = of("random_words", vocabulary=words, seed=0, num_words=9)
+    assert drawn[0] == longer != drawn[1]
+    uniform = [of("uniform_tokens", vocab_size=size) for size in (10, 20)]
+    assert uniform[0] == uniform[1]
+    write(tmp_path / "a.jsonl", '{"text": "rain", "b": "sun"}\n{"text": "hail"}')
+    assert of() != before
+    folder = of(str(tmp_path))
+    write(tmp_path / "notes.md", "no text")
+    assert of(str(tmp_path)) == folder
+    write(tmp_path / "b.txt", "more")
+    assert of(str(tmp_path)) != folder
+
+
 def test_csv_fields_may_hold_line_breaks_quotes_and_whole_chapters(tmp_path):
     chapter = "word " * 100_000  # over csv's own limit of 131,072 characters
     path = write(tmp_path / "rows.csv", f'id,text\n1,"a\nb ""c"""\n2,{chapter}\n')
@@ -175,7 +233,14 @@ def test_num_texts_counts_passages(tmp_path, novel):
         ("a.jsonl", "", {}, ["a.jsonl", "has 0 texts"]),
         ("a.csv", "id,body\n1,x\n", {}, ["line 2", "a.csv", "'text'", "'id', 'body'"]),
         ("a.csv", "id,text\n1,x\n2\n", {}, ["line 3", "a.csv", "'text'", "'id'"]),
-        ("a.csv", 'text\n"x" y\n', {}, ["a.csv", "not CSV"]),
+        ("a.csv", 'text\n"x" y\n', {}, ["line 2", "a.csv", "not CSV"]),
+        ("a.csv", 'text\na\n"x\n', {}, ["line 3", "a.csv", "not CSV"]),
+        ("a.csv", "id,text\n1,a, b\n", {}, ["line 2", "a.csv", "3 fields", "in quotes"]),
+        ("a.csv", "text\na\nb, c\n", {}, ["line 3", "a.csv", "2 fields", "'text'"]),
+        ("a.csv", "text,id,text\na,1,b\n", {}, ["line 1", "a.csv", "'text' twice"]),
+        ("a.csv", "text,id,id\na,1,b\n", {}, ["line 1", "a.csv", "'id' twice"]),
+        ("a.jsonl", '\n{"text": "x", "text": "y"}', {}, ["line 2", "'text' twice"]),
+        ("a.jsonl", '{"id": 1, "text": "x", "id": 2}', {}, ["line 1", "'id' twice"]),
         ("a.parquet", "x", {}, ["'builtin', 'random_words',", ".txt, .jsonl, .csv"]),
     ],
 )
@@ -240,12 +305,16 @@ def test_tokens_are_the_first_of_the_whole_text(tokenizer, tmp_path, novel):
 
 
 def test_a_word_cut_in_two_is_not_among_the_tokens():
-    def tokenizer(text, **_):
-        return {"input_ids": [len(word) for word in text.split()]}
+    class ByLength:
+        def __call__(self, texts, **_):
+            return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
+
+        def decode(self, ids, **_):
+            return ""
 
     # Of 55 letters: the sixth is cut where a prefix of 8 * 6 + 256 characters ends.
     texts = ["abcde" * 11 + " " + " ".join(["fghij" * 11] * 99)]
-    [text] = tokenize(tokenizer, texts, num_tokens=6)
+    [text] = tokenize(ByLength(), texts, num_tokens=6)
     assert text.tokens.tolist() == [55] * 6
 
 

@@ -27,7 +27,7 @@ def test_the_table_and_the_files_of_a_run(tmp_path):
     [
         ("--config.methods=('gzip',)", ["gzip", "zlib"]),
         ("--config.num_words=4000", ["4000", "words"]),
-        ("--config.num_words=0", ["num_words is 0; give 1 or more"]),
+        ("--config.num_words=0", ["num_words is 0; it must be 1 or more"]),
         ("--config.texts=nowhere", ["nowhere"]),
     ],
 )

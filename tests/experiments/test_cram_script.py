@@ -1,19 +1,25 @@
 """experiments/cram.py as a user runs it: its files, and one sentence for bad input."""
 
 import csv
+import dataclasses
 import gzip
 import importlib
 import json
 import math
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
+from lossy_tokenizers import losing
 from safetensors.numpy import load_file, save_file
 from scripts import run_script
+from tiny_lm import TINY
 
 import memcomp
-from memcomp.lm.load import BUILTIN
+from memcomp.lm.load import BUILTIN, abstract_params, export_lm
+from memcomp.models.llama import Llama
 
 # Its name is that of a package of the library.
 cram_script = importlib.import_module("cram")
@@ -229,3 +235,61 @@ def test_a_workdir_of_another_config_is_refused_and_kept(small_run):
 def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
     pathlib.Path(tmp_path / "file").write_text("")
     assert_refused(tmp_path, "--workdir=file/run", words=["file/run", "workdir"])
+
+
+def of_tokenizer(tokenizer, folder):
+    """A tiny LM with random weights and the tokenizer."""
+    tokenizer.save_pretrained(folder)
+    config = dataclasses.replace(TINY, vocab_size=len(tokenizer))
+    module = Llama(config)
+    leaves, tree = jax.tree.flatten(nn.unbox(abstract_params(module)))
+    rng = np.random.default_rng(0)
+    made = [np.float32(0.1) * rng.standard_normal(x.shape, np.float32) for x in leaves]
+    export_lm(folder, module, jax.tree.unflatten(tree, made))
+
+
+def test_a_text_that_the_tokenizer_does_not_give_back_is_said_and_counted(tmp_path):
+    of_tokenizer(losing("<unk>"), tmp_path / "lm")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("the rain had")
+    (tmp_path / "texts" / "b.txt").write_text("the \N{GRINNING FACE} rain")
+    options = ("--config.lm=lm", "--config.texts=texts", "--config.num_texts=2")
+    options += ("--config.cram.num_tokens=(3,)", "--config.cram.num_memory=4")
+    options += ("--config.cram.max_steps=2",)
+    status, out, err = run_script("cram.py", *options, "--workdir=run", folder=tmp_path)
+    assert status == 0, err
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    kept, lost = sorted(map(json.loads, lines), key=lambda record: record["text_id"])
+    assert kept["text_comes_back"] and not lost["text_comes_back"]
+    assert lost["text"] == "the <unk> rain"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["text_comes_back"]["mean"] == 0.5
+    assert "The tokenizer does not give back the text of 1 of 2 texts" in out
+
+
+def test_tokens_that_are_exact_are_no_text_that_comes_back():
+    record = dict(num_tokens=3, exact_greedy=True, greedy_prefix_tokens=3, steps=7)
+    record |= dict(surprise_nats=[1.0] * 3, memory_bits=64, text="the <unk> rain")
+    records = [
+        record | dict(text_id=i, text_comes_back=back)
+        for i, back in enumerate([True, False, None])
+    ]
+    table = cram_script.table(records)
+    assert table.count("yes") == 3 and table.count("yes, of tokens only") == 1
+    assert "2 of 3 texts come back exactly" in table
+    assert "does not give back the text of 1 of 3 texts" in table
+    assert "does not give back" not in cram_script.table(records[::2])
+
+
+def test_a_control_token_in_a_text_is_text(tmp_path):
+    text = "He typed <|endoftext|> and left"
+    (tmp_path / "texts.txt").write_text(text)
+    options = ("--config.texts=texts.txt", "--config.num_texts=1", "--workdir=run")
+    options += ("--config.cram.num_tokens=(14,)", "--config.cram.max_steps=1")
+    status, _, err = run_script("cram.py", *options, folder=tmp_path)
+    assert status == 0, err
+    (record,) = map(json.loads, (tmp_path / "run/results.jsonl").read_text().splitlines())
+    assert "<|endoftext|>" in record["text"] and record["text_comes_back"]
+    assert "".join(record["tokens_text"]) == record["text"]
+    assert "<|endoftext|>" not in record["tokens_text"]
+    assert record["num_bytes"] == len(record["text"])

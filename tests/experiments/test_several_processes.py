@@ -1,18 +1,22 @@
 """Scripts in several processes for real: killed, told to stop, and started again."""
 
+import ctypes
 import json
 import os
 import random
 import signal
+import socket
+import threading
 import time
 
 import cramming_run
 import pytest
+import scripts
 from several import Job
 from tiny_lm import EIGHT_HEADS, make_tiny_lm
 
 from memcomp.cram.memory_file import load_memory
-from memcomp.distributed import EX_TEMPFAIL
+from memcomp.distributed import EX_TEMPFAIL, LOST
 from memcomp.lm.load import export_lm, load_lm
 from memcomp.runs.cramming import FLIGHT
 
@@ -219,3 +223,46 @@ def targets(run):
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         total += json.loads(header["__metadata__"]["counts"])["num_targets"]
     return total
+
+
+def abort():
+    ctypes.CDLL(None).abort()
+
+
+CRASHES = {
+    "abort": abort,
+    "abort in a thread": lambda: threading.Thread(target=abort).start(),
+    "SIGABRT from elsewhere": lambda: os.kill(os.getpid(), signal.SIGABRT),
+}
+
+
+def member(address, number, crash, folder):
+    """Process `number` of a job of two, the second of which crashes."""
+    os.dup2(os.open(folder / f"err{number}.txt", os.O_WRONLY | os.O_CREAT), 2)
+    from memcomp import distributed
+
+    distributed.HEARTBEAT_SECONDS = 2  # after which the first hears of it
+    distributed.initialize(address, 2, number)
+    if number == 1:
+        CRASHES[crash]()
+    time.sleep(SECONDS)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_crash_is_no_lost_process(tmp_path, crash):
+    """A scheduler that restarts what ends with 75 would restart a crash for ever."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    job = [
+        scripts.context.Process(target=member, args=(address, i, crash, tmp_path))
+        for i in range(2)
+    ]
+    for process in job:
+        process.start()
+    for process in job:
+        process.join(SECONDS)
+    assert [process.exitcode for process in job] == [EX_TEMPFAIL, -signal.SIGABRT]
+    assert LOST in (tmp_path / "err0.txt").read_text()
+    assert LOST not in (tmp_path / "err1.txt").read_text()

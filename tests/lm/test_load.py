@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 
+import memcomp
+from memcomp.convert.fingerprint import fingerprint_of
 from memcomp.errors import InputError
 from memcomp.lm.load import FAMILIES, export_lm, load_lm
 from memcomp.sharding import make_mesh
@@ -222,6 +225,54 @@ def test_fingerprint_is_that_of_the_weights_in_the_file(folder, shards):
     assert load_lm(str(folder)).fingerprint != want
 
 
+# Entries of config.json that change what a model computes, of each golden case.
+COMPUTED = {
+    "llama": {"rms_norm_eps": 0.01},
+    "llama_linear": {"rope_parameters": {"rope_type": "linear", "factor": 3.0}},
+    "llama_llama3": {"original_max_position_embeddings": 7},
+    "gpt_neox": {"use_parallel_residual": False},
+    "mamba": {"layer_norm_epsilon": 0.01},
+    "olmo_clip": {"clip_qkv": 9.0},
+    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}},
+    "opt": {"activation_function": "gelu"},
+    "gpt2": {"scale_attn_weights": False},
+    "gpt_neo": {"window_size": 2},
+    "qwen2_window": {"sliding_window": 2},
+    "qwen3": {"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}},
+    "mistral_window": {"sliding_window": None},
+    "smollm3": {"no_rope_layers": [0, 1, 1, 1]},
+    "gemma3": {"query_pre_attn_scalar": 9},
+    "gemma3_softcap": {"final_logit_softcapping": 9.0},
+}
+
+
+@pytest.mark.parametrize("case", COMPUTED)
+def test_the_fingerprint_covers_what_config_json_changes(case):
+    entries = json.loads((GOLDEN / case / "config.json").read_text())
+
+    def of(**changes):
+        hf = transformers.CONFIG_MAPPING[entries["model_type"]](**(entries | changes))
+        return fingerprint_of({}, FAMILIES[entries["model_type"]].config_from_hf(hf))
+
+    assert of(use_cache=False, transformers_version="4.0.0") == of()
+    assert of(**COMPUTED[case]) != of()
+
+
+def test_how_a_model_is_run_is_not_in_the_fingerprint(folder):
+    want = load_lm(str(folder)).fingerprint
+    change_json(folder / "config.json", max_position_embeddings=77)
+    assert load_lm(str(folder), remat="full", attention="blockwise").fingerprint == want
+
+
+def test_memory_made_under_another_config_is_refused(folder, tmp_path):
+    lm = load_lm(str(folder))
+    cfg = memcomp.CramConfig(num_tokens=3, num_memory=1, max_steps=1)
+    memcomp.save_memory(tmp_path / "m", memcomp.cram(lm, [np.arange(3)], cfg))
+    change_json(folder / "config.json", rms_norm_eps=0.01)
+    with pytest.raises(InputError, match="whose weights or config.json differ"):
+        memcomp.load_memory(tmp_path / "m", load_lm(str(folder)))
+
+
 def _flip(tensor):
     bits = tensor.view(np.uint16).copy()
     bits[-1] ^= 1
@@ -238,6 +289,34 @@ def test_weights_are_in_the_run_dtype(dtype):
     lm = load_lm(str(GOLDEN / "gpt_neox_bfloat16"), dtype=dtype)
     assert {leaf.dtype for leaf in jax.tree.leaves(lm.params)} == {jnp.dtype(dtype)}
     assert lm.logits(jnp.zeros((1, 3), int)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "tokens, words",
+    [
+        ([[31]], "token id 31; give ids from 0 to 30"),
+        ([[-1]], "token id -1"),
+        ([1, 2], "with 1 axes"),
+        ([[1.5]], "float64"),
+        ([[True]], "bool"),
+        ("text", "axes"),
+        ([[1], [1, 2]], "no array of token ids"),
+        (np.zeros((0, 3), int), "at least one text"),
+        (np.zeros((2, 0), int), "at least one text"),
+    ],
+)
+def test_tokens_that_are_none_are_refused(tokens, words):
+    with pytest.raises(InputError, match=words):
+        load_lm(str(GOLDEN / "llama")).logits(tokens)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neo", "opt"])
+def test_more_tokens_than_learned_positions_are_refused(case):
+    lm = load_lm(str(GOLDEN / case))
+    most = lm.config.max_positions
+    assert lm.logits(np.zeros((1, most), int)).shape[1] == most
+    with pytest.raises(InputError, match=f"1 to {most} tokens"):
+        lm.logits(np.zeros((1, most + 1), int))
 
 
 def test_a_mesh_decides_where_weights_go():

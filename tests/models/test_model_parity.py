@@ -111,6 +111,46 @@ def test_logits_match_transformers_at_every_length(case, tmp_path, torch, transf
         np.testing.assert_allclose(got, want, atol=1e-4, rtol=0)
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0}
+LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+MIXED = ["sliding_attention", "full_attention"]
+ENTRIES = [
+    *(
+        (family, {"rope_scaling": LLAMA3, "original_max_position_embeddings": 16})
+        for family in ("llama", "gpt_neox", "olmo", "olmo2", "qwen2", "qwen3", "mistral")
+    ),
+    ("gpt_neox", {"head_dim": 4}),
+    ("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 50, "rope_parameters": None}),
+    ("llama", {"partial_rotary_factor": 0.5, "rope_theta": 50, "rope_parameters": None}),
+    ("mistral", {"sliding_window": 3, "layer_types": MIXED}),
+    ("mistral", {"sliding_window": 3, "use_sliding_window": False}),
+    ("qwen2", {"sliding_window": 3, "use_sliding_window": True, "max_window_layers": 1}),
+    ("gemma3", {"rope_theta": 50.0, "rope_local_base_freq": 20.0, "rope_parameters": None}),
+    ("gemma3", {"sliding_window_pattern": 2, "layer_types": None}),
+    ("gpt2", {"hidden_size": 48, "num_attention_heads": 3}),
+    ("gpt_neo", {"attention_layers": ["local", "global"], "window_size": 2}),
+]
+
+
+@pytest.mark.parametrize("case, entries", ENTRIES, ids=str)
+def test_entries_of_config_json_mean_what_they_mean_to_transformers(
+    case, entries, tmp_path, torch, transformers
+):
+    found = json.loads((GOLDEN / case / "config.json").read_text()) | entries
+    (tmp_path / "config.json").write_text(json.dumps(found))
+    torch.manual_seed(zlib.crc32(case.encode()))
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    tensors = {name: 0.5 * torch.randn_like(w) for name, w in model.named_parameters()}
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    model, lm = reference(tmp_path, torch, transformers), memcomp.load_lm(str(tmp_path))
+    tokens = tokens_of(lm.config, LENGTHS[-1])
+    want = torch_logits(model, torch, tokens)
+    # Measured below 1e-5; an entry that is passed over makes more than 0.3.
+    assert relative(lm.logits(tokens.astype(np.int32)), want) < 1e-4
+
+
 def pairs_of_modules(table):
     """Names of the same module in transformers and in ours, by the conversion table."""
     pairs = set()

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import functools
 from typing import Any, NamedTuple
 
@@ -121,3 +122,39 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, like):
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(InputError, match="cannot be restored"):
             checkpoints.restore(like)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Failed writing: full [os_error_code='28']"),
+    ],
+)
+@pytest.mark.parametrize("where", ["save", "close"])
+def test_a_full_disk_is_one_sentence_with_the_folder(tmp_path, monkeypatch, error, where):
+    """As orbax raises it, measured on a tmpfs of 4 KB and of 40 KB."""
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save(1, {"a": jnp.arange(4)})
+
+    def fail(*args, **kwargs):
+        raise error
+
+    close = checkpoints._manager.close
+    monkeypatch.setattr(checkpoints._manager, where, fail)
+    with pytest.raises(InputError, match=f"{tmp_path}/run cannot be written .No space"):
+        checkpoints.save(2, {"a": jnp.arange(4)})
+        checkpoints.close()
+    close()
+
+
+def test_an_error_that_is_not_of_a_disk_is_none_of_the_users(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+
+        def fail(*args, **kwargs):
+            raise ValueError("a defect")
+
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(ValueError, match="^a defect$") as caught:
+            checkpoints.save(1, {"a": jnp.arange(4)})
+        assert not isinstance(caught.value, InputError)

@@ -33,6 +33,35 @@ def test_a_folder_of_another_config_is_refused_with_what_differs(tmp_path):
     assert "seed" not in str(error.value)
 
 
+ABOUT = {"lm": {"name": "x", "sha256": "aa"}, "texts": {"sha256": "bb"}, "git": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lm", "other weights of the language model"),
+        ("texts", "other texts"),
+        ("tokenizer", "other tokens of the same texts"),
+        ("start", "other weights of the compressor that it starts with"),
+    ],
+)
+def test_a_run_of_other_weights_or_texts_is_refused(tmp_path, name, said):
+    """The names in the config are the same: what they stand for has been replaced."""
+    first = ABOUT | {name: {"sha256": "aa"}}
+    claim_workdir(tmp_path, {"lm": "x"}, first)
+    claim_workdir(tmp_path, {"lm": "x"}, first | {"git": "2"})
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(InputError, match=f"{said} .SHA-256 aa there, cc here.; put back"):
+        claim_workdir(tmp_path, {"lm": "x"}, first | {name: {"sha256": "cc"}})
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_that_does_not_say_what_it_belongs_to_resumes(tmp_path):
+    """Such as one that an older version began."""
+    claim_workdir(tmp_path, {"lm": "x"}, {"lm": {"sha256": "aa"}})
+    claim_workdir(tmp_path, {"lm": "x"}, ABOUT)
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="has files but no config.json"):

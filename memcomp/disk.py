@@ -1,0 +1,113 @@
+"""Paths as users write them, and files that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from etils import epath
+
+from memcomp.errors import InputError
+
+
+def path_of(name: str | os.PathLike) -> epath.Path:
+    """The path of a name that a user gave: `~` is expanded; it may be a gs:// path."""
+    return epath.Path(os.path.expanduser(name))
+
+
+def local_path(name: str | os.PathLike) -> pathlib.Path:
+    """The path of a name that a user gave for what is only ever on a disk."""
+    return pathlib.Path(
+        os.path.expanduser(name)
+    )  # an unknown user's `~` stays, as in a shell
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what a disk refuses within into one sentence that names the file or folder.
+
+    Raises:
+      InputError: in place of an OSError, such as for a full or a read-only disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(unwritable(path, error)) from error
+
+
+def unwritable(path: str | os.PathLike, error: OSError) -> str:
+    """The sentence for a file or folder that a disk did not take."""
+    reason = error.strerror or error
+    return (
+        f"{os.fspath(path)} cannot be written ({reason}); make room there, or give another "
+        "folder"
+    )
+
+
+def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Folders at and below `folder` in order, each once, with the names of their files.
+
+    Links to folders are followed.
+
+    Raises:
+      InputError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    seen = set()
+    for name, below, files in os.walk(folder, followlinks=True, onerror=refuse):
+        below.sort()
+        if (real := os.path.realpath(name)) in seen:  # a link to where this one came from
+            below.clear()
+            continue
+        seen.add(real)
+        yield pathlib.Path(name), sorted(files)
+
+
+def find_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+    """The files at and below a folder whose names end so, in any case, sorted by path.
+
+    Raises:
+      InputError: a folder cannot be read; a link leads nowhere that may be to such a file,
+        or to a folder of them.
+    """
+    found = []
+    for where, names in walk(folder):
+        for path in (where / name for name in names):
+            if path.is_symlink() and not path.exists() and path.suffix in (suffix, ""):
+                raise InputError(
+                    f"{path} is a link to {os.readlink(path)}, which is not there; remove "
+                    "the link, or put there what it leads to"
+                )
+            if path.suffix.lower() == suffix and path.is_file():
+                found.append(path)
+    return sorted(found)
+
+
+def make_folder(path: epath.Path) -> None:
+    """Makes a folder and those above it where they are not there.
+
+    Raises:
+      InputError: it cannot be made.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: epath.Path, data: str | bytes) -> None:
+    """Writes a file that is there whole or not at all, whenever the process is killed.
+
+    Raises:
+      InputError: it cannot be written; what was there stays.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        try:
+            partial.write_bytes(data.encode() if isinstance(data, str) else data)
+            partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise

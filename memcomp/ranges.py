@@ -1,0 +1,38 @@
+"""Numbers that users give: what is out of its range is one sentence."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from memcomp.errors import InputError
+
+# What JAX takes as the seed of a key, and as a size or a number of steps, in 32 bits.
+MOST_SEED = 2**32 - 1
+MOST_COUNT = 2**31 - 1
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int = MOST_COUNT) -> None:
+    """Raises `InputError` unless `value` is a whole number from `least` to `most`."""
+    if not isinstance(value, int | np.integer):
+        raise InputError(f"{name} is {value!r}; give a whole number")
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be {least} or more")
+    if value > most:
+        raise InputError(f"{name} is {value}; it must be {most} or less")
+
+
+def check_seed(name: str, value: Any) -> None:
+    """Raises `InputError` unless `value` can be a seed."""
+    check_count(name, value, least=0, most=MOST_SEED)
+
+
+def check_number(name: str, value: Any, *, above: int | None = None) -> None:
+    """Raises `InputError` unless `value` is finite and above a limit, or else 0 or more."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}; give a finite number")
+    if above is not None and value <= above:
+        raise InputError(f"{name} is {value}; it must be above {above}")
+    if above is None and value < 0:
+        raise InputError(f"{name} is {value}; it must be 0 or more")

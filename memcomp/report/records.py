@@ -1,0 +1,134 @@
+"""What lines and configs of run folders must hold for a report; anything else is said."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from memcomp.errors import InputError
+from memcomp.runs.files import Record
+
+NUMBER = (int, float)
+# By kind of record, what tables and figures read of it and cannot do without.
+NEEDED: dict[str, dict[str, Any]] = {
+    "cramming": {"protocol": str, "source": str, "num_memory": int, "text_id": int},
+    "horizon": {
+        **{"protocol": str, "source": str, "num_memory": int, "text_id": int},
+        "horizon": NUMBER,
+    },
+    "compression": {"method": str, "source": str, "text_id": int, "ratio": NUMBER},
+    "cosine": {"cosine": NUMBER, "same_text": bool},
+    "restart": {"exact": bool},
+    "path": {"path": str, "pair": (int, str), "theta": NUMBER, "accuracy": NUMBER},
+    "norm": {"of": str, "norm": NUMBER, "cosine": NUMBER},
+    "scale": {"scale": NUMBER, "accuracy": NUMBER},
+    "trajectory": {
+        **{"text": int, "restart": int, "exact": bool, "steps": list, "points": list},
+        **{"explained": list, "explained_alone": list},
+    },
+}
+_USE = {"source": str, "text_id": int, "num_tokens": int, "num_memory": int, "exact": bool}
+NEEDED["attention"] = _USE | {"mass": NUMBER, "uniform": NUMBER, "heads": list}
+for _kind in ("knockout", "use", "context"):
+    NEEDED[_kind] = _USE | {"loss_nats": NUMBER, "accuracy": NUMBER}
+
+
+NAMES = {dict: "an object", list: "a list", int: "a whole number"}
+
+
+class Place(NamedTuple):
+    """Where the line of a record is."""
+
+    path: str
+    offset: int
+
+
+def parsed(line: bytes, where: str) -> Record:
+    """The object in a line of JSON.
+
+    Raises:
+      InputError: it is none, or has a number that is not finite.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        record = json.loads(line, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: wanted an object")
+    return record
+
+
+def check(kind: str, record: Mapping[str, Any]) -> None:
+    """Raises what `naming` names where a record lacks what a report reads of its kind."""
+    for field, wanted in NEEDED.get(kind, {}).items():
+        value = record[field]
+        is_bool = isinstance(value, bool) and wanted is not bool
+        if not isinstance(value, wanted) or is_bool:
+            raise TypeError(f"{field} is {value!r}"[:80])
+        if field == "num_memory" and value < 1:
+            raise ValueError(f"num_memory is {value}")
+
+
+@contextlib.contextmanager
+def naming(place: Place) -> Iterator[None]:
+    """Says where the record is that a report can do nothing with."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        where = f"{place.path}, byte {place.offset}"
+        raise InputError(f"{where}: no record of memcomp ({error!r})") from error
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """config.json of a run.
+
+    Raises:
+      InputError: it is of no run of memcomp.
+    """
+    try:
+        with open(path, "rb") as file:
+            about = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not of a run of memcomp ({error!r})") from error
+    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
+        raise InputError(f"{path} is not of a run of memcomp; it has no config")
+    _check_entries(path, about, {"lm": dict, "devices": list})
+    _check_entries(path, about["config"], {"cram": dict})
+    sizes: dict[str, type] = {"d_model": int, "vocab_size": int, "parameters": int}
+    _check_entries(path, about.get("lm") or {}, sizes)
+    return about
+
+
+def _check_entries(path: str, entries: Mapping[str, Any], wanted: dict[str, type]) -> None:
+    for name, kind in wanted.items():
+        value = entries.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise InputError(
+                f"{path} is not of a run of memcomp; its {name} is {value!r}, wanted "
+                f"{NAMES[kind]}"
+            )
+
+
+def lines(path: str) -> Iterator[tuple[Place, Record]]:
+    """Records of a file that may still grow: a last line without its end is left out.
+
+    Raises:
+      InputError: the file cannot be read, or a line is no object in JSON.
+    """
+    offset = 0
+    try:
+        with open(path, "rb", buffering=1 << 20) as file:  # lines are longer than 8 KiB
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                if line.strip():
+                    yield Place(path, offset), parsed(line, f"{path}, line {number}")
+                offset += len(line)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
