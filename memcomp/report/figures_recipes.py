@@ -1,6 +1,5 @@
 """What one vector of a real language model holds by each recipe, and what was published."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from memcomp.report.published import (
     lm_name,
     published_horizons,
 )
-from memcomp.report.section import Section
+from memcomp.report.section import Section, is_lower_bound
 from memcomp.report.style import COLOURS, Drawn, panels
 
 # Panel -> figure -> field of a record, and of the published row.
@@ -66,7 +65,7 @@ def horizons_by_recipe(section: Section) -> Drawn | None:
     caption = (
         "A point a text, decoded from its stored vector; black: the mean. Surprise: bits "
         "of the prefix for the LM without memory; gain: what memory saves; ≥: some texts "
-        "are exact to their end, and their horizons may be longer. Published: "
+        "are exact to their end or were still growing. Published: "
         "mean and standard deviation on other texts, teacher-forced, in bfloat16, bits of "
         "gain; an instruction-tuned LM stands beside its base model."
     )
@@ -113,9 +112,8 @@ def _draw_ours(
     label = f"ours, {figure}" if panel == "bits" else "ours"
     axis.scatter(values, heights, s=14, alpha=0.6, color=OURS[figure], label=label)
     axis.plot([e.mean] * 2, [y - 0.05, y + 0.25], color="black", lw=2)
-    # A text that is exact to its end may have a longer horizon.
-    ends = any(r["horizon"] >= r.get("num_tokens", math.inf) for r in line.records)
-    said = f"≥ {e.mean:.4g}" if ends else f"{e.mean:.4g}"
+    at_least = any(map(is_lower_bound, line.records))
+    said = f"≥ {e.mean:.4g}" if at_least else f"{e.mean:.4g}"
     axis.text(e.mean, y + 0.25, said, ha="center", va="bottom", fontsize=8)
     row = (lm_name(line.lm), line.recipe, figure, panel, e.n, e.mean, e.standard_error)
     return (*row, "standard error")

@@ -152,17 +152,18 @@ def test_file_sizes_are_at_the_capacity_beside_compressors(tmp_path, two_protoco
     }
 
 
-def test_horizons_say_how_many_texts_were_too_short(tmp_path):
+def test_horizons_say_how_many_are_lower_bounds(tmp_path):
     lines = [
         {"text_id": i, "source": "novels", "num_tokens": 9, "num_memory": 1}
         | {"horizon": horizon, "horizon_bits": 10.0 * horizon, "protocol": "strict"}
-        for i, horizon in enumerate((4, 6, 9, 9))
+        | {"failed": failed}
+        for i, (horizon, failed) in enumerate([(4, 5), (6, None), (9, None), (9, 10)])
     ]
     about = config(BUILTIN, "novels", 1, "strict")
     write_run(tmp_path, about, lines, "horizons.jsonl")
     (section,) = sections(read_runs([tmp_path]))
     (row,) = rows_of(TABLES["horizons"](section))
-    assert (row["texts exact to their end"], row["tokens mean"]) == ("2", "7")
+    assert (row["lower bounds"], row["tokens mean"]) == ("3", "7")
     assert (row["median bits"], row["recipe"], row["bits n"]) == ("75", "default", "4")
 
 
