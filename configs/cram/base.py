@@ -40,7 +40,7 @@ def everything() -> config_dict.ConfigDict:
     config.slice = "v5e:2x4"  # TPUs that experiments/compile_check.py compiles for
 
     # File, folder, "-", or a name of memcomp/data/sources.py: "builtin", "random_words",
-    # "uniform_tokens", "pg19", "fanfics", "pg19_csv", "fanfics_csv".
+    # "uniform_tokens", "pg19", "pg19_csv", "fanfics_csv".
     config.texts = config_dict.placeholder(str)
     config.num_texts = 16  # the first so many; -1: all
     config.field = "text"  # of a .jsonl or .csv row

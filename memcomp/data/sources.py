@@ -23,7 +23,6 @@ from memcomp.data.files import (
     read_txt,
     whole,
 )
-from memcomp.data.pages import story
 from memcomp.disk import local_path
 from memcomp.errors import InputError
 
@@ -88,16 +87,12 @@ def _builtin(files: Files) -> Iterator[Found]:
         yield Found("builtin", f"line {number} of {files[0].name}", line)
 
 
-def _chunks(name: str, read: Callable[[pathlib.Path], str]) -> Callable[..., Iterator]:
+def _pg19(files: Files, *, seed: int) -> Iterator[Found]:
     """Second halves of chunks that are drawn from files of one book each."""
-
-    def make(files: Files, *, seed: int) -> Iterator[Found]:
-        books = ((path.name, read(path)) for path in files)
-        for i, chunk in enumerate(draw_chunks(books, seed=seed)):
-            place = f"text {i} of {name!r}, of {chunk.book},"
-            yield Found(name, place, chunk.text, chunk.context)
-
-    return make
+    books = ((path.name, whole(path)) for path in files)
+    for i, chunk in enumerate(draw_chunks(books, seed=seed)):
+        place = f"text {i} of 'pg19', of {chunk.book},"
+        yield Found("pg19", place, chunk.text, chunk.context)
 
 
 def _halved_rows(name: str) -> Callable[..., Iterator[Found]]:
@@ -141,7 +136,7 @@ SOURCES: dict[str, Source] = {
         _uniform_tokens, options=("seed", "num_words", "vocab_size"), endless=True
     ),
     "pg19": Source(
-        _chunks("pg19", whole),
+        _pg19,
         _manual(
             "pg19/*.txt",
             "the .txt files of PG-19's validation split "
@@ -156,16 +151,6 @@ SOURCES: dict[str, Source] = {
             "pg19_valid_1k_chunks.csv",
             "the data set yurakuratov/pg19_valid_1k_chunks of the Hugging Face Hub as CSV",
         ),
-        stored=True,
-    ),
-    "fanfics": Source(
-        _chunks("fanfics", story),
-        _manual(
-            "fanfics/*.html",
-            "the works listed in data/fanfics_urls.txt of "
-            "https://github.com/yurakuratov/hidden_capacity, each saved entire as HTML,",
-        ),
-        options=("seed",),
         stored=True,
     ),
     "fanfics_csv": Source(

@@ -84,7 +84,7 @@ def read_texts(
         joined by spaces; text i is drawn by `default_rng([seed, i])`, so that neither
         `num_texts` nor `num_words` changes its beginning;
         "uniform_tokens": token ids, drawn so from 0..vocab_size - 1;
-        "pg19", "fanfics": 1000 chunks of the books in `manual_dir`, drawn by `seed`, of
+        "pg19": 1000 chunks of the books in `manual_dir`, drawn by `seed`, of
         each the second half, counted in sentences (`memcomp.data.chunks`); made once,
         and kept where TFDS_DATA_DIR says, or else in ~/tensorflow_datasets;
         "pg19_csv", "fanfics_csv": the same of the chunks that the authors published;
