@@ -13,7 +13,7 @@ import time
 
 import tqdm
 from inputs import config_cramming
-from launch import launch, stop_if_told
+from launch import launch, say_notes, stop_if_told
 from ml_collections import config_dict
 from profiling import Profile
 from scalars import scalar_writer
@@ -34,6 +34,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )
+    say_notes()
     shows = _Reporter(folder / "metrics", len(texts))
     shows = shows if is_first() else contextlib.nullcontext()
     with shows as show, Profile(folder) as profile:

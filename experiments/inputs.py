@@ -1,9 +1,9 @@
 """What a config says to cram, read; for the scripts whose configs have those fields."""
 
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+from launch import note
 from ml_collections import config_dict
 
 import memcomp
@@ -17,7 +17,6 @@ from memcomp.data.texts import (
     source_sha256,
     tokenize,
 )
-from memcomp.distributed import is_first
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import make_mesh
 
@@ -61,18 +60,17 @@ def config_texts(
 
 
 def say_how_many(taken: int, source: str, **options: Any) -> None:
-    """Says where a source has more texts than are taken.
+    """Notes where a source has more texts than are taken (`launch.note`).
 
     Args:
       taken: how many texts of it are taken.
       source: this and `options` as for `read_texts`.
     """
     total = count_texts(source, **options)
-    if is_first() and total is not None and total > taken:
-        print(
+    if total is not None and total > taken:
+        note(
             f"taking the first {taken} of {total} texts in {source}; num_texts={ALL} takes "
-            "all",
-            file=sys.stderr,
+            "all"
         )
 
 

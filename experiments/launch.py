@@ -32,6 +32,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone
 # What no code can help: wherever it comes from, it is a sentence.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _told = threading.Event()  # to stop
+_notes: list[str] = []
 
 
 class Stopped(Exception):
@@ -65,6 +66,7 @@ def launch(
             # After JAX, which would only note the signal.
             signal.signal(signal.SIGTERM, lambda *_: _told.set())
         main(config, WORKDIR.value)
+        say_notes()
     except InputError as error:
         _end(f"{script}: {' '.join(str(error).split())}", 2)
     except Stopped:
@@ -116,8 +118,25 @@ def _end(said: str, status: int) -> None:
 
 def say(line: str) -> None:
     """Prints a line, once for all processes."""
+    say_notes()
     if distributed.is_first():
         print(line)
+
+
+def note(line: str) -> None:
+    """Keeps a line about the input until the script has accepted all of it.
+
+    A script that refuses its input says one sentence and nothing else.
+    """
+    _notes.append(line)
+
+
+def say_notes() -> None:
+    """Prints what was noted to standard error, once for all processes."""
+    if distributed.is_first():
+        for line in _notes:
+            print(line, file=sys.stderr)
+    _notes.clear()
 
 
 def is_told_to_stop() -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tqdm
-from launch import stop_if_told
+from launch import say_notes, stop_if_told
 
 from memcomp.distributed import is_first
 
@@ -20,6 +20,7 @@ def bar_of(num_texts: int, figures: Callable[[Any], dict[str, Any]]) -> Iterator
       num_texts: of the whole run.
       figures: of a progress, what stands beside the bar.
     """
+    say_notes()
     with tqdm.tqdm(
         total=num_texts, unit="text", mininterval=1, disable=not is_first()
     ) as bar:

@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import inputs
+import launch
 import numpy as np
 import pytest
 
@@ -116,6 +117,8 @@ def test_how_many_texts_are_taken_is_said(tmp_path, capsys, num_texts, taken):
     vars(config).update(passages=1, seed=0, vocabulary="", manual_dir="")
     lm = types.SimpleNamespace(tokenizer=None, config=types.SimpleNamespace(vocab_size=9))
     assert len(inputs.config_texts(config, lm).found) == taken
+    assert not capsys.readouterr().err  # not before all input is accepted
+    launch.say_notes()
     said = capsys.readouterr().err
     assert ("taking the first 2 of 5 texts" in said) == (taken == 2)
     assert count_texts("-") is None

@@ -60,7 +60,7 @@ def test_what_looks_like_a_special_token_in_a_context_is_text(lm):
 def test_compressors_that_are_not_there_are_refused(lm):
     with pytest.raises(InputError, match="'gist' is not one of icformer, icae"):
         make_compressor("gist", lm.module, {})
-    with pytest.raises(InputError, match=r"ICFormerConfig cannot be made: .*num_layer\b"):
+    with pytest.raises(InputError, match="ICFormerConfig has no field 'num_layer'"):
         make_compressor("icformer", lm.module, {"num_layer": 3})
 
 

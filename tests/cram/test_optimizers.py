@@ -73,9 +73,16 @@ def test_no_gradient_is_no_move():
     assert not np.any(move) and not np.any(state.window)
 
 
-@pytest.mark.parametrize("b1, b2", [(0.9, 0.9), (-0.1, 0.9), (0.7, 1.1)])
-def test_decays_that_ggt_has_no_use_for_are_refused(b1, b2):
-    with pytest.raises(InputError, match="ggt wants 0 <= b1 < b2 <= 1"):
+@pytest.mark.parametrize(
+    "b1, b2, words",
+    [
+        (0.9, 0.9, "ggt wants 0 <= b1 < b2 <= 1"),
+        (-0.1, 0.9, "b1 is -0.1; it must be 0 or more"),
+        (0.7, 1.1, "b2 is 1.1; it must be 1 or less"),
+    ],
+)
+def test_decays_that_ggt_has_no_use_for_are_refused(b1, b2, words):
+    with pytest.raises(InputError, match=words):
         dataclasses.replace(RECIPES["default"], optimizer="ggt", b1=b1, b2=b2)
 
 

@@ -270,6 +270,7 @@ def test_a_text_that_the_tokenizer_does_not_give_back_is_said_and_counted(tmp_pa
 def test_tokens_that_are_exact_are_no_text_that_comes_back():
     record = dict(num_tokens=3, exact_greedy=True, greedy_prefix_tokens=3, steps=7)
     record |= dict(surprise_nats=[1.0] * 3, memory_bits=64, text="the <unk> rain")
+    record["diverged_at"] = None
     records = [
         record | dict(text_id=i, text_comes_back=back)
         for i, back in enumerate([True, False, None])

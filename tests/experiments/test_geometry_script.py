@@ -44,7 +44,7 @@ def test_a_run_and_its_end_after_a_kill_between_two_studies(tmp_path):
         ("--config.curve.steps=0", ["steps is 0", "above 0"]),
         ("--config.cram.num_tokens=(600,)", ["600"]),
         ("--config.cram.num_tokens=('a',)", ["num_tokens is ('a',)", "whole number"]),
-        ("--config.study.scales=('a',)", ["scales is ('a',)", "give numbers"]),
+        ("--config.study.scales=('a',)", ["a factor of scales is 'a'", "finite number"]),
         ("--config.texts=nowhere", ["nowhere"]),
     ],
 )

@@ -74,7 +74,8 @@ def test_a_run_that_is_out_of_time_says_so_and_resumes(tmp_path):
     assert status == EX_TEMPFAIL, err
     said = err.strip().splitlines()[-1]
     assert said == "real_models.py: stopped and saved; the same command goes on"
-    assert not (tmp_path / "run/rows.jsonl").exists()
+    assert "default, so far:" in out and list(rows(tmp_path)) == ["default"]
+    assert None in rows(tmp_path)["default"]["failed"]
     status, out, err = run(tmp_path, *arguments)
     assert status == 0 and list(rows(tmp_path)) == ["default"], err
 

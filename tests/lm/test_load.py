@@ -229,7 +229,16 @@ def test_fingerprint_is_that_of_the_weights_in_the_file(folder, shards):
 COMPUTED = {
     "llama": {"rms_norm_eps": 0.01},
     "llama_linear": {"rope_parameters": {"rope_type": "linear", "factor": 3.0}},
-    "llama_llama3": {"original_max_position_embeddings": 7},
+    "llama_llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 7,
+        }
+    },
     "gpt_neox": {"use_parallel_residual": False},
     "mamba": {"layer_norm_epsilon": 0.01},
     "olmo_clip": {"clip_qkv": 9.0},

@@ -88,8 +88,11 @@ def test_a_cell_whose_texts_were_replaced_is_refused_and_may_grow(tiny_lm, tmp_p
         def __len__(self):
             return 23
 
-        def __call__(self, text, **options):
-            return {"input_ids": [len(word) for word in text.split()]}
+        def __call__(self, texts, **options):
+            return {"input_ids": [[len(word) for word in t.split()] for t in texts]}
+
+        def decode(self, ids, **options):
+            return ""
 
     lm = dataclasses.replace(tiny_lm, tokenizer=Lengths())
 
