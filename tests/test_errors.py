@@ -7,7 +7,7 @@ import pytest
 
 from memcomp.convert.families import FAMILIES
 from memcomp.errors import InputError, refusing
-from memcomp.lm.load import load as lm_module
+from memcomp.lm import load as lm_module
 from memcomp.lm.load import load_lm
 from memcomp.ranges import check_count
 
