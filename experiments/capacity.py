@@ -82,7 +82,7 @@ def cells(
 
 
 def cell_name(cell: Cell) -> str:
-    """Of its folder."""
+    """Name of a cell's folder."""
     head = "horizons-" if cell["mode"] == "horizon" else ""
     K, seed = cell["num_memory"], cell["seed"]
     return f"{head}{short_name(cell['lm'])}-{cell['source']}-k{K}-s{seed}"

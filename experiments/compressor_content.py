@@ -36,7 +36,7 @@ def _questions(split: str) -> Callable[[config_dict.ConfigDict], str]:
 
 
 def _compressors(names: tuple[str, ...]) -> str | None:
-    """Of what `load_trained` reads; None for no name, or for fresh weights."""
+    """Fingerprint of what `load_trained` reads; None for no name, or for fresh weights."""
     digest = hashlib.sha256()
     names = tuple(name for name in names if name not in ("", FRESH))
     for path in map(path_of, names):

@@ -125,7 +125,7 @@ def scored(
     rows: Sequence[Row],
     num_tokens: int,
 ) -> list[Record]:
-    """Of each text: nats and accuracy, teacher-forced; and its free-running answer.
+    """Nats and accuracy of each text, teacher-forced, and its free-running answer.
 
     Args:
       lm: the language model.

@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
 
 def check(config: config_dict.ConfigDict) -> None:
-    """Raises `InputError` for settings with which a run cannot be gone on with."""
+    """Raises `InputError` for settings with which a run cannot be resumed."""
     train_config(config)
     check_seed("seed", config.seed)
     least = dict(num_valid=0, log_every=1, save_every=1, evaluate_every=1)
@@ -79,7 +79,7 @@ def check(config: config_dict.ConfigDict) -> None:
 def train(
     config: config_dict.ConfigDict, parts: Parts, objective: Any, folder: epath.Path
 ) -> None:
-    """Trains, gone on with from the last checkpoint if any; writes the compressor."""
+    """Trains, resuming from the last checkpoint if there is one; writes the compressor."""
     cfg = train_config(config)
     data = DATA[config.stage](config, parts, objective, folder)
     run = Run(folder, config, cfg, parts, data)

@@ -251,7 +251,7 @@ def attention(config: config_dict.ConfigDict, row: Row) -> Record:
 
 
 def seconds(config, row, program, arguments) -> dict[str, float]:
-    """Of one call."""
+    """Seconds of one call."""
     found = []
     for _ in range(config.rounds + 1):
         begin = time.perf_counter()

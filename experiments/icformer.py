@@ -14,7 +14,7 @@ Stages:
 its compressor.safetensors. Without flags a small IC-Former for the built-in LM learns for
 some minutes from the documentation that comes with Python.
 
-A run that was killed goes on from its last checkpoint when the same command is given
+A run that was killed resumes from its last checkpoint when the same command is given
 again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights
 are those of a run never stopped, bit for bit.
 """

@@ -28,7 +28,7 @@ CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
 # transformers would say that PyTorch is not there, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or gone on with.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or resumed.")
 # What no code can help: wherever it comes from, it is a sentence.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _told = threading.Event()  # to stop
@@ -53,7 +53,7 @@ def launch(
       default_config: file under configs/ that is used without `--config`.
       positional: field that takes the arguments that are no flags, if there are any.
       resumable: whether `main` may run in several processes, calls `stop_if_told` where
-        it has saved, and goes on from there the next time.
+        it has saved, and resumes from there the next time.
     """
     script = pathlib.Path(sys.argv[0]).name
     # What orbax logs as an error in its threads is raised in this one as well.

@@ -6,7 +6,7 @@ r"""Trains a small Llama from text and writes it as a Hugging Face folder.
 FOLDER holds .txt files, one document each. Without flags a tiny model is trained for
 about a minute on the documentation that comes with Python itself.
 
-A run that was killed goes on from its last checkpoint when the same command is given
+A run that was killed resumes from its last checkpoint when the same command is given
 again, with the same batches. On a CPU the weights are then those of a run never
 stopped, bit for bit. A GPU adds up the gradients of repeated tokens in any order; for
 exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
@@ -188,7 +188,7 @@ def kept(
 
 
 def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
-    """The state after the last step, gone on with from the last checkpoint if any."""
+    """The state after the last step; resumes from the last checkpoint if there is one."""
     train, every = run.train, run.config.steps_per_chunk
     batches = windows(
         tokens,

@@ -22,8 +22,8 @@ from ml_collections import config_dict
 
 import memcomp
 from memcomp.cram.api import cram
-from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.decode import decode
@@ -122,7 +122,7 @@ def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> str:
 
 
 def hash_of(texts: list[np.ndarray]) -> str:
-    """Of the first 4 tokens of each text, so that other lengths do not change it."""
+    """Fingerprint of the first 4 tokens of each text, whatever their lengths are."""
     return hashlib.sha256(np.stack([t[:4] for t in texts]).tobytes()).hexdigest()[:12]
 
 

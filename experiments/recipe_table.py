@@ -24,8 +24,8 @@ import memcomp
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons
-from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.decode import decode
@@ -153,7 +153,7 @@ def ask(path: epath.Path, asked: list[Question]) -> None:
 def horizon(
     lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
 ) -> Record:
-    """Of every text: its horizon, and token-steps until its memory was found, and in all.
+    """Horizon of every text, token-steps until its memory was found, and in all.
 
     A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
     all that was exact teacher-forced still does when the vector is stored in fewer bits.

@@ -164,7 +164,7 @@ def long_text(
 
 
 def step_bytes(module: CausalLM, section: config_dict.ConfigDict) -> dict[str, float]:
-    """Of one step of the loop; no weight is made."""
+    """Bytes of one step of the loop; no weight is made."""
     cfg = memcomp.CramConfig(
         num_tokens=section.num_tokens,
         num_memory=section.num_memory,

@@ -21,7 +21,7 @@ SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 class Log:
     """The log of a run, added to at one step after the other.
 
-    Of several processes the first has one.
+    Only the first of several processes has one.
     """
 
     def __init__(self, folder: epath.Path, *, num_steps: int, step: int):

@@ -22,7 +22,7 @@ EX_TEMPFAIL = 75  # of sysexits.h: the same command, started again, goes on
 HEARTBEAT_SECONDS = 60  # without a sign from a process, after which it counts as lost
 LOST = (
     "another process of this run is gone or was never there, so this one ends too; start "
-    "all of them again with the same command, which goes on from what is saved"
+    "all of them again with the same command, which resumes from what is saved"
 )
 
 

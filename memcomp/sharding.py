@@ -123,7 +123,7 @@ def put_whole(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Of arrays whose dimension `axis` counts examples."""
+    """Sharding of arrays whose dimension `axis` counts examples."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH))
 
 

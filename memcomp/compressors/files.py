@@ -38,7 +38,7 @@ def save_compressor(
 ) -> None:
     """Writes the weights in float32, and what is needed to make the network again.
 
-    Of several processes, which all must call it, the first writes.
+    All processes must call it; the first one writes.
 
     Args:
       path: of the file, which appears whole or not at all.

@@ -172,7 +172,7 @@ def check_rows(lm: LanguageModel, rows: Sequence[Row], num_tokens: int) -> None:
     if num_tokens < 1:
         raise InputError(f"num_tokens is {num_tokens}; give 1 or more")
     if min(len(row.tokens) for row in rows) < 1:
-        raise InputError("a row is empty; give at least one vector or token to go on from")
+        raise InputError("a row is empty; give at least one vector or token to continue")
     longest = max(len(row.tokens) for row in rows)
     # The last token is never read.
     check_room(longest + num_tokens - 1, lm.name, lm.config.max_positions)

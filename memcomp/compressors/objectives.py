@@ -89,7 +89,7 @@ class RowScores(NamedTuple):
 
 
 class TokenLosses(NamedTuple):
-    """Of every scored token; what pads is not to be read.
+    """The losses of every scored token; the values of padding mean nothing.
 
     Attributes:
       loss: what is minimised, in nats.

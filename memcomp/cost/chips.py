@@ -141,7 +141,7 @@ class Roofline(NamedTuple):
 
 
 def roofline(work: Work, chip: Chip) -> Roofline:
-    """Of the work of one device, which is one chip."""
+    """Least time of the work of one device, which is one chip."""
     return Roofline(
         work.flops / chip.flops,
         work.num_bytes / chip.hbm_rate,

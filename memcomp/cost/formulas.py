@@ -20,7 +20,7 @@ from memcomp.nn.decoder import DecoderConfig
 
 
 class Flops(NamedTuple):
-    """Of matrix products alone, two for a multiplication and its addition.
+    """FLOPs of matrix products alone, two for a multiplication and its addition.
 
     Attributes:
       projections: to queries, keys, values and output.
@@ -44,7 +44,7 @@ class Flops(NamedTuple):
 
 
 def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flops:
-    """Of one chunk.
+    """FLOPs of IC-Former for one chunk.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 11, line by line; its sum leaves out
       half of the keys and values. Here with grouped heads.
@@ -58,7 +58,7 @@ def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flop
 
 
 def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Flops:
-    """Of one chunk, with queries and values in kernels of their own, and a gated MLP.
+    """FLOPs of ICAE for one chunk; separate kernels of queries and values, a gated MLP.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 10; the adapters are our addition.
     """

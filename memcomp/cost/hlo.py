@@ -59,7 +59,7 @@ class Instruction:
 
     @property
     def num_bytes(self) -> int:
-        """Of the result, where it is in main memory."""
+        """Bytes of the result, where it is in main memory."""
         return sum(array.num_bytes for array in self.arrays if array.far)
 
     @property
@@ -130,5 +130,5 @@ def _arrays_of(shape: str) -> tuple[Array, ...]:
 
 
 def numbers(text: str) -> list[int]:
-    """Of a list such as "2,1,0"."""
+    """The numbers of a list such as "2,1,0"."""
     return [int(number) for number in text.split(",") if number]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import tokenize
 from memcomp.lm.protocol import LanguageModel

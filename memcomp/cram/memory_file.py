@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float
 
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import PROTOCOLS
 from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError

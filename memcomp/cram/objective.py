@@ -57,7 +57,7 @@ def token_weights(
     ahead: int,
     sure_weight: float,
 ) -> Float[Array, "T"]:
-    """Of the loss of each position; no gradient goes through them.
+    """Weight of the loss of each position; no gradient goes through them.
 
     Args:
       asked: margins.

@@ -1,9 +1,9 @@
-"""The cramming loop on the host: a pool of places that waiting texts pass through.
+"""The cramming loop on the host: a pool of batch slots that waiting texts pass through.
 
 All texts of a pool are padded to one length and share one compiled program. A finished
-text's place goes to the next waiting one between two chunks.
+text's slot goes to the next waiting one between two chunks.
 
-On a mesh the places are cut over its devices. With several processes each runs the same
+On a mesh the slots are cut over its devices. With several processes each runs the same
 pool: what the host decides by is brought to all of them, so that all come to the same.
 """
 
@@ -17,90 +17,20 @@ import numpy as np
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
-EMPTY = -1  # the id in a place without a text
+EMPTY = -1  # the id in a batch slot without a text
 NEVER = -1  # the step at which a token was first right that was not
-# FLOPs that a device computes while the loop is compiled for another number of places. CPU:
+# FLOPs that a device computes while the loop is compiled for another number of slots. CPU:
 # 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the others are guessed.
 COMPILATION = {"cpu": 6e11, "gpu": 3e14, "tpu": 3e14}
 
 
-@dataclasses.dataclass(frozen=True)
-class CramResult:
-    """What cramming one text came to.
-
-    Attributes:
-      text_id: of the text.
-      source: of the text.
-      tokens: int32 [T]: the text.
-      memory: float32 [M D]: the vectors that scored what is reported.
-      accuracy: share of the scored tokens that are right, teacher-forced.
-      prefix: leading tokens that are right by more than the recipe's margin.
-      loss_nats: mean cross-entropy of a scored token.
-      min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
-      margin: smallest margin in logits of a scored token.
-      steps: gradient evaluations that the text took.
-      diverged_at: the step, from 0, whose loss was not finite, after which the text was
-        given up; None where every loss was finite. What is reported was found before it.
-      protocol: "strict" or "reference".
-      num_given: how many leading tokens the protocol gives and does not score.
-      lm_name: what the LM was loaded from.
-      lm_fingerprint: SHA-256 of its weights and of what its config computes.
-      seconds: the text's share of the loop's time: each chunk's, by texts in flight.
-      loss_curve: float32 [steps]: mean loss at every step.
-      accuracy_curve: float32 [steps].
-      first_right_steps: int32 [T]: the step, from 0, at which each token was first right;
-        -1 for never.
-      opt_state: of the optimiser in the end, for those who go on from `memory`.
-      process: that the text's place belonged to.
-      comes_back: whether the tokenizer gives back the text from its tokens; None where
-        they were given as ids.
-    """
-
-    text_id: int
-    source: str
-    tokens: np.ndarray
-    memory: np.ndarray
-    accuracy: float
-    prefix: int
-    loss_nats: float
-    min_loss_nats: float
-    margin: float
-    steps: int
-    protocol: str
-    num_given: int
-    lm_name: str
-    lm_fingerprint: str
-    seconds: float
-    loss_curve: np.ndarray
-    accuracy_curve: np.ndarray
-    first_right_steps: np.ndarray
-    opt_state: Any = dataclasses.field(default=None, repr=False)
-    process: int = 0
-    diverged_at: int | None = None
-    comes_back: bool | None = None
-
-    @property
-    def exact(self) -> bool:
-        """Whether every scored token is right, teacher-forced."""
-        return self.accuracy == 1.0
-
-    @property
-    def num_tokens(self) -> int:
-        """Length of the text (T)."""
-        return len(self.tokens)
-
-    @property
-    def token_steps(self) -> int:
-        """Gradient evaluations times tokens: the cost, free of batching and padding."""
-        return self.steps * len(self.tokens)
-
-
 @dataclasses.dataclass
-class _Place:
+class _Slot:
     """A text in flight, with what the host knows of it."""
 
     text: Text
@@ -110,12 +40,12 @@ class _Place:
     accuracies: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def of(cls, text: Text) -> "_Place":
+    def of(cls, text: Text) -> "_Slot":
         return cls(text, np.full(len(text.tokens), NEVER, np.int32))
 
     @property
     def steps(self) -> int:
-        """In this place; the text may have had others at a shorter length."""
+        """Steps in this slot; the text may have had others at a shorter length."""
         return sum(len(losses) for losses in self.losses)
 
     def note(self, steps: int, loss, accuracy, first_right) -> None:
@@ -148,14 +78,14 @@ class Flying(NamedTuple):
 
 
 class Pool:
-    """Some texts in flight in the places of a batch, some waiting.
+    """Some texts in flight in the slots of a batch, some waiting.
 
     Args:
       lm: the frozen language model.
-      texts: in the order in which they get a place.
+      texts: in the order in which they get a slot.
       cfg: what to cram and how.
       done: ids that have a result already and are passed over.
-      snapshot: of an earlier pool of the same texts, which this one goes on from.
+      snapshot: of an earlier pool of the same texts, which this one resumes.
       num_tokens: length to which texts are padded; None for that of the longest.
       starts: states of one text that some ids start from, instead of `init_states`.
 
@@ -177,32 +107,32 @@ class Pool:
     ):
         self._lm, self._cfg = lm, cfg
         self._num_params = sum(leaf.size for leaf in jax.tree.leaves(lm.params))
-        self._wasted = 0.0  # FLOPs of empty places since the pool had this size
+        self._wasted = 0.0  # FLOPs of empty slots since the pool had this size
         self._starts = dict(starts or {})
         self.num_tokens = num_tokens or max(len(text.tokens) for text in texts)
         self.last_steps = self.last_token_steps = 0
-        self._places: list[_Place | None]
+        self._slots: list[_Slot | None]
         if snapshot is not None:
             self._restore({text.text_id: text for text in texts}, snapshot)
         else:
-            self._places = [None] * self._whole(min(cfg.batch_size, len(texts)))
+            self._slots = [None] * self._whole(min(cfg.batch_size, len(texts)))
             self._states = self._fresh_states()
-        flying = {place.text.text_id for place in self._places if place}
+        flying = {slot.text.text_id for slot in self._slots if slot}
         skip = flying | set(done)
         self._waiting = [text for text in texts if text.text_id not in skip]
         if snapshot is not None:
-            place_of = {int(i): place for place, i in enumerate(snapshot["waiting"])}
-            last = len(place_of)
-            self._waiting.sort(key=lambda text: place_of.get(text.text_id, last))
+            order = {int(i): rank for rank, i in enumerate(snapshot["waiting"])}
+            last = len(order)
+            self._waiting.sort(key=lambda text: order.get(text.text_id, last))
         self._refill()
 
     @property
     def num_flying(self) -> int:
         """How many texts are in flight."""
-        return sum(place is not None for place in self._places)
+        return sum(slot is not None for slot in self._slots)
 
     def advance(self) -> list[CramResult]:
-        """Runs one chunk; the texts that ended in it, their places given to others."""
+        """Runs one chunk; the texts that ended in it, their slots given to others."""
         begin = time.perf_counter()
         self.last_steps = self.last_token_steps = 0
         before = fetch(self._states.step)
@@ -221,21 +151,21 @@ class Pool:
         first_right = curves["first_right"]
         steps = fetch(self._states.step) - before
         share = (time.perf_counter() - begin) / self.num_flying
-        for i, place in enumerate(self._places):
-            if place is None:
+        for i, slot in enumerate(self._slots):
+            if slot is None:
                 continue
-            place.seconds += share
+            slot.seconds += share
             seen = loss[:, i], accuracy[:, i], first_right[i]
-            place.note(int(steps[i]), *seen)
+            slot.note(int(steps[i]), *seen)
             self.last_steps += int(steps[i])
-            self.last_token_steps += int(steps[i]) * len(place.text.tokens)
+            self.last_token_steps += int(steps[i]) * len(slot.text.tokens)
         finished = self._collect()
         self._refill()
         self._shrink()
         return finished
 
     def submit(self, text: Text, start: CramState | None) -> None:
-        """Puts a text before the waiting ones, to go on from `start` if there is one."""
+        """Puts a text before the waiting ones; it starts from `start` if there is one."""
         self._starts[text.text_id] = start
         self._waiting.insert(0, text)
         self._refill()
@@ -248,82 +178,82 @@ class Pool:
         left = np.minimum(recipe.patience - stale, recipe.max_steps - step)
         return [
             Flying(
-                text_id=place.text.text_id,
-                num_tokens=len(place.text.tokens),
+                text_id=slot.text.text_id,
+                num_tokens=len(slot.text.tokens),
                 prefix=max(int(prefix[i]), 0),
                 steps_left=int(left[i]),
             )
-            for i, place in enumerate(self._places)
-            if place
+            for i, slot in enumerate(self._slots)
+            if slot
         ]
 
     def mean_loss(self) -> float | None:
         """Mean loss of the texts in flight at their last step; None before there is one."""
-        last = [p.losses[-1][-1] for p in self._places if p and p.losses]
+        last = [p.losses[-1][-1] for p in self._slots if p and p.losses]
         return float(np.mean(last)) if last else None
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that is needed to go on from here, as named arrays that share no memory.
+        """All that is needed to resume from here, as named arrays that share no memory.
 
         On any mesh: it says nothing of the devices.
         """
         states = fetch(self._states)
         arrays = {f"state{key}": value for key, value in _named_leaves(states)}
-        ids = [place.text.text_id if place else EMPTY for place in self._places]
+        ids = [slot.text.text_id if slot else EMPTY for slot in self._slots]
         arrays["ids"] = np.array(ids, np.int64)
         arrays["wasted"] = np.array(self._wasted)
         arrays["waiting"] = np.array([text.text_id for text in self._waiting], np.int64)
-        arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._places])
-        for i, place in enumerate(self._places):
-            if place is not None and place.losses:
-                arrays[f"first_right/{i}"] = place.first_right
-                arrays[f"losses/{i}"] = np.concatenate(place.losses)
-                arrays[f"accuracies/{i}"] = np.concatenate(place.accuracies)
+        arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._slots])
+        for i, slot in enumerate(self._slots):
+            if slot is not None and slot.losses:
+                arrays[f"first_right/{i}"] = slot.first_right
+                arrays[f"losses/{i}"] = np.concatenate(slot.losses)
+                arrays[f"accuracies/{i}"] = np.concatenate(slot.accuracies)
         return arrays
 
     def _restore(self, texts: Mapping[int, Text], snapshot: Snapshot) -> None:
         ids = [int(i) for i in snapshot["ids"]]
         self._wasted = float(snapshot["wasted"])
-        self._places = [None] * self._whole(len(ids))
+        self._slots = [None] * self._whole(len(ids))
         for i, text_id in enumerate(ids):
             if text_id == EMPTY:
                 continue
-            place = _Place.of(texts[text_id])
-            place.seconds = float(snapshot["seconds"][i])
+            slot = _Slot.of(texts[text_id])
+            slot.seconds = float(snapshot["seconds"][i])
             if f"losses/{i}" in snapshot:
-                place.first_right = snapshot[f"first_right/{i}"]
-                place.losses.append(snapshot[f"losses/{i}"])
-                place.accuracies.append(snapshot[f"accuracies/{i}"])
-            self._places[i] = place
+                slot.first_right = snapshot[f"first_right/{i}"]
+                slot.losses.append(snapshot[f"losses/{i}"])
+                slot.accuracies.append(snapshot[f"accuracies/{i}"])
+            self._slots[i] = slot
         # Places that were not there are empty, as they are in fresh states.
         fresh = fetch(self._fresh_states())
         for key, leaf in _named_leaves(fresh):
             leaf[: len(ids)] = snapshot[f"state{key}"]
         self._states = put_rows(fresh, self._lm.mesh)
 
-    def _whole(self, num_places: int) -> int:
-        """So many places or a few more, so that the mesh cuts them into equal parts."""
+    def _whole(self, num_slots: int) -> int:
+        """So many slots or a few more, so that the mesh cuts them into equal parts."""
         multiple = row_multiple(self._lm.mesh)
-        return -(-num_places // multiple) * multiple
+        return -(-num_slots // multiple) * multiple
 
     def _fresh_states(self) -> CramState:
-        """States of the texts in the places; those of empty places are done."""
+        """States of the texts in the slots; those of empty slots are done."""
         lm = self._lm
-        ids = np.array([p.text.text_id if p else 0 for p in self._places], np.int32)
+        ids = np.array([p.text.text_id if p else 0 for p in self._slots], np.int32)
         with on_mesh(lm.mesh):
             ids = put_rows(ids, lm.mesh)
             states = init_states(ids, lm.params, module=lm.module, cfg=self._cfg)
-        empty = np.array([p is None for p in self._places])
+        empty = np.array([p is None for p in self._slots])
         states = states._replace(done=put_rows(empty, lm.mesh))
         starts = {
             i: start
-            for i, place in enumerate(self._places)
-            if place and (start := self._starts.get(place.text.text_id))
+            for i, slot in enumerate(self._slots)
+            if slot and (start := self._starts.get(slot.text.text_id))
         }
         return self._with_rows(states, starts) if starts else states
 
     def _with_rows(self, states: CramState, rows: Mapping[int, CramState]) -> CramState:
-        """`states` with the states of one text in some places."""
+        """`states` with the states of one text in some slots."""
         states = fetch(states)
         for i, row in rows.items():
             for leaf, value in zip(*map(jax.tree.leaves, (states, row)), strict=True):
@@ -331,72 +261,72 @@ class Pool:
         return put_rows(states, self._lm.mesh)
 
     def _refill(self) -> None:
-        free = [i for i, place in enumerate(self._places) if place is None]
+        free = [i for i, slot in enumerate(self._slots) if slot is None]
         taken = free[: len(self._waiting)]
         if not taken:
             return
         for i in taken:
-            self._places[i] = _Place.of(self._waiting.pop(0))
-        mask = np.isin(np.arange(len(self._places)), taken)
+            self._slots[i] = _Slot.of(self._waiting.pop(0))
+        mask = np.isin(np.arange(len(self._slots)), taken)
         fresh = self._fresh_states()
         with on_mesh(self._lm.mesh):
             self._states = put_states(self._states, fresh, mask)
 
     def _shrink(self) -> None:
-        """Drops half of the places, or more, once empty ones have cost a compilation.
+        """Drops half of the slots, or more, once empty ones have cost a compilation.
 
-        Empty places cost as much time as others, and a smaller program has to be compiled.
+        Empty slots cost as much time as others, and a smaller program has to be compiled.
         How long the texts in flight still take is not known: to compile once as much has
         been wasted costs at the most twice of what knowing it would. Work is counted and
         not timed, so that a run that is resumed has the same sizes.
         """
-        flying = [i for i, place in enumerate(self._places) if place is not None]
+        flying = [i for i, slot in enumerate(self._slots) if slot is not None]
         if not flying:
             return
-        num_empty = len(self._places) - len(flying)
+        num_empty = len(self._slots) - len(flying)
         steps = num_empty * self._cfg.steps_per_chunk
         self._wasted += 4.0 * self._num_params * self.num_tokens * steps
-        size = len(self._places)
+        size = len(self._slots)
         while size > 1 and len(flying) <= (half := self._whole(size // 2)) < size:
             size = half
-        if size == len(self._places) or self._wasted < COMPILATION[jax.default_backend()]:
+        if size == len(self._slots) or self._wasted < COMPILATION[jax.default_backend()]:
             return
         self._wasted = 0.0
-        keep = flying + [i for i, p in enumerate(self._places) if p is None]
+        keep = flying + [i for i, p in enumerate(self._slots) if p is None]
         keep = keep[:size]
-        self._places = [self._places[i] for i in keep]
+        self._slots = [self._slots[i] for i in keep]
         with on_mesh(self._lm.mesh):
             self._states = take_states(self._states, np.array(keep, np.int32))
 
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.zeros((len(self._places), self.num_tokens), np.int32)
-        # A text of full length where there is none: no division by zero.
-        lengths = np.full(len(self._places), self.num_tokens, np.int32)
-        for i, place in enumerate(self._places):
-            if place is not None:
-                lengths[i] = len(place.text.tokens)
-                tokens[i, : lengths[i]] = place.text.tokens
+        tokens = np.zeros((len(self._slots), self.num_tokens), np.int32)
+        # Empty slots get a full-length dummy text, so that no mean divides by zero.
+        lengths = np.full(len(self._slots), self.num_tokens, np.int32)
+        for i, slot in enumerate(self._slots):
+            if slot is not None:
+                lengths[i] = len(slot.text.tokens)
+                tokens[i, : lengths[i]] = slot.text.tokens
         return tokens, lengths
 
     def _collect(self) -> list[CramResult]:
         done = fetch(self._states.done)
-        ended = [(i, place) for i, place in enumerate(self._places) if place and done[i]]
+        ended = [(i, slot) for i, slot in enumerate(self._slots) if slot and done[i]]
         if not ended:
             return []
         states = fetch(self._states)
-        owners = row_owners(len(self._places), self._lm.mesh)
+        owners = row_owners(len(self._slots), self._lm.mesh)
         for i, _ in ended:
-            self._places[i] = None
-        return [self._result(place, states, i, owners[i]) for i, place in ended]
+            self._slots[i] = None
+        return [self._result(slot, states, i, owners[i]) for i, slot in ended]
 
-    def _result(self, place: _Place, states: Any, i: int, owner: int) -> CramResult:
-        """Of the text in place `i`; `states` are the pool's, in host memory."""
-        first_right = place.first_right.copy()
+    def _result(self, slot: _Slot, states: Any, i: int, owner: int) -> CramResult:
+        """Result of the text in batch slot `i`; `states` are the pool's, in host memory."""
+        first_right = slot.first_right.copy()
         first_right[: self._cfg.num_given] = NEVER
         return CramResult(
-            text_id=place.text.text_id,
-            source=place.text.source,
-            tokens=place.text.tokens,
+            text_id=slot.text.text_id,
+            source=slot.text.source,
+            tokens=slot.text.tokens,
             memory=states.best_memory[i].copy(),
             # A text that diverged at once has no score: -1 in the states.
             accuracy=max(float(states.best_accuracy[i]), 0.0),
@@ -404,19 +334,19 @@ class Pool:
             loss_nats=float(states.best_loss[i]),
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),
-            steps=place.steps,
+            steps=slot.steps,
             protocol=self._cfg.protocol,
             num_given=self._cfg.num_given,
             lm_name=self._lm.name,
             lm_fingerprint=self._lm.fingerprint,
-            seconds=place.seconds,
-            loss_curve=np.concatenate(place.losses),
-            accuracy_curve=np.concatenate(place.accuracies),
+            seconds=slot.seconds,
+            loss_curve=np.concatenate(slot.losses),
+            accuracy_curve=np.concatenate(slot.accuracies),
             first_right_steps=first_right,
             opt_state=jax.tree.map(lambda leaf: leaf[i].copy(), states.opt_state),
             process=owner,
             diverged_at=int(states.step[i]) if states.failed[i] else None,
-            comes_back=place.text.comes_back,
+            comes_back=slot.text.comes_back,
         )
 
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 import jax.numpy as jnp
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import EMPTY, CramResult, Pool, Snapshot
+from memcomp.cram.pool import EMPTY, Pool, Snapshot
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

@@ -104,7 +104,7 @@ class Scores(NamedTuple):
     right: Bool[np.ndarray, "B T"]
 
     def columns(self) -> dict[str, list[float]]:
-        """Of each text: mean loss of a token in nats and in bits, and accuracy."""
+        """Mean loss of a token in nats and in bits, and accuracy, a text each."""
         loss = self.loss.mean(axis=1, dtype=np.float64)
         return {
             "loss_nats": loss.tolist(),

@@ -141,7 +141,7 @@ def _interval(
 ) -> np.ndarray:
     """Percentiles of a statistic of sums over resampled texts.
 
-    Of more than MOST_GROUPS texts, groups of texts are resampled; an interval's width is
+    With more than MOST_GROUPS texts, groups of texts are resampled; an interval's width is
     then right to about 1 / sqrt(2 MOST_GROUPS), 2%.
     """
     if len(sums) > MOST_GROUPS:

@@ -74,7 +74,7 @@ def _zstd() -> Codec:
 
 
 def _huffman(corpus: Sequence[str]) -> Codec:
-    """Of the characters of all texts; the table, which they share, is not counted."""
+    """Huffman code of the characters of all texts; their shared table is not counted."""
     code = HuffmanCode.from_counts(collections.Counter("".join(corpus)))
     figures = {"table_bits": code.table_bits()}
     return Codec(

@@ -73,7 +73,7 @@ class Gemma3(Decoder):
 
     @property
     def softcap(self):
-        """Of the logits of tokens."""
+        """Cap of the logits of tokens."""
         return self.config.final_softcap
 
     def embed(self, tokens):

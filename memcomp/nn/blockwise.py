@@ -157,7 +157,7 @@ def _first(i, q, limits: Limits):
 
 
 def _logits(rows, keys, i, j, limits: Limits, softcap):
-    """Of the queries of block `i` and the keys of block `j`; and the soft cap's slopes."""
+    """Logits of query block `i` and key block `j`, and the soft cap's slopes."""
     logits = _einsum("bkgth,bksh->bkgts", rows, keys)
     slope = jnp.ones((), logits.dtype)
     if softcap is not None:

@@ -1,4 +1,4 @@
-"""Heads of causal attention without its weights, by the kernel that a device is good at.
+"""Causal attention that never materialises the [T, T] probabilities, a kernel a device.
 
 All kernels compute what `memcomp.nn.attention.attend` does, which is the oracle, in memory
 that grows with the length and not with its square. What a kernel cannot do is done block

@@ -1,4 +1,4 @@
-"""Of what kind the vectors of memory are: norms, neighbours, scale, and how they came."""
+"""What the vectors of memory are like: norms, neighbours, scale, and how they came."""
 
 import numpy as np
 from matplotlib.axes import Axes

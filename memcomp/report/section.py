@@ -71,7 +71,7 @@ class Section:
 
     @functools.cached_property
     def sources(self) -> set[str]:
-        """Of all runs, so that a source has one colour in all figures."""
+        """The sources of all runs, so that each has one colour in all figures."""
         groups = {group.key.source for group in self.runs.groups}
         return groups | {record["key"].source for record in self.runs.horizons}
 
@@ -92,7 +92,7 @@ class Section:
         return found
 
     def fewest_vectors(self) -> list[Measures]:
-        """Of each LM, recipe and source, the group with the fewest vectors."""
+        """The group with the fewest vectors of each LM, recipe and source."""
         found: dict[tuple, Measures] = {}
         for m in sorted(self.measures, key=lambda m: m.key.num_memory):
             found.setdefault(m.key._replace(num_memory=0), m)

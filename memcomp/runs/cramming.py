@@ -30,7 +30,8 @@ from etils import epath
 from memcomp import distributed
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import Memory, parse_memory, save_memory
-from memcomp.cram.pool import CramResult, Pool, Snapshot
+from memcomp.cram.pool import Pool, Snapshot
+from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text, read_texts
 from memcomp.disk import make_folder

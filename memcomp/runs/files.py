@@ -187,7 +187,7 @@ def run_studies(
 ) -> list[Record]:
     """Runs what the file does not have yet, and adds its records, whole, with its `kind`.
 
-    Of several processes, which all must call it, the first reads and writes.
+    All processes must call it; the first one reads and writes.
 
     Args:
       path: a file of records, of all studies one after the other.

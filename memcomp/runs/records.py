@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from memcomp.cram.memory_file import Memory
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import text_sha256
 from memcomp.data.tokens import ids_to_text, num_bytes, pieces
 from memcomp.lm.decode import decode

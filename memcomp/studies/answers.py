@@ -17,7 +17,7 @@ from memcomp.compressors.objectives import Batch, Task, row_scores, token_losses
 from memcomp.compressors.protocol import Params
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.data.tokens import ids_to_text
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.metrics.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
@@ -37,7 +37,7 @@ class Spoken(NamedTuple):
 def teacher_forced(
     params: Params, lm: LanguageModel, batch: Batch, task: Task, *, batch_size: int = 16
 ) -> list[dict[str, float]]:
-    """Of each row: `nats_per_token`, `accuracy` and `num_tokens`, of its scored tokens.
+    """A record a row: `nats_per_token`, `accuracy` and `num_tokens` of its scored tokens.
 
     `first_nats`, of the first of them, stands beside them: where a text begins in the
     middle of another, it is dear without vectors.

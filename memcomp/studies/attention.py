@@ -96,7 +96,7 @@ def all_weights(
 def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     """Records of attention on memory, and on the start token that is there without it.
 
-    Of each text, condition ("memory", "start token") and layer: `mass`, the mean over
+    Each text, condition ("memory", "start token") and layer has `mass`, the mean over
     heads and queries; `heads`, that of each head; `uniform`, what it would be if all keys
     in reach of a query got the same (a layer's window is not taken into account).
     """

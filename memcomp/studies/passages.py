@@ -19,7 +19,7 @@ FILE = "use.jsonl"
 
 
 def crammed_part(passages: Sequence[Text], before: Sequence[int], T: int) -> list[Text]:
-    """Of each passage the T tokens that are crammed, after the first max(`before`)."""
+    """The T tokens of each passage that are crammed, after the first max(`before`)."""
     C = max(before, default=0)
     return [dataclasses.replace(p, tokens=p.tokens[C : C + T]) for p in passages]
 

@@ -161,7 +161,7 @@ def run_geometry(
 def _solutions(
     folder: epath.Path, records: Sequence[Record], texts: Sequence[Text]
 ) -> Solutions:
-    """Of each record, as stored."""
+    """The memory of each record, as stored."""
     by_id = {text.text_id: text for text in texts}
     files = {
         name: load_memory(folder / name) for name in {r["memory_file"] for r in records}
@@ -220,7 +220,7 @@ class _Studies:
                     yield line | {"loss_nats": float(loss)} | about
 
     def norms(self) -> Iterator[Record]:
-        """Of memories, of where they started, and of some of the vocabulary."""
+        """Norms of memories, of where they started, and of some of the vocabulary."""
         table, cfg = vocabulary(self.lm), self.cfg
         memory, M = self.solutions.memory, cfg.num_memory
         starts = initial_memories(self.lm, self.solved, cfg)
@@ -279,6 +279,6 @@ def _name(text_id: int) -> Record:
 
 
 def _shares(found: Pca) -> list[float]:
-    """Of the first directions; there is no variance along those that are not there."""
+    """Variance along the first directions; 0 along those that are not there."""
     shares = found.explained[:NUM_EXPLAINED]
     return np.pad(shares, (0, NUM_EXPLAINED - len(shares))).round(6).tolist()

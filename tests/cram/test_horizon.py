@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
-from memcomp.cram.pool import CramResult
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.score import memory_scores

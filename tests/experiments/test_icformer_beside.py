@@ -14,7 +14,7 @@ from memcomp.compressors import layout
 from memcomp.compressors.registry import save_compressor
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.errors import InputError
 from memcomp.lm.decode import decode
 from memcomp.studies import answers as compressed

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memcomp.cram.pool import CramResult
+from memcomp.cram.result import CramResult
 from memcomp.lm.score import Baseline, baselines
 from memcomp.runs.records import record, thinned
 
