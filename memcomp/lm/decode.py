@@ -125,10 +125,10 @@ def continue_vectors(
     """
     (B, S, _), N = x.shape, num_tokens
 
-    def unfinished(state):
+    def unfinished(state: tuple[Any, ...]) -> Bool[Array, ""]:
         return ~jnp.all(state[-1])
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         position, logits, cache, said, counts, finite, done = state
         finite &= jnp.isfinite(logits).all()
         token = _next_token(logits, counts, draw)
@@ -169,7 +169,11 @@ def advance(
     return logits_of(params, hidden[:, -1], module=module), cache
 
 
-def _next_token(logits, counts, draw):
+def _next_token(
+    logits: Float[Array, "B V"],
+    counts: Int[Array, "B"],
+    draw: tuple[Array, Float[Array, ""], Float[Array, ""]] | None,
+) -> Int[Array, "B"]:
     if draw is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     keys, temperature, top_p = draw

@@ -126,7 +126,7 @@ def _on_default(path: str, array: np.ndarray) -> jax.Array:
 
 
 def export_lm(
-    folder: pathlib.Path, module: CausalLM, params: engine.Params, **extra
+    folder: pathlib.Path, module: CausalLM, params: engine.Params, **extra: Any
 ) -> None:
     """Writes a folder that transformers loads: `load_lm` read backwards.
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.data.tokens import checked_ids
 from memcomp.errors import InputError
@@ -230,14 +230,16 @@ class LanguageModel:
 
 
 @functools.partial(jax.jit, static_argnames="module")
-def _logits(params, tokens, *, module):
+def _logits(
+    params: Params, tokens: Int[Array, "B T"], *, module: CausalLM
+) -> tuple[Float[Array, "B T V"], Bool[Array, ""]]:
     hidden = hidden_states(params, embed(params, tokens, module=module), module=module)
     logits = logits_of(params, hidden, module=module)
     return logits, jnp.isfinite(logits).all()
 
 
-def _shuffled(params, seed):
-    def shuffle(params):
+def _shuffled(params: Params, seed: int) -> Params:
+    def shuffle(params: Params) -> Params:
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(seed), len(leaves))
         moved = [

@@ -7,7 +7,7 @@ before the text, D d_model.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from memcomp.lm.protocol import (
 from memcomp.nn.cross_entropy import TokenScores, token_scores
 from memcomp.sharding import constrain_example, fetch
 
+Item = TypeVar("Item")
 BITS_PER_NAT = 1 / math.log(2)
 GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
 VOCAB_CHUNK = 8192  # rows of the unembedding whose logits exist at a time
@@ -224,7 +225,7 @@ def _scores_without_memory(
     return loss, right
 
 
-def grouped(items: Sequence) -> list[list]:
+def grouped(items: Sequence[Item]) -> list[list[Item]]:
     """Items `GROUP` at a time; the last group may be smaller."""
     return [list(items[i : i + GROUP]) for i in range(0, len(items), GROUP)]
 
