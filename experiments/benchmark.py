@@ -26,8 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 from step_memory import measure
 from step_parts import ENDLESS, breakdown, long_text
 from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
@@ -41,7 +40,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import Record, append_records, claim_workdir
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Runs the chosen rows, writes their records and prints the table."""
     names = chosen(config.rows)
     folder = claim_workdir(workdir or "runs/benchmark", config.to_dict(), about())
@@ -85,9 +84,7 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def speed(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Token-steps per second of ours and of PyTorch, and ours as a share of a matmul."""
     section = config[name]
     folder = section.get("lm") or random_folder(section, scratch / name)
@@ -158,7 +155,7 @@ def held(program: Any) -> dict[str, int]:
 
 
 def pytorch_sides(
-    folder: str, section: config_dict.ConfigDict, tokens: np.ndarray
+    folder: str, section: Config, tokens: np.ndarray
 ) -> tuple[dict[str, Side], str]:
     """PyTorch's loop over one text, and over all at once; and the attention it uses."""
     loops = importlib.import_module("torch_cramming")
@@ -188,7 +185,7 @@ def token_flops(lm: LanguageModel, num_tokens: int) -> float:
     return 4 * (kernels + cfg.vocab_size * cfg.d_model) + 12 * attention
 
 
-def random_module(section: config_dict.ConfigDict, remat: str = "none") -> Any:
+def random_module(section: Config, remat: str = "none") -> Any:
     """The Flax module of `section.shape`, which is a config.json."""
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
@@ -198,7 +195,7 @@ def random_module(section: config_dict.ConfigDict, remat: str = "none") -> Any:
     return family.model(dataclasses.replace(config, remat=remat))
 
 
-def random_folder(section: config_dict.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+def random_folder(section: Config, folder: pathlib.Path) -> pathlib.Path:
     """A folder with random weights of `section.shape`, which both sides load."""
     module = random_module(section)
     x = jnp.zeros((1, 2, module.config.d_model))
@@ -208,9 +205,7 @@ def random_folder(section: config_dict.ConfigDict, folder: pathlib.Path) -> path
     return folder
 
 
-def cross_entropy(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def cross_entropy(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
     section = config[name]
     module = random_module(section, remat="full")
@@ -224,16 +219,12 @@ def cross_entropy(
             yield entry(what, spread([ratio]), bytes=both)
 
 
-def long_texts(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def long_texts(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Bytes of a step on one long text, by how attention is computed and what is kept."""
     yield from long_text(random_module(config[name]), config[name], name)
 
 
-def gradient(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def gradient(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Gradients of one text's loss to all of its input vectors, ours and PyTorch's."""
     section = config[name]
     folder = random_folder(section, scratch / name)
@@ -266,7 +257,7 @@ def gradient(
 def table(records: Sequence[Record]) -> str:
     """A line a measurement."""
     head = ("measurement", "required", "median", "min", "max")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for record in records:
         wanted = "" if record["required"] is None else f"{record['required']:g}"
         figures = [f"{record[key]:.3g}" for key in ("median", "min", "max")]

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 
 from etils import epath
 from inputs import say_how_many
-from launch import launch, say
-from ml_collections import config_dict
+from launch import Config, launch, say
 from progress import bar_of, of_cramming, of_horizons
 
 import memcomp
@@ -33,7 +32,7 @@ DEFAULT_WORKDIR = "runs/capacity"
 IDS = 100_000  # text i at length n has the id n * IDS + i, whatever else is in the grid
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a sweep."""
     if config.mode not in MODES:
         raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
@@ -63,9 +62,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     say(f"sweep: {workdir}")
 
 
-def cells(
-    lm: str, config: config_dict.ConfigDict
-) -> Iterator[tuple[Cell, memcomp.CramConfig]]:
+def cells(lm: str, config: Config) -> Iterator[tuple[Cell, memcomp.CramConfig]]:
     """What makes a cell of this LM what it is, and how it is crammed."""
     for K, seed, source in itertools.product(
         sorted(set(config.num_memory)), sorted(set(config.seeds)), sorted(config.sources)
@@ -102,7 +99,7 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     return f"{exact} of {len(records)} exact. {said_of_lost_texts(records)}".rstrip(". ")
 
 
-def growth_of(config: config_dict.ConfigDict) -> Growth:
+def growth_of(config: Config) -> Growth:
     """How targets follow each other, up to the longest length."""
     return Growth(most=max(config.lengths), **config.growth)
 

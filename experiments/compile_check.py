@@ -21,8 +21,7 @@ from typing import Any
 import jax
 from compile_programs import Step, lower, program_config
 from etils import epath
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 from memcomp.cost.chips import Slice, parse_slice, roofline, slice_devices
 from memcomp.cost.work import Program, memory_of
@@ -51,7 +50,7 @@ QUIET = {
 }
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     jax.config.update("jax_platforms", "cpu")  # a TPU that is here is not taken
     for name, value in QUIET.items():

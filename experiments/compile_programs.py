@@ -19,8 +19,7 @@ import numpy as np
 from compressor_parts import Parts, finetuning, pretraining, train_config
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from launch import CONFIGS
-from ml_collections import config_dict
+from launch import CONFIGS, Config
 from pretrain_lm import build_model
 
 from memcomp import pretrain
@@ -69,7 +68,7 @@ class Step(NamedTuple):
         return math.prod(self.mesh[axis] for axis in BATCH)
 
 
-def program_config(program: str) -> config_dict.ConfigDict:
+def program_config(program: str) -> Config:
     """The config that a program names, with what it sets otherwise.
 
     Raises:
@@ -109,7 +108,7 @@ def _read(value: str) -> Any:
         return value
 
 
-def lower(program: str, config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+def lower(program: str, config: Config, devices: list[Any]) -> Step:
     """The step of a program on these devices."""
     kind = program.split("/")[0]
     if kind not in KINDS:
@@ -117,7 +116,7 @@ def lower(program: str, config: config_dict.ConfigDict, devices: list[Any]) -> S
     return KINDS[kind](config, devices)
 
 
-def module_of(config: config_dict.ConfigDict, device: Any) -> Any:
+def module_of(config: Config, device: Any) -> Any:
     """The Flax module of `config.lm` at its real size, with the config's options."""
     if config.lm == "builtin":
         module = load_lm("builtin").module
@@ -134,10 +133,10 @@ def module_of(config: config_dict.ConfigDict, device: Any) -> Any:
     if "attention" in config and hasattr(module.config, "attention"):
         dtype = DTYPES[config.dtype]
         options["attention"] = resolve_attention(config.attention, device.platform, dtype)
-    return type(module)(dataclasses.replace(module.config, **options))
+    return module.clone(config=dataclasses.replace(module.config, **options))
 
 
-def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+def _cram(config: Config, devices: list[Any]) -> Step:
     """One step of `cram_chunk` with the longest text in every place."""
     mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     cfg = CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
@@ -159,7 +158,7 @@ def _cram(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
     )
 
 
-def _icformer(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+def _icformer(config: Config, devices: list[Any]) -> Step:
     """One optimiser step of a compressor, with all rows as long as they can be."""
     mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     entries = config[config.compressor].to_dict()
@@ -218,7 +217,7 @@ def _full(rows: int, length: int) -> Padded:
     return Padded(tokens, np.full(rows, length, np.int32))
 
 
-def _pretrain(config: config_dict.ConfigDict, devices: list[Any]) -> Step:
+def _pretrain(config: Config, devices: list[Any]) -> Step:
     """One optimiser step of a language model, which has one device."""
     mesh, module = make_mesh(devices=devices), build_model(config.model)
     cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)

@@ -11,8 +11,7 @@ import sys
 
 import tqdm
 from inputs import config_texts
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 import memcomp
 from memcomp.errors import InputError
@@ -29,7 +28,7 @@ from memcomp.runs.files import Record, claim_workdir
 DEFAULT_WORKDIR = "runs/compress"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
     texts, sha256 = _texts(config, lm)
@@ -50,20 +49,19 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     print(f"run: {folder}")
 
 
-def _texts(
-    config: config_dict.ConfigDict, lm: LanguageModel
-) -> tuple[list[tuple[str, str]], str]:
+def _texts(config: Config, lm: LanguageModel) -> tuple[list[tuple[str, str]], str]:
     """Pairs of a source's name and a text, and the fingerprint of where they are from."""
     num_words = 1568 if config.num_words is None else config.num_words
     found, sha256 = config_texts(config, lm, num_words=num_words)
-    if any(not isinstance(text, str) for _, text in found):
+    texts = [(name, text) for name, text in found if isinstance(text, str)]
+    if len(texts) < len(found):
         raise InputError(f"{config.texts} has token ids; compressors want text")
     if config.num_words is not None:
-        found = [
+        texts = [
             (name, first_words(text, config.num_words, f"text {i} ({name})"))
-            for i, (name, text) in enumerate(found)
+            for i, (name, text) in enumerate(texts)
         ]
-    return [(config.source or name, text) for name, text in found], sha256
+    return [(config.source or name, text) for name, text in texts], sha256
 
 
 def table(records: list[Record]) -> str:

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from flax import linen as nn
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 from timing import over, rates, spread
 
 from memcomp.compressors.icae.config import ICAEConfig
@@ -41,7 +40,7 @@ from memcomp.runs.files import Record, claim_workdir, write_whole
 DEFAULT_WORKDIR = "runs/compression_cost"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     if config.clock.dtype not in DTYPES:
@@ -67,7 +66,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     print(said(measured), f"\nrun: {folder}", sep="\n")
 
 
-def compressors(config: config_dict.ConfigDict, shape: config_dict.ConfigDict) -> list[Any]:
+def compressors(config: Config, shape: Config) -> list[Any]:
     """IC-Former and ICAE for the LM of `shape`, which is a config.json."""
     entries = shape.to_dict()
     kind = entries["model_type"]
@@ -84,7 +83,7 @@ def compressors(config: config_dict.ConfigDict, shape: config_dict.ConfigDict) -
     ]
 
 
-def clock(config: config_dict.ConfigDict) -> dict[str, Record]:
+def clock(config: Config) -> dict[str, Record]:
     """Seconds, FLOPs and bytes of each compressor, and the ratios of ICAE to IC-Former."""
     section = config.clock
     B, C, dtype = section.num_chunks, section.num_tokens, DTYPES[section.dtype]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 
 from compressor_parts import COMPRESSOR, FRESH
-from ml_collections import config_dict
+from launch import Config
 from pretrain_lm import content_of
 
 from memcomp.compressors.icformer.checkpoint_file import BESIDE
@@ -13,7 +13,7 @@ from memcomp.data.pwc import find_pwc
 from memcomp.disk import find_files, local_path, path_of
 
 
-def content(config: config_dict.ConfigDict) -> dict[str, dict[str, str]]:
+def content(config: Config) -> dict[str, dict[str, str]]:
     """Entries of config.json: the texts, questions and compressors of a run."""
     stage = config.stage
     used = USED[config.evaluate.study if stage == "evaluate" else stage]
@@ -28,8 +28,8 @@ def _texts(source: str, field: str) -> str | None:
     return content_of(source, field).get("sha256")
 
 
-def _questions(split: str) -> Callable[[config_dict.ConfigDict], str]:
-    def sha256(config: config_dict.ConfigDict) -> str:
+def _questions(split: str) -> Callable[[Config], str]:
+    def sha256(config: Config) -> str:
         return content_sha256([find_pwc(split, config.manual_dir or None)], {})
 
     return sha256
@@ -51,7 +51,7 @@ def _compressors(names: tuple[str, ...]) -> str | None:
     return digest.hexdigest() if names else None
 
 
-CONTENT: dict[str, Callable[[config_dict.ConfigDict], str | None]] = {
+CONTENT: dict[str, Callable[[Config], str | None]] = {
     "texts": lambda config: _texts(config.texts, config.field),
     "valid": lambda config: _texts(config.valid, config.field),
     "questions": _questions("train"),

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Int64
-from ml_collections import config_dict
+from launch import Config
 from pretrain_lm import documents
 from training_log import say
 
@@ -74,7 +74,7 @@ class Data(NamedTuple):
     counts: dict[str, int]
 
 
-def load_parts(config: config_dict.ConfigDict) -> Parts:
+def load_parts(config: Config) -> Parts:
     """The LM on its mesh, and what is trained for it."""
     if config.compressor not in COMPRESSORS:  # before it is read as a section
         raise InputError(
@@ -90,7 +90,7 @@ def load_parts(config: config_dict.ConfigDict) -> Parts:
     return Parts(mesh, lm, task)
 
 
-def load_start(config: config_dict.ConfigDict, parts: Parts) -> TrainedCompressor:
+def load_start(config: Config, parts: Parts) -> TrainedCompressor:
     """The compressor that the config says to start with, which must be of its kind.
 
     Raises:
@@ -140,14 +140,14 @@ def _written_out(compressor: Any) -> tuple[type, Any]:
     return type(compressor), config
 
 
-def train_config(config: config_dict.ConfigDict) -> TrainConfig:
+def train_config(config: Config) -> TrainConfig:
     """The section `train`, whose schedule_options are a section of their own."""
     entries = config.train.to_dict()
     options = tuple(sorted(entries.pop("schedule_options").items()))
     return TrainConfig(**entries, schedule_options=options, dtype=config.dtype)
 
 
-def shapes(config: config_dict.ConfigDict, parts: Parts) -> Shapes:
+def shapes(config: Config, parts: Parts) -> Shapes:
     """Sizes of contexts and rows."""
     return Shapes(
         num_digests=parts.task.compressor.num_digests,
@@ -158,7 +158,7 @@ def shapes(config: config_dict.ConfigDict, parts: Parts) -> Shapes:
     )
 
 
-def pretraining(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
+def pretraining(config: Config, parts: Parts) -> Pretraining:
     """The objectives of stage pretrain, for which the LM has room."""
     names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
     options = {name: config.objective[name] for name in names}
@@ -172,7 +172,7 @@ def pretraining(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
     return made
 
 
-def finetuning(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
+def finetuning(config: Config, parts: Parts) -> Finetuning:
     """The objective of stage finetune, for which the LM has room."""
     ask = config.question
     made = Finetuning(
@@ -182,7 +182,7 @@ def finetuning(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
     return made
 
 
-def template(config: config_dict.ConfigDict, parts: Parts) -> Template:
+def template(config: Config, parts: Parts) -> Template:
     """What stands around contexts and prompts."""
     if parts.lm.tokenizer is None:
         raise InputError(f"{parts.lm.name} has no tokenizer, which questions need")
@@ -206,7 +206,7 @@ def check_chunks(width: int, parts: Parts) -> None:
     jax.eval_shape(compressor.digest, params, parts.lm.params, chunk, length)
 
 
-def pretraining_of_texts(config: config_dict.ConfigDict, parts: Parts) -> Pretraining:
+def pretraining_of_texts(config: Config, parts: Parts) -> Pretraining:
     """`pretraining`, where there is text, and what it begins with if anything.
 
     Raises:
@@ -233,7 +233,7 @@ def check_text(name: str, source: str, field: str) -> None:
         )
 
 
-def finetuning_of_questions(config: config_dict.ConfigDict, parts: Parts) -> Finetuning:
+def finetuning_of_questions(config: Config, parts: Parts) -> Finetuning:
     """`finetuning`, where there are questions, and a compressor to begin with.
 
     Raises:
@@ -251,7 +251,7 @@ def finetuning_of_questions(config: config_dict.ConfigDict, parts: Parts) -> Fin
 
 
 def pretraining_data(
-    config: config_dict.ConfigDict, parts: Parts, made: Pretraining, folder: epath.Path
+    config: Config, parts: Parts, made: Pretraining, folder: epath.Path
 ) -> Data:
     """Windows of documents."""
     cfg = train_config(config)
@@ -272,7 +272,7 @@ def pretraining_data(
     valid = {}
     if config.valid and config.num_valid:
         held = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
-        held = context_batches(
+        held: Any = context_batches(
             held, **sizes, batch_size=config.num_valid, num_batches=1, seed=0
         )[0]
         goes_on = held.context.lengths < 0  # none
@@ -288,7 +288,7 @@ def pretraining_data(
 
 
 def document_tokens(
-    config: config_dict.ConfigDict, parts: Parts, source: str, folder: epath.Path
+    config: Config, parts: Parts, source: str, folder: epath.Path
 ) -> Ragged:
     """Tokens of whole documents, made once for each workdir."""
 
@@ -326,7 +326,7 @@ def _documents(source: str, field: str) -> Any:
 
 
 def finetuning_data(
-    config: config_dict.ConfigDict, parts: Parts, made: Finetuning, folder: epath.Path
+    config: Config, parts: Parts, made: Finetuning, folder: epath.Path
 ) -> Data:
     """Questions of PwC; the last `num_valid` that fit are not trained on."""
     cfg = train_config(config)
@@ -359,8 +359,7 @@ def fitting_questions(
     made: Finetuning, tokens: QuestionTokens
 ) -> tuple[Int64[np.ndarray, " R"], dict[str, int]]:
     """The rows that fit, and how many do not, or lose the end of their context."""
-    sizes = dict(context=None, prompt=made.prompt, answer=made.answer)
-    rows = fitting(tokens, **sizes)
+    rows = fitting(tokens, context=None, prompt=made.prompt, answer=made.answer)
     counts = {
         "num_questions": len(tokens.context),
         "num_left_out": len(tokens.context) - len(rows),
@@ -376,7 +375,7 @@ def fitting_questions(
 
 
 def question_tokens(
-    config: config_dict.ConfigDict, parts: Parts, split: str, folder: epath.Path
+    config: Config, parts: Parts, split: str, folder: epath.Path
 ) -> QuestionTokens:
     """Tokens of the rows of PwC, made once for each workdir."""
     words = template(config, parts)

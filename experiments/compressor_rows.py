@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from compressor_parts import Parts, load_start, load_trained, shapes
-from launch import stop_if_told
-from ml_collections import config_dict
+from launch import Config, stop_if_told
 
 from memcomp.compressors.chunks import split
 from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compress
@@ -40,7 +39,7 @@ class Compared(NamedTuple):
     trained: TrainedCompressor
 
 
-def load_compared(config: config_dict.ConfigDict, parts: Parts) -> list[Compared]:
+def load_compared(config: Config, parts: Parts) -> list[Compared]:
     """The compressor of config.start, and those of evaluate.beside, in their order.
 
     Raises:
@@ -68,7 +67,7 @@ def named(found: Sequence[tuple[Parts, TrainedCompressor]]) -> list[Compared]:
     return compared
 
 
-def cram_config(config: config_dict.ConfigDict, parts: Parts) -> CramConfig:
+def cram_config(config: Config, parts: Parts) -> CramConfig:
     """How the contexts of a table are crammed.
 
     Raises:
@@ -80,15 +79,13 @@ def cram_config(config: config_dict.ConfigDict, parts: Parts) -> CramConfig:
     return CramConfig(seed=config.seed, **config.evaluate.cram)
 
 
-def num_vectors(
-    config: config_dict.ConfigDict, one: Compared, contexts: Sequence[np.ndarray]
-) -> list[int]:
+def num_vectors(config: Config, one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
     """How many vectors a compressor makes of each context."""
     num_digests = one.parts.task.compressor.num_digests
     return [num_digests * len(split(x, config.context.max_chunk)) for x in contexts]
 
 
-def by_compressor(config: config_dict.ConfigDict, one: Compared) -> Make:
+def by_compressor(config: Config, one: Compared) -> Make:
     """The vectors of a compressor."""
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
@@ -99,7 +96,7 @@ def by_compressor(config: config_dict.ConfigDict, one: Compared) -> Make:
     return make
 
 
-def by_cramming(config: config_dict.ConfigDict, one: Compared) -> Make:
+def by_cramming(config: Config, one: Compared) -> Make:
     """As many vectors as a compressor makes, crammed for each context.
 
     `context_accuracy`, the part of the context that they say, teacher-forced, and `steps`

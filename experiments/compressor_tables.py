@@ -31,8 +31,7 @@ from compressor_rows import (
     with_gains,
 )
 from etils import epath
-from launch import stop_if_told
-from ml_collections import config_dict
+from launch import Config, stop_if_told
 
 from memcomp.compressors import layout
 from memcomp.compressors.batches import Finetuning, Pretraining
@@ -89,7 +88,7 @@ class Study(NamedTuple):
 
 
 def evaluate(
-    config: config_dict.ConfigDict,
+    config: Config,
     parts: Parts,
     compared: list[Compared],
     folder: epath.Path,
@@ -111,7 +110,7 @@ def evaluate(
         write_whole(folder / SUMMARY, json.dumps(table | study.counts, indent=2) + "\n")
 
 
-def check_reconstructions(config: config_dict.ConfigDict, parts: Parts) -> None:
+def check_reconstructions(config: Config, parts: Parts) -> None:
     """Raises `InputError` where `reconstructions` cannot be made."""
     asked = config.evaluate
     if unknown := [kind for kind in asked.kinds if kind not in TEXT_KINDS]:
@@ -132,7 +131,7 @@ def check_reconstructions(config: config_dict.ConfigDict, parts: Parts) -> None:
 
 
 def reconstructions(
-    config: config_dict.ConfigDict,
+    config: Config,
     parts: Parts,
     compared: list[Compared],
     folder: epath.Path,
@@ -167,11 +166,12 @@ def reconstructions(
     if isinstance(main.trained.compressor, ICFormer):
         draw_attention(config, parts, main.trained, tokens[0], folder)
     rows, reproduce = {}, functools.partial(layout.autoencoding_row, eos=None)
-    for one, kind, length in itertools.product(compared, asked.kinds, asked.lengths):
+    cells = list(itertools.product(asked.kinds, asked.lengths))
+    for one, (kind, length) in itertools.product(compared, cells):
         name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
-        options = (one, by_compressor(config, one), reproduce, kind, length)
+        how = one, by_compressor(config, one), reproduce
         # One more than is wanted: an answer that does not end there is not exact.
-        rows[name] = functools.partial(row, *options, length + 1)
+        rows[name] = functools.partial(row, *how, kind, length, length + 1)
     for length in asked.lengths if asked.cramming else ():
         options = (main, by_cramming(config, main), layout.continuation_row)
         # No more than is wanted: memory is not made to say that its text ends.
@@ -183,7 +183,7 @@ def reconstructions(
 
 
 def held_out(
-    config: config_dict.ConfigDict, parts: Parts, folder: epath.Path, length: int
+    config: Config, parts: Parts, folder: epath.Path, length: int
 ) -> list[np.ndarray]:
     """Windows of the documents that are not trained on, all of `length` tokens."""
     documents = document_tokens(config, parts, config.valid, folder / "tokens" / "valid")
@@ -205,7 +205,7 @@ def held_out(
 
 
 def draw_attention(
-    config: config_dict.ConfigDict,
+    config: Config,
     parts: Parts,
     trained: TrainedCompressor,
     tokens: np.ndarray,
@@ -226,7 +226,7 @@ def draw_attention(
         write_whole(folder / "figures" / "attention.png", drawn.png())
 
 
-def check_answers(config: config_dict.ConfigDict, parts: Parts) -> None:
+def check_answers(config: Config, parts: Parts) -> None:
     """Raises `InputError` where `answers` cannot be made."""
     find_pwc("test", config.manual_dir or None)
     made = finetuning(config, parts)
@@ -242,7 +242,7 @@ def check_decoding(made: Pretraining | Finetuning, parts: Parts) -> None:
 
 
 def answers(
-    config: config_dict.ConfigDict,
+    config: Config,
     parts: Parts,
     compared: list[Compared],
     folder: epath.Path,
@@ -288,8 +288,8 @@ def answers(
 class Made(NamedTuple):
     """A study by name: what must hold before the workdir is claimed, and what is done."""
 
-    check: Callable[[config_dict.ConfigDict, Parts], None]
-    make: Callable[[config_dict.ConfigDict, Parts, list[Compared], epath.Path], Study]
+    check: Callable[[Config, Parts], None]
+    make: Callable[[Config, Parts, list[Compared], epath.Path], Study]
 
 
 STUDIES = {
@@ -298,7 +298,7 @@ STUDIES = {
 }
 
 
-def evaluated(config: config_dict.ConfigDict, parts: Parts) -> list[Compared]:
+def evaluated(config: Config, parts: Parts) -> list[Compared]:
     """The compressors that are evaluated, where their study can be made.
 
     Raises:

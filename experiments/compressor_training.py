@@ -19,8 +19,7 @@ from compressor_parts import (
     train_config,
 )
 from etils import epath
-from launch import Stopped, is_told_to_stop
-from ml_collections import config_dict
+from launch import Config, Stopped, is_told_to_stop
 from profiling import Profile
 from training_log import LOG, Log, check_finite, crossed, say
 
@@ -52,13 +51,13 @@ class Run(NamedTuple):
     """What the parts of a run share; nothing in it changes."""
 
     folder: epath.Path
-    config: config_dict.ConfigDict
+    config: Config
     cfg: TrainConfig
     parts: Parts
     data: Data
 
 
-def check(config: config_dict.ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises `InputError` for settings with which a run cannot be resumed."""
     train_config(config)
     check_seed("seed", config.seed)
@@ -76,9 +75,7 @@ def check(config: config_dict.ConfigDict) -> None:
         raise InputError(f"decode.num_texts is {config.decode.num_texts}; give 0 or more")
 
 
-def train(
-    config: config_dict.ConfigDict, parts: Parts, objective: Any, folder: epath.Path
-) -> None:
+def train(config: Config, parts: Parts, objective: Any, folder: epath.Path) -> None:
     """Trains, resuming from the last checkpoint if there is one; writes the compressor."""
     cfg = train_config(config)
     data = DATA[config.stage](config, parts, objective, folder)

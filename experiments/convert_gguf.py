@@ -6,14 +6,13 @@ FOLDER gets config.json, model.safetensors in float32 and the tokenizer's files.
 not exist, and appears whole or not at all. Needs the extra `gguf`.
 """
 
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 from memcomp.convert.gguf import Converted, convert_gguf
 from memcomp.errors import InputError
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to what was written."""
     if len(config.paths) != 2 or workdir is not None:
         raise InputError("give a GGUF file and the folder to make, and nothing else")

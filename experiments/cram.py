@@ -13,8 +13,7 @@ import time
 
 import tqdm
 from inputs import config_cramming
-from launch import launch, say_notes, stop_if_told
-from ml_collections import config_dict
+from launch import Config, launch, say_notes, stop_if_told
 from profiling import Profile
 from scalars import scalar_writer
 
@@ -28,7 +27,7 @@ from memcomp.runs.records import said_of_lost_texts
 DEFAULT_WORKDIR = "runs/cram"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm, texts, cfg = config_cramming(config)
     folder = claim_workdir(

@@ -11,8 +11,7 @@ import statistics
 
 import tqdm
 from inputs import config_cramming
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
@@ -22,7 +21,7 @@ from memcomp.studies.restarts import GeometryConfig, run_geometry
 DEFAULT_WORKDIR = "runs/geometry"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)

@@ -26,7 +26,7 @@ from absl import flags
 from benchmark import about, held, our_side, token_flops
 from compression_cost import random_weights
 from etils import epath
-from launch import launch
+from launch import Config, launch
 from ml_collections import config_dict
 from timing import matmul_side, spread
 
@@ -52,10 +52,10 @@ ENVIRONMENT = {
 }
 PART = flags.DEFINE_enum("part", None, PARTS, "Measure here, as the processes do.")
 CHECK = flags.DEFINE_bool("check", False, "Of a part: only see that it has a GPU.")
-Row = config_dict.ConfigDict
+Row = Config
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Starts a process for each part and prints what they found; or is one of them."""
     folder = path_of(workdir or "runs/gpu_benchmark")
     if PART.value is not None:
@@ -83,7 +83,7 @@ def run_part(part: str, folder: epath.Path, *more: str) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def check_gpu(part: str, config: config_dict.ConfigDict) -> None:
+def check_gpu(part: str, config: Config) -> None:
     """Raises `InputError` where a part has no GPU to measure."""
     if part == "ours":
         if jax.default_backend() != "gpu":
@@ -100,7 +100,7 @@ def check_gpu(part: str, config: config_dict.ConfigDict) -> None:
         )
 
 
-def rows_of(part: str, config: config_dict.ConfigDict) -> list[str]:
+def rows_of(part: str, config: Config) -> list[str]:
     """The chosen rows that a part measures, in their order."""
     names = config.rows.split(",")
     return [name for name in names if part_of(config.row[name]) == part]
@@ -111,7 +111,7 @@ def part_of(row: Row) -> str:
     return "pytorch" if row.kind == "pytorch" else "ours"
 
 
-def measure(part: str, config: config_dict.ConfigDict, file: epath.Path) -> None:
+def measure(part: str, config: Config, file: epath.Path) -> None:
     """The rows of a part that have no record yet, until its time is over."""
     end = time.monotonic() + config.seconds[part]
     done = {record["row"] for record in read_records(file)}
@@ -131,9 +131,7 @@ def measure(part: str, config: config_dict.ConfigDict, file: epath.Path) -> None
         print(f"{name}: {said(record)}", file=sys.stderr, flush=True)
 
 
-def with_room(
-    kind: Callable[..., Record], config: config_dict.ConfigDict, row: Row
-) -> Record:
+def with_room(kind: Callable[..., Record], config: Config, row: Row) -> Record:
     """The record of a row, with half the texts as often as memory is too small."""
     entries = row.to_dict()
     while True:
@@ -152,7 +150,7 @@ def random_params(module: CausalLM, dtype: Any) -> Any:
     return random_weights(abstract_params(module), dtype)
 
 
-def random_lm(config: config_dict.ConfigDict, row: Row) -> LanguageModel:
+def random_lm(config: Config, row: Row) -> LanguageModel:
     """A language model with random weights of the row's shape."""
     entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
     family = FAMILIES[entries["model_type"]]
@@ -166,7 +164,7 @@ def random_lm(config: config_dict.ConfigDict, row: Row) -> LanguageModel:
     return LanguageModel(row.shape, module, lm_config, params, None, dtype, "random")
 
 
-def cram(config: config_dict.ConfigDict, row: Row) -> Record:
+def cram(config: Config, row: Row) -> Record:
     """Token-steps per second of the cramming loop."""
     lm = random_lm(config, row)
     rng = np.random.default_rng(config.seed)
@@ -178,7 +176,7 @@ def cram(config: config_dict.ConfigDict, row: Row) -> Record:
     return {"rate": rate, "flops": token_flops(lm, row.num_tokens), **cost, **peak()}
 
 
-def icformer(config: config_dict.ConfigDict, row: Row) -> Record:
+def icformer(config: Config, row: Row) -> Record:
     """Context tokens per second of IC-Former's training step: autoencoding.
 
     Of the operations only the LM's own products are counted, forward and back to its input
@@ -218,7 +216,7 @@ def autoencoding(seed: int, row: Row, vocab_size: int, num_digests: int) -> Batc
     return jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
 
 
-def attention(config: config_dict.ConfigDict, row: Row) -> Record:
+def attention(config: Config, row: Row) -> Record:
     """Error of the kernel's heads and gradients, and its seconds beside the weights'."""
     shape = config.shapes[row.shape]
     N, K = shape.num_attention_heads, shape.get("num_key_value_heads") or 0
@@ -262,7 +260,7 @@ def seconds(config, row, program, arguments) -> dict[str, float]:
     return spread(found[1:])
 
 
-def pytorch(config: config_dict.ConfigDict, row: Row) -> Record:
+def pytorch(config: Config, row: Row) -> Record:
     """Token-steps per second of PyTorch's loop; the first steps compile and are not it."""
     loops = importlib.import_module("torch_cramming")
     entries = config.shapes[row.shape].to_dict()
@@ -283,12 +281,12 @@ def peak() -> dict[str, int]:
     return {k: found[k] for k in ("peak_bytes_in_use", "bytes_limit") if k in found}
 
 
-def our_matmul(config: config_dict.ConfigDict) -> Callable[[], float]:
+def our_matmul(config: Config) -> Callable[[], float]:
     """The device's own rate, by JAX."""
     return matmul_side(config.matmul, DTYPES[config.dtype])
 
 
-def torch_matmul(config: config_dict.ConfigDict) -> Callable[[], float]:
+def torch_matmul(config: Config) -> Callable[[], float]:
     """The same by PyTorch."""
     rate = importlib.import_module("torch_cramming").matmul_rate
     return functools.partial(rate, config.matmul, config.dtype)
@@ -306,7 +304,7 @@ def said(record: Record) -> str:
     return f"{record['num_texts']} texts, {record['rate']['median']:,.0f} tokens/s{share}"
 
 
-def table(records: list[Record], ratios: config_dict.ConfigDict) -> str:
+def table(records: list[Record], ratios: Config) -> str:
     """A line a row, and a line for each of the config's ratios that has both its rows."""
     by_row = {record["row"]: record for record in records}
     lines = [f"{name}: {said(record)}" for name, record in by_row.items()]
@@ -315,8 +313,8 @@ def table(records: list[Record], ratios: config_dict.ConfigDict) -> str:
         if ratio.below == "matmul":
             figure = above.get("share")
         else:
-            rates = [above.get("rate"), by_row.get(ratio.below, {}).get("rate")]
-            figure = rates[0]["median"] / rates[1]["median"] if all(rates) else None
+            rate, other = above.get("rate"), by_row.get(ratio.below, {}).get("rate")
+            figure = rate["median"] / other["median"] if rate and other else None
         found = "not measured" if figure is None else f"{figure:.3g}"
         lines.append(f"{ratio.what}: {found} (wanted {ratio.required:g})")
     return "\n".join(lines)

@@ -36,8 +36,7 @@ from compressor_parts import (
 from compressor_tables import evaluate, evaluated
 from compressor_training import check, train
 from etils import epath
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 from pretrain_lm import PYTHON, documents
 
 from memcomp.compressors.chunks import split
@@ -60,7 +59,7 @@ from memcomp.runs.records import said_of_lost_texts
 DEFAULT_WORKDIR = "runs/icformer"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     if config.stage not in STAGES:
         raise InputError(f"stage {config.stage!r} is not one of {', '.join(STAGES)}")
@@ -85,7 +84,7 @@ class Asked(NamedTuple):
     trained: TrainedCompressor
 
 
-def asked(config: config_dict.ConfigDict, parts: Parts) -> Asked:
+def asked(config: Config, parts: Parts) -> Asked:
     """The texts and the compressor of stage generate.
 
     Raises:
@@ -102,7 +101,7 @@ def asked(config: config_dict.ConfigDict, parts: Parts) -> Asked:
         found = [(config.texts, text) for text in texts]
     else:
         found = read_texts(config.texts, field=config.field, num_texts=decode.num_texts)
-    chunks = [split(own_tokens(parts.lm, text), max_chunk) for _, text in found]
+    chunks = [split(own_tokens(parts.lm, str(text)), max_chunk) for _, text in found]
     check_chunks(max(len(chunk) for text in chunks for chunk in text), parts)
     counts = [len(text) * trained.compressor.num_digests for text in chunks]
     rows = asked_rows(parts.lm, counts, decode.ask, config.question.template)
@@ -110,9 +109,7 @@ def asked(config: config_dict.ConfigDict, parts: Parts) -> Asked:
     return Asked(found, trained)
 
 
-def generate_answers(
-    config: config_dict.ConfigDict, parts: Parts, made: Asked, folder: epath.Path
-) -> None:
+def generate_answers(config: Config, parts: Parts, made: Asked, folder: epath.Path) -> None:
     """Writes soft_prompts.safetensors and results.jsonl, and prints the answers."""
     lm, decode, (found, trained) = parts.lm, config.decode, made
     prompts = compress(

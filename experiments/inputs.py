@@ -3,8 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from launch import note
-from ml_collections import config_dict
+from launch import Config, note
 
 import memcomp
 from memcomp.cram.schedule import check_fits
@@ -33,9 +32,7 @@ class Texts(NamedTuple):
     sha256: str
 
 
-def config_texts(
-    config: config_dict.ConfigDict, lm: LanguageModel, **options: Any
-) -> Texts:
+def config_texts(config: Config, lm: LanguageModel, **options: Any) -> Texts:
     """`read_texts` of the fields of configs/cram/base.py that say which.
 
     Args:
@@ -75,7 +72,7 @@ def say_how_many(taken: int, source: str, **options: Any) -> None:
 
 
 def config_cramming(
-    config: config_dict.ConfigDict,
+    config: Config,
 ) -> tuple[LanguageModel, list[Text], memcomp.CramConfig]:
     """The LM, the texts and how they are crammed; nothing is written yet.
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -28,6 +29,8 @@ CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
 # transformers would say that PyTorch is not there, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# A ConfigDict. ml_collections types each of its fields as any of all types.
+Config = Any
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or resumed.")
 # What no code can help: wherever it comes from, it is a sentence.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -40,7 +43,7 @@ class Stopped(Exception):
 
 
 def launch(
-    main: Callable[[config_dict.ConfigDict, str | None], None],
+    main: Callable[[Config, str | None], None],
     default_config: str,
     *,
     positional: str | None = None,
@@ -96,7 +99,7 @@ def stop_after(minutes: float | None) -> None:
     timer.start()
 
 
-def _job_flags() -> Callable[[], dict[str, str | int | None]]:
+def _job_flags() -> Callable[[], dict[str, Any]]:
     """Flags for a cluster that JAX does not know; their values once they are parsed."""
     held = (
         flags.DEFINE_string("coordinator", None, "host:port of the job's process 0."),
@@ -157,7 +160,7 @@ def _expanded(argument: str) -> str:
     return whole if flag in ("-config", "--config") and equals else argument
 
 
-def _config(default_config: str, positional: str | None) -> config_dict.ConfigDict:
+def _config(default_config: str, positional: str | None) -> Config:
     """The config file with the command line's overrides.
 
     Raises:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -34,7 +35,7 @@ def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     if LOAD.value:
-        return print(json.dumps(load(pathlib.Path(FOLDER.value), DTYPE.value)))
+        return print(json.dumps(load(pathlib.Path(FOLDER.value or ""), DTYPE.value)))
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(os.path.expanduser(FOLDER.value or scratch))
         if not (folder / "config.json").is_file():
@@ -88,7 +89,7 @@ def write(folder: pathlib.Path, num_layers: int) -> None:
     (folder / "config.json").write_text(json.dumps(family.config_to_hf(config)))
 
 
-def load(folder: pathlib.Path, dtype: str) -> dict[str, float]:
+def load(folder: pathlib.Path, dtype: str) -> dict[str, Any]:
     """Loads to weights that are cut over all devices, and says what that took."""
     import jax
 

@@ -29,8 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from etils import epath
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
@@ -67,14 +66,14 @@ class Run(NamedTuple):
     """
 
     folder: epath.Path
-    config: config_dict.ConfigDict
+    config: Config
     train: pretrain.TrainConfig
     module: Llama
     tokenizer: tokenizers.Tokenizer
     valid: list[str]
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Trains, evaluates and writes the model; see the top of the file."""
     if not config.texts:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
@@ -103,7 +102,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     finish(run, state)
 
 
-def check(config: config_dict.ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises `InputError` for numbers with which nothing could be trained."""
     check_seed("seed", config.seed)
     least = dict(steps_per_chunk=1, save_every=1, evaluate_every=1)
@@ -122,7 +121,7 @@ def check(config: config_dict.ConfigDict) -> None:
         )
 
 
-def build_model(model: config_dict.ConfigDict) -> Llama:
+def build_model(model: Config) -> Llama:
     """The Flax module of the config's section `model`."""
     sizes = model.to_dict()
     rotary = Rotary(sizes["head_dim"], sizes.pop("rope_theta"))
@@ -143,7 +142,7 @@ def documents(source: str) -> list[str]:
     The first two are the topics of Python's own help(), one in ten of them for valid.
     """
     if source not in PYTHON:
-        return [text for _, text in read_texts(source)]
+        return [str(text) for _, text in read_texts(source)]
     topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
     held_out = source == "python/valid"
     chosen = [text for i, text in enumerate(topics) if (i % 10 == 9) == held_out]
@@ -160,7 +159,7 @@ def content_of(source: str | None, field: str = "text") -> dict[str, str]:
     return {"sha256": source_sha256(source, (), field=field)}
 
 
-def prepare(config: config_dict.ConfigDict) -> tuple[tokenizers.Tokenizer, np.ndarray]:
+def prepare(config: Config) -> tuple[tokenizers.Tokenizer, np.ndarray]:
     """Tokenizer and tokens of the training texts; nothing is written yet."""
     texts, size = documents(config.texts), config.model.vocab_size
     say(f"training a tokenizer of {size} tokens")
@@ -241,12 +240,13 @@ def measured(
     train, losses = run.train, metrics["loss"]
     check_finite(before, losses, ADVICE)
     step, step_tokens = before + len(losses), train.window * train.batch_size
+    rate: Any = pretrain.schedule(train, train.learning_rate)(step - 1)
     record = {
         "step": step,
         "tokens": step * step_tokens,
         "loss_nats": float(losses.mean(dtype=np.float64)),
         "grad_norm": float(metrics["grad_norm"].mean(dtype=np.float64)),
-        "learning_rate": float(pretrain.schedule(train, train.learning_rate)(step - 1)),
+        "learning_rate": float(rate),
         "tokens_per_second": len(losses) * step_tokens / seconds,
     }
     if run.valid and crossed(run.config.evaluate_every, before, step, train.num_steps):

@@ -13,8 +13,7 @@ import functools
 import json
 from collections.abc import Callable
 
-from launch import Stopped, launch, say, stop_after
-from ml_collections import config_dict
+from launch import Config, Stopped, launch, say, stop_after
 from progress import bar_of, of_cramming, of_horizons
 
 import memcomp
@@ -42,7 +41,7 @@ ROWS = "rows.jsonl"
 Measured = tuple[Record, Callable[[Record], str], Stopped | None]
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the rows of a model."""
     if unknown := set(config.order) - set(config.rows):
         known = ", ".join(config.rows)
@@ -104,7 +103,7 @@ def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
     )
 
 
-def growth_of(config: config_dict.ConfigDict) -> Growth:
+def growth_of(config: Config) -> Growth:
     """How the targets of a horizon follow each other."""
     return Growth(most=config.most, **config.growth)
 

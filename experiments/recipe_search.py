@@ -17,8 +17,7 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 import memcomp
 from memcomp.cram.api import cram
@@ -43,7 +42,7 @@ DEFAULT_WORKDIR = "runs/recipe_search"
 IDENTITY = ("lm_sha256", "texts_sha256", "num_tokens", "num_memory", "seed", "settings")
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the records of a grid."""
     lms = {n: one for n, one in config.lms.items() if one.texts is not None and one.lengths}
     check_seed("texts_seed", config.texts_seed)

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 from recipe_search import build_recipe, identity
 
 import memcomp
@@ -50,7 +49,7 @@ class Question(NamedTuple):
     answer: Callable[[], Record]
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the records of a table."""
     lms = {name: one for name, one in config.lms.items() if one.texts is not None}
     check_seed("texts_seed", config.texts_seed)

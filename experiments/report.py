@@ -5,8 +5,7 @@
 Nothing in the folders is changed; what it writes is in docs of configs/report.py.
 """
 
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 from memcomp.ranges import check_count, check_seed
 from memcomp.report.write import write_report
@@ -14,7 +13,7 @@ from memcomp.report.write import write_report
 DEFAULT_WORKDIR = "runs/report"
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a report."""
     check_seed("seed", config.seed)
     check_count("max_texts", config.max_texts, 0)

@@ -78,7 +78,7 @@ def _memory_loss(module: CausalLM, chunk: int | None) -> Callable[..., jax.Array
 def _compiled(loss: Callable[..., jax.Array], axes: Any, *shapes: Any) -> dict[str, Any]:
     begin = time.perf_counter()
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=axes))
-    memory = gradient.lower(*shapes).compile().memory_analysis()
+    memory: Any = gradient.lower(*shapes).compile().memory_analysis()
     return {
         "temp_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,

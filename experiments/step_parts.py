@@ -4,12 +4,13 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from ml_collections import config_dict
+from launch import Config
 from timing import Side, entry, rates, spread
 
 import memcomp
@@ -18,7 +19,7 @@ from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
 from memcomp.lm.load import DTYPES, abstract_params
-from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.lm.protocol import CausalLM, LanguageModel, embed, hidden_states
 from memcomp.lm.score import memory_scores, score_hidden
 from memcomp.runs.files import Record
 
@@ -26,9 +27,7 @@ from memcomp.runs.files import Record
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
 
 
-def breakdown(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Seconds of each part of a step of the loop, all texts at once.
 
     Forward pass, and loss with its gradient to the hidden states, are programs of their
@@ -148,14 +147,12 @@ def loops(
     return {"chunk": chunk, "pool": advance}
 
 
-def long_text(
-    module: CausalLM, section: config_dict.ConfigDict, name: str
-) -> Iterator[Record]:
+def long_text(module: CausalLM, section: Config, name: str) -> Iterator[Record]:
     """Bytes of a step on one long text by attention and remat, of the compiler alone."""
     held = {}
     for attention, remat in section.ways:
         config = dataclasses.replace(module.config, attention=attention, remat=remat)
-        held[attention, remat] = step_bytes(type(module)(config), section)
+        held[attention, remat] = step_bytes(module.clone(config=config), section)
     first = tuple(section.ways[0])
     for way, found in held.items():
         ratio = held[first]["temp_bytes"] / found["temp_bytes"]
@@ -163,7 +160,7 @@ def long_text(
         yield entry(what, spread([ratio]), bytes=found, num_tokens=section.num_tokens)
 
 
-def step_bytes(module: CausalLM, section: config_dict.ConfigDict) -> dict[str, float]:
+def step_bytes(module: CausalLM, section: Config) -> dict[str, float]:
     """Bytes of one step of the loop; no weight is made."""
     cfg = memcomp.CramConfig(
         num_tokens=section.num_tokens,
@@ -184,7 +181,7 @@ def step_bytes(module: CausalLM, section: config_dict.ConfigDict) -> dict[str, f
     )
     begin = time.perf_counter()
     lowered = lower_cram_chunk(states, tokens, texts, params, module=module, cfg=cfg)
-    memory = lowered.compile().memory_analysis()
+    memory: Any = lowered.compile().memory_analysis()
     return {
         "temp_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,

@@ -31,7 +31,7 @@ class Ended(NamedTuple):
 def load(folder: str, dtype: str, attention: str) -> Any:
     """The frozen model of a folder, on the GPU where torch has one."""
     torch.set_num_threads(os.cpu_count() or 1)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation=attention
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"

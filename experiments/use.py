@@ -12,8 +12,7 @@ import sys
 
 import tqdm
 from inputs import config_texts
-from launch import launch
-from ml_collections import config_dict
+from launch import Config, launch
 
 import memcomp
 from memcomp.cram.schedule import check_fits
@@ -31,7 +30,7 @@ ATTENDING = ("attention", "knockout")
 STUDIES = (*ATTENDING, "use", "context")
 
 
-def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
+def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
     T = one_length(config)
@@ -74,7 +73,7 @@ def main(config: config_dict.ConfigDict, workdir: str | None) -> None:
     print(f"\nrun: {folder}")
 
 
-def one_length(config: config_dict.ConfigDict) -> int:
+def one_length(config: Config) -> int:
     """Tokens of every text."""
     lengths = config.cram.num_tokens
     if len(lengths) != 1 or not isinstance(lengths[0], int):
@@ -97,9 +96,7 @@ def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list
     return [kind for kind in STUDIES if kind in (studies or STUDIES)]
 
 
-def read_passages(
-    lm: LanguageModel, config: config_dict.ConfigDict, num_tokens: int
-) -> list[Text]:
+def read_passages(lm: LanguageModel, config: Config, num_tokens: int) -> list[Text]:
     """Texts with what stands before and after them."""
     found, sha256 = config_texts(config, lm)
     return tokenize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from ml_collections import config_dict
+from launch import Config
 from timing import entry, has_pytorch, over, rates, spread
 
 import memcomp
@@ -23,18 +23,14 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import Record
 
 
-def to_exact(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def to_exact(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Wall-clock of all texts to exactness or the budget, ours and PyTorch's."""
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     yield from jobs(name, config, lm, [section_texts(section, lm)])
 
 
-def grid(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def grid(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """The same for all texts at all lengths of a sweep."""
     section = config[name]
     lm = memcomp.load_lm(section.lm)
@@ -48,7 +44,7 @@ def grid(
 
 def jobs(
     name: str,
-    config: config_dict.ConfigDict,
+    config: Config,
     lm: LanguageModel,
     at_lengths: Sequence[Sequence[Text]],
 ) -> Iterator[Record]:
@@ -88,7 +84,7 @@ def jobs(
 
 
 def pytorch_sample(
-    section: config_dict.ConfigDict, texts: Sequence[Text], rng: np.random.Generator
+    section: Config, texts: Sequence[Text], rng: np.random.Generator
 ) -> Record:
     """PyTorch's seconds for texts of one length, one at a time, from a sample of them."""
     loops = importlib.import_module("torch_cramming")
@@ -101,7 +97,7 @@ def pytorch_sample(
 
 
 def horizons_by_growth(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
+    name: str, config: Config, scratch: pathlib.Path
 ) -> Iterator[Record]:
     """Token-steps to the horizons of all texts, one way of growing over another."""
     section = config[name]
@@ -137,7 +133,7 @@ def _mean_and_error(values: Sequence[int]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "standard_error": float(error)}
 
 
-def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Text]:
+def section_texts(section: Config, lm: LanguageModel) -> list[Text]:
     """`num_texts` texts of a section's length: pieces of its source, spread evenly."""
     T = section.num_tokens
     whole = tokenize(lm.tokenizer, read_texts(section.texts), num_tokens=None)
@@ -153,16 +149,14 @@ def section_texts(section: config_dict.ConfigDict, lm: LanguageModel) -> list[Te
     return [Text(i, section.texts, tokens) for i, tokens in enumerate(texts)]
 
 
-def cram_config(section: config_dict.ConfigDict, seed: int) -> memcomp.CramConfig:
+def cram_config(section: Config, seed: int) -> memcomp.CramConfig:
     """What a section says of cramming."""
     names = ("num_memory", "recipe", "batch_size", "steps_per_chunk")
     chosen = {name: section[name] for name in names if name in section}
     return memcomp.CramConfig(num_tokens=None, seed=seed, **chosen)
 
 
-def refill(
-    name: str, config: config_dict.ConfigDict, scratch: pathlib.Path
-) -> Iterator[Record]:
+def refill(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Texts of very different difficulty: places refilled, and batches run to their end.
 
     The hard ones are tokens drawn uniformly, which no memory of the LM can hold; all have

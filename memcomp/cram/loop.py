@@ -71,9 +71,7 @@ def init_state(
 ) -> CramState:
     """The state of a text before its first step; a function of seed and text alone."""
     recipe = cfg.resolved_recipe()
-    key = jax.random.fold_in(
-        jax.random.wrap_key_data(jnp.asarray(numbers.key_data)), text_id
-    )
+    key = jax.random.fold_in(jax.random.key(numbers.seed), text_id)
     # The scale of what the first layer sees, which in some families is not the table.
     every = jnp.arange(module.config.vocab_size)
     embedding = embed(params, every[None], module=module)[0]

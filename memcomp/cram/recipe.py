@@ -112,12 +112,12 @@ class Numbers(NamedTuple):
     """The numbers of a `CramConfig` that change no program; inside one they are traced.
 
     Attributes:
-      key_data: of the random key that initial memories are drawn from.
+      seed: of the initial memories.
       learning_rate, final_learning_rate, max_steps, patience, margin, warmup_steps: as in
         `Recipe`.
     """
 
-    key_data: UInt32[np.ndarray, "_"] | UInt32[Array, "_"]
+    seed: np.uint32 | UInt32[Array, ""]
     learning_rate: float | Array
     final_learning_rate: float | Array
     max_steps: int | Array

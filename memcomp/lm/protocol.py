@@ -90,7 +90,7 @@ class CausalLM(Protocol):
         """A cache with room for `length` positions."""
         ...
 
-    def init(self, key: Array, x: Float[Array, "B S D"]) -> Any:
+    def init(self, rngs: Any, *args: Any, **options: Any) -> Any:
         """Flax's own: fresh parameters, each boxed with its logical axes."""
         ...
 

@@ -157,18 +157,21 @@ class PreNormLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm.load`).
+    """Embedding, scanned layers, final norm: a `CausalLM` (see `memcomp.lm.protocol`).
 
     Attributes:
       config: the family's config.
       layer: module of one layer; `layer(config)(x, cached, positions)` gives the new `x`
         [B T D] and the layer's new keys and values.
-      softcap: logits z become c tanh(z / c); None for none.
     """
 
     config: Any
     layer: ClassVar[type[nn.Module]]
-    softcap: ClassVar[Any] = None
+
+    @property
+    def softcap(self) -> float | None:
+        """Logits z become c tanh(z / c); None: as they are."""
+        return None
 
     def setup(self):
         cfg = self.config
