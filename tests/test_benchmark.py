@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from tiny_lm import TINY_ENTRIES
 
+from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY_MAMBA = {
     "model_type": "mamba",
@@ -59,8 +61,8 @@ def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     tokens = np.zeros((2, 24), np.int32)
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=1)
     ids, lengths = np.arange(2, dtype=np.int32), np.full(2, 24, np.int32)
-    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    lowered = benchmark.lower_cram_chunk(
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    lowered = lower_cram_chunk(
         states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
     )
     counted = lowered.compile().cost_analysis()["flops"]
@@ -191,11 +193,9 @@ def test_both_sides_do_the_same_work(config, tmp_path):
         one.step()
     cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=3)
     ids, lengths = np.arange(3, dtype=np.int32), np.full(3, 5, np.int32)
-    states = benchmark.init_states(ids, lm.params, module=lm.module, cfg=cfg)
+    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     states = states._replace(memory=jax.numpy.asarray(start))
-    states, _ = benchmark.cram_chunk(
-        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
-    )
+    states, _ = cram_chunk(states, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
     got = np.array(states.memory)
     # Adam divides by the size of the gradient: measured 2e-6.
     np.testing.assert_allclose(got, loop._memory.detach().numpy().copy(), atol=2e-5)
