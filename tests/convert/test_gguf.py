@@ -76,7 +76,7 @@ def test_a_file_of_every_architecture_becomes_the_model_it_was_made_of(
     leaves = jax.tree.leaves(want.params)
     assert converted.num_parameters == sum(leaf.size for leaf in leaves)
     if architecture not in ("gemma3", "mamba"):  # norms and exponents are moved
-        # Not the fingerprints, which cover the epsilon of the norms: it is float32 in the file.
+        # Not the fingerprints: they cover the norms' epsilon, which is float32 in the file.
         for a, b in zip(jax.tree.leaves(got.params), leaves, strict=True):
             np.testing.assert_array_equal(a, b)
 
