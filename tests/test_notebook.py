@@ -67,6 +67,7 @@ def test_the_committed_notebook_was_run_from_top_to_bottom():
     assert NOTEBOOK.stat().st_size < 600_000
 
 
+@pytest.mark.ci
 def test_a_short_run_decodes_what_was_crammed(tmp_path, monkeypatch):
     notebook = read()
     [parameters] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]

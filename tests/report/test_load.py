@@ -183,6 +183,7 @@ def test_published_numbers_agree_with_each_other():
     assert PYTHIA["d_model"] == published_model(PYTHIA["name"]).d_model
 
 
+@pytest.mark.ci
 def test_little_is_kept_of_a_line(tmp_path):
     """100,000 lines then take 50 MB, whatever the length of their texts."""
     n = 2000
