@@ -52,7 +52,6 @@ ENVIRONMENT = {
 }
 PART = flags.DEFINE_enum("part", None, PARTS, "Measure here, as the processes do.")
 CHECK = flags.DEFINE_bool("check", False, "Of a part: only see that it has a GPU.")
-Row = Config
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -106,7 +105,7 @@ def rows_of(part: str, config: Config) -> list[str]:
     return [name for name in names if part_of(config.row[name]) == part]
 
 
-def part_of(row: Row) -> str:
+def part_of(row: Config) -> str:
     """The part that measures a row."""
     return "pytorch" if row.kind == "pytorch" else "ours"
 
@@ -131,7 +130,7 @@ def measure(part: str, config: Config, file: epath.Path) -> None:
         print(f"{name}: {said(record)}", file=sys.stderr, flush=True)
 
 
-def with_room(kind: Callable[..., Record], config: Config, row: Row) -> Record:
+def with_room(kind: Callable[..., Record], config: Config, row: Config) -> Record:
     """The record of a row, with half the texts as often as memory is too small."""
     entries = row.to_dict()
     while True:
@@ -150,7 +149,7 @@ def random_params(module: CausalLM, dtype: Any) -> Any:
     return random_weights(abstract_params(module), dtype)
 
 
-def random_lm(config: Config, row: Row) -> LanguageModel:
+def random_lm(config: Config, row: Config) -> LanguageModel:
     """A language model with random weights of the row's shape."""
     entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
     family = FAMILIES[entries["model_type"]]
@@ -164,7 +163,7 @@ def random_lm(config: Config, row: Row) -> LanguageModel:
     return LanguageModel(row.shape, module, lm_config, params, None, dtype, "random")
 
 
-def cram(config: Config, row: Row) -> Record:
+def cram(config: Config, row: Config) -> Record:
     """Token-steps per second of the cramming loop."""
     lm = random_lm(config, row)
     rng = np.random.default_rng(config.seed)
@@ -176,7 +175,7 @@ def cram(config: Config, row: Row) -> Record:
     return {"rate": rate, "flops": token_flops(lm, row.num_tokens), **cost, **peak()}
 
 
-def icformer(config: Config, row: Row) -> Record:
+def icformer(config: Config, row: Config) -> Record:
     """Context tokens per second of IC-Former's training step: autoencoding.
 
     Of the operations only the LM's own products are counted, forward and back to its input
@@ -206,7 +205,7 @@ def icformer(config: Config, row: Row) -> Record:
     return {"rate": spread(found[1:]), "flops": flops, **cost, **peak()}
 
 
-def autoencoding(seed: int, row: Row, vocab_size: int, num_digests: int) -> Batch:
+def autoencoding(seed: int, row: Config, vocab_size: int, num_digests: int) -> Batch:
     """Random contexts, each a chunk, to be said again; one micro-batch."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(vocab_size, size=(row.num_texts, row.num_tokens), dtype=np.int32)
@@ -216,7 +215,7 @@ def autoencoding(seed: int, row: Row, vocab_size: int, num_digests: int) -> Batc
     return jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
 
 
-def attention(config: Config, row: Row) -> Record:
+def attention(config: Config, row: Config) -> Record:
     """Error of the kernel's heads and gradients, and its seconds beside the weights'."""
     shape = config.shapes[row.shape]
     N, K = shape.num_attention_heads, shape.get("num_key_value_heads") or 0
@@ -260,7 +259,7 @@ def seconds(config, row, program, arguments) -> dict[str, float]:
     return spread(found[1:])
 
 
-def pytorch(config: Config, row: Row) -> Record:
+def pytorch(config: Config, row: Config) -> Record:
     """Token-steps per second of PyTorch's loop; the first steps compile and are not it."""
     loops = importlib.import_module("torch_cramming")
     entries = config.shapes[row.shape].to_dict()

@@ -85,7 +85,7 @@ def test_a_row_is_halved_until_it_fits(config):
             raise RuntimeError("RESOURCE_EXHAUSTED: no room")
         return {"rate": row.num_texts}
 
-    row = script.Row(ROWS["loop"] | {"num_texts": 13})
+    row = config_dict.ConfigDict(ROWS["loop"] | {"num_texts": 13})
     assert script.with_room(kind, config, row)["rate"] == 3
 
 
@@ -93,7 +93,7 @@ def test_a_row_that_fails_leaves_the_reason(config):
     def kind(config, row):
         raise ValueError("no such kernel")
 
-    record = script.with_room(kind, config, script.Row(ROWS["loop"]))
+    record = script.with_room(kind, config, config_dict.ConfigDict(ROWS["loop"]))
     assert record["error"] == "ValueError: no such kernel"
 
 

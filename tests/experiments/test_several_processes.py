@@ -97,7 +97,7 @@ def test_two_processes_one_of_which_is_killed(folder, alone):
     statuses, said = job.ended(SECONDS)
     assert statuses == [EX_TEMPFAIL, -signal.SIGKILL], said
     assert time.monotonic() - begin < 30  # measured 1; the heartbeat would take 60
-    assert said[0].strip().splitlines()[-1].endswith("which goes on from what is saved")
+    assert said[0].strip().splitlines()[-1].endswith("which resumes from what is saved")
     statuses, said = cram(folder, "killed", 1).ended(SECONDS)  # in another number
     assert statuses == [0], said
     assert_right(folder, "killed", alone)
