@@ -10,6 +10,7 @@ import jax
 import pytest
 import transformers
 from etils import epath
+from ml_collections import config_dict
 from scripts import run_script
 from tiny_lm import TINY_ENTRIES
 
