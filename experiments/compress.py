@@ -11,7 +11,7 @@ import sys
 
 import tqdm
 from inputs import config_texts
-from launch import Config, launch
+from launch import Config, launch, say_notes
 
 import memcomp
 from memcomp.errors import InputError
@@ -36,6 +36,7 @@ def main(config: Config, workdir: str | None) -> None:
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, sha256)
     )
+    say_notes()
     total = len(codecs) * len(texts)
     with tqdm.tqdm(total=total, unit="text", disable=not sys.stderr.isatty()) as bar:
 

@@ -98,7 +98,7 @@ def table(records: list[dict]) -> str:
         exact = "yes" if r["exact_greedy"] else f"first {prefix}"
         if r["diverged_at"] is not None:
             exact += f", no finite loss at step {r['diverged_at']}"
-        if r.get("text_comes_back") is False:
+        if r["text_comes_back"] is False:
             exact += ", of tokens only"
         # What came back; a gain of cross-entropy is less, which ends at the margin.
         nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
@@ -112,9 +112,7 @@ def table(records: list[dict]) -> str:
         + f"  {row[-1]}"
         for row in [head, *rows]
     ]
-    back = [
-        r for r in records if r["exact_greedy"] and r.get("text_comes_back") is not False
-    ]
+    back = [r for r in records if r["exact_greedy"] and r["text_comes_back"] is not False]
     exact, n = [r["num_tokens"] for r in back], len(records)
     verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored vector"
     if exact:

@@ -11,7 +11,7 @@ import statistics
 
 import tqdm
 from inputs import config_cramming
-from launch import Config, launch
+from launch import Config, launch, say_notes
 
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
@@ -29,6 +29,7 @@ def main(config: Config, workdir: str | None) -> None:
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )
+    say_notes()
     with tqdm.tqdm(mininterval=1) as bar:
 
         def report(what: str, num_done: int, num: int) -> None:

@@ -35,11 +35,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or resu
 # What no code can help: wherever it comes from, it is a sentence.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _told = threading.Event()  # to stop
+_out_of_time = threading.Event()
 _notes: list[str] = []
 
 
 class Stopped(Exception):
     """The run was told to stop or has used its time, and has saved what it has."""
+
+
+class OutOfTime(Stopped):
+    """The run has used its own time: unlike after a SIGTERM, nobody is about to kill it."""
 
 
 def launch(
@@ -85,7 +90,7 @@ def launch(
 
 
 def stop_after(minutes: float | None) -> None:
-    """Tells the job to stop once so many minutes have passed; None: never.
+    """Makes `stop_if_told` raise `OutOfTime` after so many minutes; None: never.
 
     Raises:
       InputError: no time at all.
@@ -94,7 +99,7 @@ def stop_after(minutes: float | None) -> None:
         return
     if minutes <= 0:
         raise InputError(f"minutes is {minutes}; give more than 0, or nothing")
-    timer = threading.Timer(60 * minutes, _told.set)
+    timer = threading.Timer(60 * minutes, _out_of_time.set)
     timer.daemon = True  # a run that ends earlier does not wait for it
     timer.start()
 
@@ -148,9 +153,11 @@ def is_told_to_stop() -> bool:
 
 
 def stop_if_told() -> None:
-    """Raises `Stopped`, where all is saved, once the job is told to stop."""
+    """Raises `Stopped`, where all is saved, once the job is told to stop or out of time."""
     if is_told_to_stop():
         raise Stopped
+    if distributed.anywhere(_out_of_time.is_set()):
+        raise OutOfTime
 
 
 def _expanded(argument: str) -> str:

@@ -13,7 +13,7 @@ import functools
 import json
 from collections.abc import Callable
 
-from launch import Config, Stopped, launch, say, stop_after
+from launch import Config, OutOfTime, launch, say, stop_after
 from progress import bar_of, of_cramming, of_horizons
 
 import memcomp
@@ -37,8 +37,8 @@ from memcomp.studies.use import check_use
 
 DEFAULT_WORKDIR = "runs/real_models"
 ROWS = "rows.jsonl"
-# Numbers, a text each; how they are said in a line; and how the row was stopped, if it was.
-Measured = tuple[Record, Callable[[Record], str], Stopped | None]
+# Numbers, a text each; how they are said in a line; and how it ended, if out of time.
+Measured = tuple[Record, Callable[[Record], str], OutOfTime | None]
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -109,7 +109,7 @@ def growth_of(config: Config) -> Growth:
 
 
 def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
-    """The longest exact prefix of every text; where it was stopped, that so far."""
+    """The longest exact prefix of every text; out of time, what is held so far."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
     path = claim_cell(folder, name, cell, lm, texts)
@@ -117,7 +117,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     try:
         with bar_of(len(texts), of_horizons) as report:
             records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
-    except Stopped as error:
+    except OutOfTime as error:
         stopped, records = error, horizons_so_far(lm, texts, cfg, path)
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
     published = None

@@ -12,7 +12,7 @@ import sys
 
 import tqdm
 from inputs import config_texts
-from launch import Config, launch
+from launch import Config, launch, say_notes
 
 import memcomp
 from memcomp.cram.schedule import check_fits
@@ -52,6 +52,7 @@ def main(config: Config, workdir: str | None) -> None:
         config.to_dict(),
         describe(lm, passages[0].source_sha256),
     )
+    say_notes()
     with tqdm.tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
 
         def report(progress):

@@ -17,9 +17,8 @@ def path_of(name: str | os.PathLike) -> epath.Path:
 
 def local_path(name: str | os.PathLike) -> pathlib.Path:
     """The path of a name that a user gave for what is only ever on a disk."""
-    return pathlib.Path(
-        os.path.expanduser(name)
-    )  # an unknown user's `~` stays, as in a shell
+    # Not Path.expanduser, which raises for a user that is not known; a shell keeps the `~`.
+    return pathlib.Path(os.path.expanduser(name))
 
 
 @contextlib.contextmanager

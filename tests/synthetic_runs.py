@@ -240,6 +240,7 @@ def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1, recipe
         line = {"text_id": text_id, "source": source, "horizon": tokens}
         line |= {
             "num_tokens": 60,
+            "failed": tokens + 1 if tokens < 60 else None,
             "horizon_bits": bits,
             "information_gain_bits": 0.7 * bits,
             "steps": 900,

@@ -19,7 +19,7 @@ def cram(
 ) -> list[CramResult]:
     """The result of each text, in the order given.
 
-    For runs that are stored and can be stopped, see `evaluation.runs.run_cramming`.
+    For runs that are stored and can be stopped, see `memcomp.runs.cramming`.
 
     Args:
       lm: the frozen language model.

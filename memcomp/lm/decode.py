@@ -107,8 +107,6 @@ def continue_vectors(
 ) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
     """New tokens after each sequence of input vectors.
 
-    Returns also how many of them come before its end, and whether all logits were finite.
-
     What all sequences have is read at once, `num_prefill` positions; after that a position
     at a time: a sequence reads its own vectors as long as it has any, and then the tokens
     that it was continued with.
@@ -122,6 +120,9 @@ def continue_vectors(
       module: of the LM.
       num_tokens: the most tokens of a continuation (N).
       num_prefill: positions that are read at once.
+
+    Returns:
+      The new tokens; how many of them come before each end; whether all logits were finite.
     """
     (B, S, _), N = x.shape, num_tokens
 
@@ -133,8 +134,8 @@ def continue_vectors(
         finite &= jnp.isfinite(logits).all()
         token = _next_token(logits, counts, draw)
         speaks = (position >= lengths) & ~done
-        places = jnp.arange(N)[None] == counts[:, None]
-        said = jnp.where(places & speaks[:, None], token[:, None], said)
+        next_free = jnp.arange(N)[None] == counts[:, None]
+        said = jnp.where(next_free & speaks[:, None], token[:, None], said)
         ends = speaks & (token == stop)
         counts = counts + (speaks & ~ends)
         done = done | ends | (counts == N)

@@ -27,31 +27,6 @@ Result = TypeVar("Result")
 
 
 @runtime_checkable  # the tests check annotations
-class LMConfig(Protocol):
-    """The sizes that every family's frozen config has."""
-
-    @property
-    def d_model(self) -> int:
-        """Width of an input vector."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """How many tokens have a logit."""
-        ...
-
-    @property
-    def num_layers(self) -> int:
-        """Depth of the stack."""
-        ...
-
-    @property
-    def max_positions(self) -> int:
-        """The longest sequence of input vectors."""
-        ...
-
-
-@runtime_checkable
 class CausalLM(Protocol):
     """A Flax module of a model family.
 
@@ -60,7 +35,7 @@ class CausalLM(Protocol):
 
     @property
     def config(self) -> Any:
-        """The family's frozen config, an `LMConfig`."""
+        """The family's frozen config: d_model, vocab_size, max_positions and more."""
         ...
 
     @property
@@ -157,7 +132,7 @@ class LanguageModel:
     Attributes:
       name: the folder, Hub id or "builtin" that it was loaded from.
       module: the Flax module, static and hashable.
-      config: the family's frozen config, an `LMConfig`.
+      config: the family's frozen config.
       params: nested dict of arrays in `dtype`.
       tokenizer: a transformers tokenizer; None for a folder without one.
       dtype: of weights and activations.

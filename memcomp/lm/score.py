@@ -1,7 +1,7 @@
 """How well the frozen LM predicts texts: the only place where a text is scored.
 
-Losses are in nats. Letters: B texts, T tokens, M memory, P vectors
-before the text, D d_model.
+Losses are in nats. Letters: B texts, T tokens, S positions, M memory, P vectors before the
+text, D d_model.
 """
 
 import functools
@@ -122,7 +122,7 @@ def start(lm: LanguageModel, num_texts: int) -> Int[np.ndarray, "B _"]:
 
 def joined(lm: LanguageModel, *parts: np.ndarray) -> Float[np.ndarray, "B P D"]:
     """Input vectors of parts, each memory [B M D] or token ids [B T], in their order."""
-    vectors = [lm.run(_embed, part) if part.ndim == 2 else part for part in parts]
+    vectors = [fetch(lm.run(_embed, part)) if part.ndim == 2 else part for part in parts]
     return np.concatenate([np.asarray(v, np.float32) for v in vectors], axis=1)
 
 
@@ -131,8 +131,7 @@ def score_after(
 ) -> Scores:
     """Scores of `tokens`, the first of them too, each after `prefix` and those before it.
 
-    After an empty prefix the first token is predicted uniformly, as `baselines`
-    has it.
+    After an empty prefix the first token is predicted uniformly, as `baselines` has it.
 
     Raises:
       InputError: the LM has not so many positions, or its logits are not finite.

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any, NamedTuple
 
 from memcomp.errors import InputError
@@ -14,7 +15,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cramming": {"protocol": str, "source": str, "num_memory": int, "text_id": int},
     "horizon": {
         **{"protocol": str, "source": str, "num_memory": int, "text_id": int},
-        "horizon": NUMBER,
+        **{"horizon": NUMBER, "failed": (int, NoneType)},
     },
     "compression": {"method": str, "source": str, "text_id": int, "ratio": NUMBER},
     "cosine": {"cosine": NUMBER, "same_text": bool},

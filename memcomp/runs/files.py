@@ -35,13 +35,13 @@ Record = dict[str, Any]
 def claim_workdir(
     workdir: str | os.PathLike, config: Mapping[str, Any], about: Mapping[str, Any]
 ) -> epath.Path:
-    """Makes the folder of a run, or goes on with it if it is of the same config.
+    """Makes the folder of a run, or resumes it if it is of the same config.
 
     The first process does it; the others wait.
 
     Args:
       workdir: the folder; may be there already.
-      config: the resolved config, which must be the same for a run to go on, but for the
+      config: the resolved config, which must be the same for a run to resume, but for the
         mesh.
       about: what else is worth knowing, such as versions and devices. Of that, every
         entry `sha256` must be the same too: it is of the weights or texts that the names
@@ -98,13 +98,14 @@ def _check_content(
 ) -> None:
     """Raises `InputError` where the same names now stand for other weights or texts."""
     there, here = _fingerprints(there), _fingerprints(here)
-    # A run of an older memcomp does not say of all what they were.
-    for name in [n for n in there if n in here and there[n] != here[n]]:
-        raise InputError(
-            f"{path} belongs to a run with other {CONTENT.get(name, name)} (SHA-256 "
-            f"{str(there[name])[:12]} there, {str(here[name])[:12]} here); put back those "
-            "that it began with, or give another --workdir"
-        )
+    for name in sorted(there.keys() | here.keys()):
+        old, new = (str(of.get(name, "nothing"))[:12] for of in (there, here))
+        if old != new:
+            raise InputError(
+                f"{path} belongs to a run with other {CONTENT.get(name, name)} (SHA-256 "
+                f"{old} there, {new} here); put back those that it began with, or give "
+                "another --workdir"
+            )
 
 
 def _fingerprints(about: Mapping[str, Any]) -> dict[str, Any]:

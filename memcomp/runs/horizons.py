@@ -141,13 +141,18 @@ def horizons_so_far(
 
 
 def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial]:
-    """The trials of the texts in flight, with the best memory of the target in flight."""
+    """The trials of the texts in flight, with the best memory of the target in flight.
+
+    A trial that has the result of its target already, since a kill came between the two
+    writes, is left out.
+    """
     found = {}
     prefixes, memories = flight["state.best_prefix"], flight["state.best_memory"]
-    for slot, (i, (_, target)) in enumerate(
+    for slot, (i, (num_targets, target)) in enumerate(
         zip(flight["ids"].tolist(), flight["targets"].tolist(), strict=True)
     ):
-        if i not in trials or f"losses/{slot}" not in flight:
+        flies = i in trials and trials[i].num_targets == num_targets
+        if not flies or f"losses/{slot}" not in flight:
             continue
         trial, steps = trials[i], len(flight[f"losses/{slot}"])
         trial = dataclasses.replace(

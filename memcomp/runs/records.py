@@ -58,7 +58,7 @@ def record(
     """
     reference = result.protocol == "reference"
     loss = result.min_loss_nats if reference else result.loss_nats
-    # A text that diverged at its first step has no loss.
+    # A text that diverged at its first step has no loss, and its memory gains nothing.
     loss = loss if math.isfinite(loss) else None
     gain = 0.0 if loss is None else (baseline.loss_nats - loss) * result.num_tokens
     right = (result.accuracy - baseline.accuracy) * result.num_tokens
@@ -110,7 +110,7 @@ def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dic
 
 def said_of_lost_texts(records: Sequence[Mapping[str, Any]]) -> str:
     """A sentence that counts the texts which the tokenizer changes; "" for none."""
-    lost = sum(record.get("text_comes_back") is False for record in records)
+    lost = sum(record["text_comes_back"] is False for record in records)
     if not lost:
         return ""
     return (

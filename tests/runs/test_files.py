@@ -56,10 +56,13 @@ def test_a_run_of_other_weights_or_texts_is_refused(tmp_path, name, said):
     assert (tmp_path / "config.json").read_text() == before
 
 
-def test_a_run_that_does_not_say_what_it_belongs_to_resumes(tmp_path):
-    """Such as one that an older version began."""
-    claim_workdir(tmp_path, {"lm": "x"}, {"lm": {"sha256": "aa"}})
-    claim_workdir(tmp_path, {"lm": "x"}, ABOUT)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_tokenizer_that_is_there_at_one_start_alone_is_refused(tmp_path, there):
+    with_it = ABOUT | {"tokenizer": {"sha256": "cc"}}
+    claim_workdir(tmp_path, {"lm": "x"}, with_it if there else ABOUT)
+    said = "cc there, nothing here" if there else "nothing there, cc here"
+    with pytest.raises(InputError, match=f"other tokens of the same texts .SHA-256 {said}"):
+        claim_workdir(tmp_path, {"lm": "x"}, ABOUT if there else with_it)
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import safetensors.numpy
 from etils import epath
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.horizon import Growth
+from memcomp.cram.horizon import Growth, Trial
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
@@ -204,6 +204,19 @@ def test_what_is_held_so_far_is_decoded_from_what_was_saved(
         assert record["failed"] in (None, end["failed"])
         assert record["token_steps"] <= end["token_steps"]
     assert any(record["token_steps"] for record in got)
+
+
+def test_what_has_ended_since_the_flight_was_saved_does_not_count_twice(
+    tiny_lm_float64, tmp_path
+):
+    with pytest.raises(Stopped):
+        chunks_of(tiny_lm_float64, tmp_path, stop_after=3)
+    flight = horizon_runs.read_flight(epath.Path(tmp_path))
+    trials = {text.text_id: Trial(text) for text in some_texts()}
+    flying = horizon_runs._as_trials(flight, trials)
+    assert flying and all(trial.steps == 6 for trial in flying.values())
+    ended = {i: dataclasses.replace(t, num_targets=1) for i, t in trials.items()}
+    assert horizon_runs._as_trials(flight, ended) == {}
 
 
 def test_a_target_that_is_no_longer_asked_for_is_begun_anew(tiny_lm_float64, tmp_path):

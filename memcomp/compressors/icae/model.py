@@ -84,13 +84,7 @@ class ICAE:
         tokens: Int[Array, "B C"],
         lengths: Int[Array, "B"],
     ) -> Float[Array, "B M D"]:
-        """Soft prompts, in the dtype of `params`, each of one chunk.
-
-        Args:
-          params: as `init` makes them, in the dtype to compute in.
-          lm_params: weights of the LM; they get no gradient.
-          tokens: of chunks, right-padded with any token.
-          lengths: how many of them are the chunk's, at least one.
+        """`Compressor.digest`: the LM's hidden states at the slots after each chunk.
 
         Raises:
           InputError: chunks that leave no room for the slots in the LM's window.

@@ -230,14 +230,7 @@ class ICFormer:
         tokens: Int[Array, "B C"],
         lengths: Int[Array, "B"],
     ) -> Float[Array, "B M D"]:
-        """Soft prompts, in the dtype of `params`, each of one chunk.
-
-        Args:
-          params: as `init` makes them, in the dtype to compute in.
-          lm_params: weights of the LM; they get no gradient.
-          tokens: of chunks, right-padded with any token.
-          lengths: how many of them are the chunk's, at least one.
-        """
+        """`Compressor.digest`: what the digests have read of each chunk's word vectors."""
         words = self._words(lm_params, tokens)
         return self.module.apply({"params": params}, words, lengths)
 
