@@ -94,7 +94,7 @@ def test_bits_of_text_are_the_surprise_of_what_comes_back():
     """By hand: 2 + 3 bits of a prefix of two tokens, the third was not decoded."""
     record = dict(num_tokens=3, text_id=0, exact_greedy=False, greedy_prefix_tokens=2)
     record |= dict(surprise_nats=[2 * math.log(2), 3 * math.log(2), 9.0], steps=7)
-    record["diverged_at"] = None
+    record |= dict(diverged_at=None, text_comes_back=None)
     given = record | dict(surprise_nats=[None, 3 * math.log(2), 9.0], text_id=1)
     exact = record | dict(exact_greedy=True, greedy_prefix_tokens=3, text_id=2)
     records = [r | dict(memory_bits=64, text="a b c") for r in (record, given, exact)]
@@ -270,7 +270,7 @@ def test_a_text_that_the_tokenizer_does_not_give_back_is_said_and_counted(tmp_pa
 def test_tokens_that_are_exact_are_no_text_that_comes_back():
     record = dict(num_tokens=3, exact_greedy=True, greedy_prefix_tokens=3, steps=7)
     record |= dict(surprise_nats=[1.0] * 3, memory_bits=64, text="the <unk> rain")
-    record["diverged_at"] = None
+    record |= dict(diverged_at=None, text_comes_back=None)
     records = [
         record | dict(text_id=i, text_comes_back=back)
         for i, back in enumerate([True, False, None])
