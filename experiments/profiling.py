@@ -1,4 +1,4 @@
-"""`--profile`: a trace of a few steps of a run, under its workdir (docs/scale.md)."""
+"""`--profile`: a trace of a few steps of a run, under its workdir (docs/speed.md)."""
 
 import sys
 from typing import Any
