@@ -6,8 +6,8 @@ r"""Recipes over texts: choose on the texts of "search", compare on those of "fi
 
 Stages: search, margins (what a margin is worth), vectors (four of them), speed (fewer steps
 to what is easy), final. All may share one workdir. An LM without texts is left out; nano is
-the built-in LM. Numbers: docs/recipes.md. Cost on one CPU core: 15 to 60 s for each recipe,
-LM and length.
+the built-in LM. Numbers: docs/recipe_search.md and docs/recipe_full.md. Cost on one CPU
+core: 15 to 60 s for each recipe, LM and length.
 """
 
 from ml_collections import config_dict
