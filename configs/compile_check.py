@@ -5,7 +5,7 @@ r"""What experiments/compile_check.py compiles.
 
 The first: three small programs, two minutes on one CPU core. ":all": every config at its
 real size on its slice, and some on other slices; 92 minutes on one that other work
-shared. Table: docs/scale.md.
+shared. Table: docs/compile_table.md.
 """
 
 from ml_collections import config_dict

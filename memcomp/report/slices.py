@@ -68,10 +68,11 @@ def said(record: Record) -> str:
 def compile_table(records: Sequence[Record]) -> Table:
     """A row a program; all of memory and work are of one chip, in one step."""
     notes = [
-        "GiB, FLOPs and bytes are of one chip and step. Products: of matrices alone, "
-        "with loops multiplied out; for cramming also over 4 x parameters x tokens.",
-        "A step takes at least as long as the longest of products, memory and links at "
-        f"these peak rates: {_rates()}.",
+        "GiB, FLOPs and bytes are those of one chip in one step. Products are the FLOPs of "
+        "matrix products, with loops multiplied out; for cramming, the next column divides "
+        "them by 4 x parameters x tokens.",
+        "A step takes at least as long as the longest of its products, its HBM traffic and "
+        f"its collectives at the peak rates (FLOPs, HBM, links, HBM size): {_rates()}.",
     ]
     failed = [r for r in records if r["problem"]]
     notes += [f"{r['program']} {r['problem']}." for r in failed]
