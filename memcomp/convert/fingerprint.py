@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Fields that change how a model is run, or how far, and not what it computes.
-HOW = ("attention", "max_positions", "remat", "unroll")
+HOW = ("attention", "max_positions", "remat")
 
 
 def fingerprint_of(digests: Mapping[str, str], config: Any) -> str:

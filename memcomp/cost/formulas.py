@@ -90,13 +90,12 @@ def compiled_flops(
       InputError: an LM whose layers cannot be unrolled.
     """
     lm_module = compressor.lm_module
-    if not hasattr(lm_module.config, "unroll"):
+    if not isinstance(lm_module.config, DecoderConfig):
         raise InputError(
             f"the layers of {type(lm_module).__name__} cannot be unrolled to be counted; "
             "give an LM with attention"
         )
-    config = dataclasses.replace(lm_module.config, unroll=True)
-    compressor = dataclasses.replace(compressor, lm_module=type(lm_module)(config))
+    compressor = dataclasses.replace(compressor, lm_module=lm_module.clone(unroll=True))
     return _compiled(compressor, num_tokens, num_chunks, dtype).cost_analysis()["flops"]
 
 

@@ -91,24 +91,40 @@ def hidden_states(
     *,
     module: CausalLM,
     adapters: Params | None = None,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> Float[Array, "B S D"]:
     """Final hidden states of input vectors that stand at the first positions.
 
-    `adapters` are added to the kernels of the same names (`memcomp.nn.einsum`).
+    Args:
+      params: of the LM.
+      x: the input vectors.
+      module: of the LM.
+      adapters: are added to the kernels of the same names (`memcomp.nn.einsum`).
+      mask: hides keys from queries, of an LM with attention (`memcomp.nn.decoder`).
     """
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x)
+    hidden, _ = module.apply(variables, x, **_masked(mask))
     return hidden
 
 
 def intermediates(
-    params: Params, x: Float[Array, "B S D"], *, module: CausalLM
+    params: Params,
+    x: Float[Array, "B S D"],
+    *,
+    module: CausalLM,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> dict[str, Any]:
     """What the layers put by for whoever asks, such as attention probabilities."""
-    _, state = module.apply({"params": params}, x, mutable=["intermediates"])
+    variables = {"params": params}
+    _, state = module.apply(variables, x, **_masked(mask), mutable=["intermediates"])
     return state["intermediates"]
+
+
+def _masked(mask: Bool[Array, "L S S"] | None) -> dict[str, Any]:
+    """The argument of an LM with attention; an LM without has none of this name."""
+    return {} if mask is None else {"mask": mask}
 
 
 def unembedding(params: Params, *, module: CausalLM) -> Float[Array, "V D"]:

@@ -85,9 +85,10 @@ def score_last(
     *,
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> TokenScores:
     """Loss and margin [B T] of targets that the last T of S input vectors predict."""
-    hidden = hidden_states(params, x, module=module)[:, -targets.shape[1] :]
+    hidden = hidden_states(params, x, module=module, mask=mask)[:, -targets.shape[1] :]
     rows = unembedding(params, module=module)
     score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
     return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
@@ -127,11 +128,21 @@ def joined(lm: LanguageModel, *parts: np.ndarray) -> Float[np.ndarray, "B P D"]:
 
 
 def score_after(
-    lm: LanguageModel, prefix: Float[np.ndarray, "B P D"], tokens: Int[np.ndarray, "B T"]
+    lm: LanguageModel,
+    prefix: Float[np.ndarray, "B P D"],
+    tokens: Int[np.ndarray, "B T"],
+    mask: Bool[np.ndarray, "L S S"] | None = None,
 ) -> Scores:
     """Scores of `tokens`, the first of them too, each after `prefix` and those before it.
 
     After an empty prefix the first token is predicted uniformly, as `baselines` has it.
+
+    Args:
+      lm: the language model.
+      prefix: vectors before each text.
+      tokens: of each text.
+      mask: hides keys from queries, at S = P + T - 1 positions of an LM with attention
+        (`memcomp.nn.decoder`); None hides nothing.
 
     Raises:
       InputError: the LM has not so many positions, or its logits are not finite.
@@ -145,7 +156,7 @@ def score_after(
     found = []
     for first in range(0, len(tokens), GROUP):
         rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
-        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows]))
+        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows], mask))
         lm.check_finite(np.isfinite(loss))
         here = slice(0, min(GROUP, len(tokens) - first))
         found.append((loss[here], margin[here] > 0))
@@ -262,13 +273,14 @@ def _score_after(
     params: Params,
     prefix: Float[Array, "B P D"],
     tokens: Int[Array, "B T"],
+    mask: Bool[Array, "L S S"] | None,
     *,
     module: CausalLM,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     read = embed(params, tokens[:, :-1], module=module)
     x = jnp.concatenate([prefix.astype(read.dtype), read], axis=1)
     empty = int(prefix.shape[1] == 0)
-    got = score_last(params, x, tokens[:, empty:], module=module)
+    got = score_last(params, x, tokens[:, empty:], module=module, mask=mask)
     # Without anything before it the first token is as likely as every other.
     missing = [(0, 0), (empty, 0)]
     uniform = math.log(module.config.vocab_size)

@@ -63,7 +63,6 @@ def causal_mask(
     query_positions: Int[Array, "T"],
     num_keys: int,
     window: int | None = None,
-    hidden_keys: int = 0,
 ) -> Bool[Array, "T {num_keys}"]:
     """True where a query may see a key: at its own position and before.
 
@@ -71,26 +70,19 @@ def causal_mask(
       query_positions: of each query.
       num_keys: keys are at positions 0, 1, ...
       window: how many keys a query sees, its own included; None for all.
-      hidden_keys: so many leading keys are hidden from the queries after them; these
-        keys' own queries see them as ever.
     """
-    return visible(
-        query_positions[:, None], jnp.arange(num_keys)[None, :], window, hidden_keys
-    )
+    return visible(query_positions[:, None], jnp.arange(num_keys)[None, :], window)
 
 
 def visible(
     queries: Int[Array, "*#T"],
     keys: Int[Array, "*#S"],
     window: int | Int[Array, ""] | None,
-    hidden_keys: int | Int[Array, ""],
 ) -> Bool[Array, "..."]:
     """`causal_mask` of any positions, broadcast against each other."""
     mask = keys <= queries
     if window is not None:
         mask &= keys > queries - window
-    if not isinstance(hidden_keys, int) or hidden_keys:
-        mask &= (keys >= hidden_keys) | (queries < hidden_keys)
     return mask
 
 

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
-from memcomp.nn.flash import Reach, check_attention, kernel_of
+from memcomp.nn.flash import check_attention, kernel_of
 from memcomp.nn.mlp import ACTIVATIONS, GatedMLP
 from memcomp.nn.norms import RMSNorm
 from memcomp.nn.parameters import with_axes
@@ -32,18 +32,13 @@ class DecoderConfig:
       activation: of the MLP, a key of `ACTIVATIONS`.
       windows: of each layer, how many keys a query sees, its own included, or None for
         all; empty where all layers see all.
-      hidden_keys: of each layer, how many leading keys later queries do not see, as when
-        memory is knocked out of some layers (`memcomp.studies.attention`); empty for
-        none.
       tied_embeddings: the unembedding is the embedding.
       remat: what the backward pass keeps of a layer, a key of `REMAT`.
       attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`.
-      unroll: the layers come one after the other in the program, and not as a loop: slow
-        to compile, but the compiler, which counts a loop's body once, counts them all.
 
     Raises:
       InputError: an activation, remat or attention that is not known, heads that do not
-        divide, windows or hidden keys of another number of layers.
+        divide, windows of another number of layers.
     """
 
     vocab_size: int
@@ -57,11 +52,9 @@ class DecoderConfig:
     activation: str = "silu"
     norm_eps: float = 1e-5
     windows: tuple[int | None, ...] = ()
-    hidden_keys: tuple[int, ...] = ()
     tied_embeddings: bool = False
     remat: str = "none"
     attention: str = "plain"
-    unroll: bool = False
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -76,11 +69,10 @@ class DecoderConfig:
                 f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
                 f"{self.num_heads} heads"
             )
-        for name in ("windows", "hidden_keys"):
-            if (given := len(getattr(self, name))) not in (0, self.num_layers):
-                raise InputError(
-                    f"{name} for {given} layers; wanted {self.num_layers}, or none"
-                )
+        if (given := len(self.windows)) not in (0, self.num_layers):
+            raise InputError(
+                f"windows for {given} layers; wanted {self.num_layers}, or none"
+            )
 
     @property
     def heads(self) -> tuple[int, int, int]:
@@ -118,12 +110,10 @@ class LayerKind(NamedTuple):
       window: how many keys a query sees, its own included; None for all.
       rotary: angles of its positions; None where no layer of the stack has them. A layer
         without them among others with them has `memcomp.nn.rotary.no_rotation`.
-      hidden_keys: how many leading keys later queries do not see.
     """
 
     window: int | None = None
     rotary: Rotary | None = None
-    hidden_keys: int = 0
 
 
 class PreNormLayer(nn.Module):
@@ -163,9 +153,12 @@ class Decoder(nn.Module):
       config: the family's config.
       layer: module of one layer; `layer(config)(x, cached, positions)` gives the new `x`
         [B T D] and the layer's new keys and values.
+      unroll: the program has the layers one after the other and not as a loop. It is slow
+        to compile, but the compiler counts the operations of a loop's body only once.
     """
 
     config: Any
+    unroll: bool = False
     layer: ClassVar[type[nn.Module]]
 
     @property
@@ -191,12 +184,8 @@ class Decoder(nn.Module):
         """The kind of every layer."""
         cfg = self.config
         windows = cfg.windows or (None,) * cfg.num_layers
-        hidden = cfg.hidden_keys or (0,) * cfg.num_layers
         rotary = getattr(cfg, "rotary", None)
-        return tuple(
-            LayerKind(window, rotary, keys)
-            for window, keys in zip(windows, hidden, strict=True)
-        )
+        return tuple(LayerKind(window, rotary) for window in windows)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Vectors that memory stands beside, in place of `tokens`."""
@@ -211,34 +200,47 @@ class Decoder(nn.Module):
         return self.final_norm(x)
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: KVCache | None = None
+        self,
+        x: Float[Array, "B T D"],
+        cache: KVCache | None = None,
+        mask: Bool[Array, "L T S"] | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
-        """Hidden states after the final norm, and the cache with `x` added to it."""
+        """Hidden states after the final norm, and the cache with `x` added to it.
+
+        Args:
+          x: input vectors.
+          cache: keys and values of the positions before them; None where there are none.
+          mask: of each layer, False where a query must not see a key that it would see
+            otherwise. With it the attention probabilities are made, whatever
+            `config.attention` says. None hides nothing.
+        """
         T = x.shape[1]
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         num_keys = T if cache is None else cache.k.shape[2]
         positions = start + jnp.arange(T)
         x = self.enter(x, positions)
         cached = None if cache is None else (cache.k, cache.v)
-        x, cached = self._scan(x, cached, positions, num_keys)
+        x, cached = self._scan(x, cached, positions, num_keys, mask)
         if cache is not None:
             k, v = cached
             cache = KVCache(k, v, cache.length + T)
         return self.leave(x), cache
 
-    def _scan(self, x, cached, positions, num_keys):
+    def _scan(self, x, cached, positions, num_keys, masks):
         cfg, of_layers = self.config, self.layer_kinds()
         kinds = list(dict.fromkeys(of_layers))
         number = jnp.array([kinds.index(kind) for kind in of_layers])
         views = [self._view(kind, positions, num_keys) for kind in kinds]
         views = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
-        reaches = tuple(Reach(kind.window, kind.hidden_keys) for kind in kinds)
+        windows = tuple(kind.window for kind in kinds)
 
-        def read(layer, x, cached, kind, index):
+        def read(layer, x, cached, kind, index, hiding):
             # With one kind for all layers the choice is made at compile time.
             chosen = kind if len(kinds) > 1 else 0
             mask, table = jax.tree.map(lambda array: array[chosen], views)
-            kernel = kernel_of(cfg.attention, reaches, chosen, x.shape[1])
+            kernel = kernel_of(cfg.attention, windows, chosen, x.shape[1])
+            if hiding is not None:
+                mask, kernel = mask & hiding, None
             return layer(x, cached, Positions(mask, table, positions[0], index, kernel))
 
         scan = nn.scan(
@@ -246,13 +248,13 @@ class Decoder(nn.Module):
             variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=cfg.num_layers,
-            unroll=cfg.num_layers if cfg.unroll else 1,
+            unroll=cfg.num_layers if self.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers))
+        return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers), masks)
 
     def _view(self, kind: LayerKind, positions, num_keys):
-        mask = causal_mask(positions, num_keys, kind.window, kind.hidden_keys)
+        mask = causal_mask(positions, num_keys, kind.window)
         if kind.rotary is None:
             return mask, None
         return mask, rotary_table(kind.rotary, positions, num_keys)

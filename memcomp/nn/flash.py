@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.nn.blockwise import BLOCK, UNBOUNDED, Limits, blockwise_attend
+from memcomp.nn.blockwise import BLOCK, UNBOUNDED, blockwise_attend
 
 LANES = 128  # splash attention's blocks are multiples of so many positions
 SPLASH_BLOCK = 512  # positions a block, at the most; not tuned on a TPU
@@ -25,23 +25,16 @@ SPLASH_BLOCK = 512  # positions a block, at the most; not tuned on a TPU
 BATCH, HEADS = ("data", "fsdp"), "tensor"
 
 
-class Reach(NamedTuple):
-    """Which of the keys up to its own a query of a layer sees; see `causal_mask`."""
-
-    window: int | None = None
-    hidden_keys: int = 0
-
-
 Heads = Float[Array, "B T N H"]
-Kernel = Callable[..., Heads]  # of q, k, v, reach and softcap
+Kernel = Callable[..., Heads]  # of q, k, v, window and softcap
 
 
 class Attention(NamedTuple):
     """One way to compute heads.
 
     Attributes:
-      kernel: of scaled queries, keys, values, reach and soft cap; None for the weights,
-        or for blocks, whose reach need not be known at compile time.
+      kernel: of scaled queries, keys, values, window and soft cap; None for the weights,
+        or for blocks, whose window need not be known at compile time.
       platforms: of the devices that it runs on; empty for all.
       sixteen_bits: whether it takes bfloat16 and float16 alone.
       softcaps: whether it can cap logits.
@@ -56,43 +49,41 @@ class Attention(NamedTuple):
 
 
 def kernel_of(
-    attention: str, reaches: Sequence[Reach], kind: Int[Array, ""] | int, length: int
+    attention: str,
+    windows: Sequence[int | None],
+    kind: Int[Array, ""] | int,
+    length: int,
 ) -> Callable[..., Heads] | None:
     """`Positions.kernel` of a layer.
 
     Args:
       attention: a key of `ATTENTION`.
-      reaches: of the kinds of layers that a stack has.
-      kind: of the layer, an index to `reaches`; may be traced.
+      windows: of the kinds of layers that a stack has: how many keys a query sees, its
+        own included, or None for all.
+      kind: of the layer, an index to `windows`; may be traced.
       length: positions of a sequence.
     """
     if attention == "plain" or length < ATTENTION[attention].shortest:
         return None
-    return functools.partial(_heads, ATTENTION[attention], tuple(reaches), kind)
+    return functools.partial(_heads, ATTENTION[attention], tuple(windows), kind)
 
 
-def _heads(row: Attention, reaches, kind, q, k, v, softcap) -> Heads:
-    able = not any(reach.hidden_keys for reach in reaches)
-    if row.kernel is None or not able or (softcap is not None and not row.softcaps):
-        return blockwise_attend(q, k, v, _limits(reaches, kind), softcap)
+def _heads(row: Attention, windows, kind, q, k, v, softcap) -> Heads:
+    if row.kernel is None or (softcap is not None and not row.softcaps):
+        bounds = [UNBOUNDED if window is None else window for window in windows]
+        return blockwise_attend(q, k, v, jnp.array(bounds)[kind], softcap)
     branches = [
-        functools.partial(row.kernel, reach=reach, softcap=softcap) for reach in reaches
+        functools.partial(row.kernel, window=window, softcap=softcap) for window in windows
     ]
-    if len(set(reaches)) == 1:  # kinds of layers that differ in their rotary positions
+    if len(set(windows)) == 1:  # kinds of layers that differ in their rotary positions
         return branches[0](q, k, v)
     return jax.lax.switch(kind, branches, q, k, v)
 
 
-def _limits(reaches: Sequence[Reach], kind) -> Limits:
-    windows = [UNBOUNDED if r.window is None else r.window for r in reaches]
-    hidden = [reach.hidden_keys for reach in reaches]
-    return Limits(jnp.array(windows)[kind], jnp.array(hidden)[kind])
-
-
-def cudnn_attend(q, k, v, reach: Reach, softcap: float | None = None) -> Heads:
+def cudnn_attend(q, k, v, window: int | None, softcap: float | None = None) -> Heads:
     """Flash attention of cuDNN; for bfloat16 and float16, without a soft cap."""
     assert softcap is None
-    left = None if reach.window is None else (reach.window - 1, 0)
+    left = None if window is None else (window - 1, 0)
     return jax.nn.dot_product_attention(
         q, k, v, scale=1.0, is_causal=True, local_window_size=left, implementation="cudnn"
     )
@@ -102,7 +93,7 @@ def splash_attend(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    reach: Reach,
+    window: int | None,
     softcap: float | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
@@ -112,11 +103,11 @@ def splash_attend(
       q: scaled queries.
       k: keys of the same positions.
       v: values of the same.
-      reach: a window, or all; no hidden keys.
+      window: how many keys a query sees, its own included; None for all.
       softcap: logits z become c tanh(z / c); None for none.
       interpret: run it without a TPU, slowly.
     """
-    local = functools.partial(_splash, reach=reach, softcap=softcap, interpret=interpret)
+    local = functools.partial(_splash, window=window, softcap=softcap, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return local(q, k, v)
@@ -130,7 +121,7 @@ def splash_attend(
     )(q, k, v)
 
 
-def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
+def _splash(q, k, v, *, window, softcap, interpret) -> Heads:
     # Late: Pallas takes half a second to import.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as splash,
@@ -149,8 +140,8 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
     shape = (T + short, T + short)
     mask = (
         masks.CausalMask(shape)
-        if reach.window is None
-        else masks.LocalMask(shape, (reach.window - 1, 0), 0)
+        if window is None
+        else masks.LocalMask(shape, (window - 1, 0), 0)
     )
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     sizes: Any = {f"block_{name}": block for name in names}
