@@ -1,4 +1,4 @@
-"""`cram`: texts in, memories out, in one call and in host memory."""
+"""`cram`: crams texts in one call and keeps all results in host memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,9 +17,9 @@ def cram(
     cfg: CramConfig = CramConfig(),  # noqa: B008  frozen
     report: Callable[[], None] = lambda: None,
 ) -> list[CramResult]:
-    """The result of each text, in the order given.
+    """Crams every text and returns the results in the order of the texts.
 
-    For runs that are stored and can be stopped, see `memcomp.runs.cramming`.
+    Runs that are stored on disk and can be resumed are in `memcomp.runs.cramming`.
 
     Args:
       lm: the frozen language model.

@@ -1,7 +1,7 @@
-"""The cramming loop on the device: measure, keep what scored best, step.
+"""The cramming loop on the device: score the memory, keep the best one, take a step.
 
-Everything is written for one text; `vmap` adds the batch and `scan` a chunk of steps.
-Traced inside `jax.set_mesh`, states lie where their texts do.
+Everything is written for one text; `vmap` adds the batch, and `scan` a chunk of steps.
+When traced inside `jax.set_mesh`, states are sharded as their texts are.
 """
 
 import functools
@@ -28,23 +28,23 @@ from memcomp.sharding import BATCH, constrain_batch
 
 
 class CramState(NamedTuple):
-    """One text in flight; with a leading axis B, a batch of them.
+    """State of one text in flight; with a leading axis B, of a batch of texts.
 
     Attributes:
-      memory: the vectors that are measured next, float32.
-      opt_state: of the optimiser, for this text alone.
-      best_memory: the vectors that scored `best_accuracy` and `best_loss`; measured
+      memory: float32 vectors that the next step scores.
+      opt_state: optimiser state of this text.
+      best_memory: vectors that scored `best_accuracy` and `best_loss`; they were scored
         before the update, never one update later.
-      best_prefix: leading tokens that `best_memory` has right by more than the recipe's
-        margin; with a recipe that grows, the most that any memory so far had.
-      best_accuracy: share of the scored tokens that were right.
-      best_loss: mean nats a scored token, of `best_memory`.
-      best_margin: smallest margin in logits of a scored token, of `best_memory`.
+      best_prefix: number of leading tokens that `best_memory` has right by more than the
+        recipe's margin; with a recipe that grows, the largest number of any memory so far.
+      best_accuracy: share of the scored tokens that `best_memory` has right.
+      best_loss: mean loss of `best_memory` in nats per scored token.
+      best_margin: smallest margin in logits of a scored token, with `best_memory`.
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
-      failed: the loss of the next step is not finite; `step` counts the steps before it.
-      done: nothing of this text changes any more.
+      failed: whether a loss was not finite; `step` counts the steps before it.
+      done: whether the text is finished, so that its state no longer changes.
     """
 
     memory: Float[Array, "*B M D"]
@@ -69,10 +69,11 @@ def init_state(
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """The state of a text before its first step; a function of seed and text alone."""
+    """Returns the initial state of a text, which depends on its id and the seed alone."""
     recipe = cfg.resolved_recipe()
     key = jax.random.fold_in(jax.random.key(numbers.seed), text_id)
-    # The scale of what the first layer sees, which in some families is not the table.
+    # The scale is that of the first layer's inputs, which some families compute from the
+    # embedding table.
     every = jnp.arange(module.config.vocab_size)
     embedding = embed(params, every[None], module=module)[0]
     memory = initial_memory(key, cfg.num_memory, embedding, recipe)
@@ -102,25 +103,25 @@ def cram_step(
     module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
-    """One update of one text; a finished text comes back unchanged.
+    """Takes one step on one text; the state of a finished text does not change.
 
-    A text whose loss is not finite is finished, and keeps what it had before that step.
+    A text whose loss is not finite is finished, and keeps the state before that step.
 
-    What is kept is the vector that scored, taken before the update. (The authors keep the
-    vector one update later.)
+    The best memory is the one that was scored, before the update. (The authors keep the
+    memory one update later.)
 
     Args:
       state: the text's state.
       tokens: the text, padded on the right to the length of its bucket.
-      length: how many of `tokens` are text.
-      params: of the LM.
-      numbers: of the config; what `cfg` has in their place is not looked at.
+      length: number of `tokens` that are not padding.
+      params: parameters of the LM.
+      numbers: traced numbers of the config; the same fields of `cfg` are ignored.
       module: the LM's Flax module.
       cfg: what to cram and how.
 
     Returns:
-      The new state, and of the old one: `loss`, the mean in nats a token, `accuracy`, and
-      `right`, which of the T positions are right, padding included.
+      The new state, and a dict about the old one: `loss`, its mean in nats per token,
+      `accuracy`, and `right`, whether each of the T positions is right, padding included.
     """
     recipe = cfg.resolved_recipe()
     scored = scored_positions(length, tokens.shape[0], cfg.num_given)
@@ -155,12 +156,12 @@ def cram_step(
     best = state.best_prefix if recipe.grows else state.best_accuracy
     higher = progress > best
     lower = (progress == best) & (loss < state.best_loss)
-    # Nothing that is not exact takes the place of a memory that is, however much longer the
-    # prefix is that it has right by more than the margin.
+    # A memory that is not exact never replaces an exact one, even if it has a longer prefix
+    # right by more than the margin.
     was_exact = state.best_margin > 0
     keep = solved | (exact & ~was_exact) | ((exact | ~was_exact) & (higher | lower))
     longest = jnp.where(keep, prefix, state.best_prefix)
-    if recipe.grows:  # and nothing that has been right once is looked at as new
+    if recipe.grows:  # a prefix that has been right once is no progress again
         longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
@@ -198,7 +199,7 @@ def init_states(
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """`init_state` of a batch."""
+    """Returns the states of a batch of texts before their first step."""
     static = {"module": module, "cfg": cfg.program()}
     return _init_states(text_ids, params, cfg.numbers(), **static)
 
@@ -212,17 +213,16 @@ def cram_chunk(
     module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
-    """`cfg.steps_per_chunk` updates of every text of a batch.
+    """Takes `cfg.steps_per_chunk` steps on every text of a batch.
 
-    Chunks, not one long loop: between two of them the host logs, saves, and puts waiting
-    texts in the place of finished ones. `params` is an argument, so that it keeps its
-    sharding; a closure would make it a constant. Configs that differ in their `numbers`
-    alone share the program.
+    Between two chunks the host logs, saves, and replaces finished texts by waiting ones.
+    `params` is an argument so that it keeps its sharding; a closure would make it a
+    constant. Configs that differ only in their `numbers` share the program.
 
     Returns:
-      The new states, which take the place of `states`; and `loss` and `accuracy`
-      [steps B] of every step, `first_right` [B T]: the step at which each position was
-      first right, the number of steps where it never was.
+      The new states, for which `states` is donated, and a dict: `loss` and `accuracy`
+      [steps B] of every step, and `first_right` [B T], the step of the chunk at which each
+      position was first right; the number of steps where it never was.
     """
     static = {"module": module, "cfg": cfg.program()}
     return _cram_chunk(states, tokens, lengths, params, cfg.numbers(), **static)
@@ -237,9 +237,9 @@ def lower_cram_chunk(
     module: CausalLM,
     cfg: CramConfig,
 ) -> jax.stages.Lowered:
-    """The program of `cram_chunk` for arguments of these shapes, not yet compiled.
+    """Returns the program of `cram_chunk` for these shapes, lowered but not yet compiled.
 
-    What it compiles to is called with `states, tokens, lengths, params, cfg.numbers()`.
+    The compiled program is called with `states, tokens, lengths, params, cfg.numbers()`.
     """
     static = {"module": module, "cfg": cfg.program()}
     return _cram_chunk.lower(states, tokens, lengths, params, cfg.numbers(), **static)
@@ -255,7 +255,7 @@ def _init_states(text_ids, params, numbers, *, module, cfg):
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
 def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     step = functools.partial(cram_step, module=module, cfg=cfg)
-    # On a mesh each device has whole texts: see `memory_scores`.
+    # On a mesh, each device holds whole texts; see `memory_scores`.
     axes = (0, 0, 0, None, None)
     batched = jax.vmap(step, in_axes=axes, spmd_axis_name=BATCH)
 
@@ -271,7 +271,7 @@ def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
 
 @functools.partial(jax.jit, donate_argnums=0)
 def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> CramState:
-    """`states` with the rows of `new` where `mask` is True."""
+    """Returns `states` with the batch slots where `mask` is True taken from `new`."""
 
     def choose(old, fresh):
         return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
@@ -281,5 +281,5 @@ def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> Cra
 
 @jax.jit
 def take_states(states: CramState, index: Int[Array, "N"]) -> CramState:
-    """The rows of `states` at `index`."""
+    """Returns the states of the batch slots `index`."""
     return constrain_batch(jax.tree.map(lambda leaf: leaf[index], states))

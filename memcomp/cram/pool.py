@@ -1,10 +1,10 @@
 """The cramming loop on the host: a pool of batch slots that waiting texts pass through.
 
-All texts of a pool are padded to one length and share one compiled program. A finished
-text's slot goes to the next waiting one between two chunks.
+All texts of a pool are padded to one length and share one compiled program. Between two
+chunks, the slots of finished texts go to waiting ones.
 
-On a mesh the slots are cut over its devices. With several processes each runs the same
-pool: what the host decides by is brought to all of them, so that all come to the same.
+On a mesh the slots are sharded over its devices. With several processes, each runs the same
+pool; what the host decides by is gathered to all processes, so that all decide the same.
 """
 
 import dataclasses
@@ -22,16 +22,17 @@ from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
-EMPTY = -1  # the id in a batch slot without a text
-NEVER = -1  # the step at which a token was first right that was not
-# FLOPs that a device computes while the loop is compiled for another number of slots. CPU:
-# 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the others are guessed.
+EMPTY = -1  # text id of an empty batch slot
+NEVER = -1  # first-right step of a token that was never right
+# Cost of compiling the loop for another number of slots, as the FLOPs that the device could
+# compute meanwhile. CPU: 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the other
+# two are guesses.
 COMPILATION = {"cpu": 6e11, "gpu": 3e14, "tpu": 3e14}
 
 
 @dataclasses.dataclass
 class _Slot:
-    """A text in flight, with what the host knows of it."""
+    """A text in flight, with the host's records of it."""
 
     text: Text
     first_right: np.ndarray
@@ -45,11 +46,11 @@ class _Slot:
 
     @property
     def steps(self) -> int:
-        """Steps in this slot; the text may have had others at a shorter length."""
+        """Steps in this slot; the text may have had more before, with shorter targets."""
         return sum(len(losses) for losses in self.losses)
 
     def note(self, steps: int, loss, accuracy, first_right) -> None:
-        """What a chunk of `steps` steps of this text has shown."""
+        """Records a chunk in which this text took `steps` steps."""
         before = self.steps
         self.losses.append(loss[:steps])
         self.accuracies.append(accuracy[:steps])
@@ -62,11 +63,11 @@ Snapshot = Mapping[str, np.ndarray]
 
 
 class Flying(NamedTuple):
-    """How far a text in flight has come.
+    """Progress of a text in flight.
 
     Attributes:
-      text_id: of the text.
-      num_tokens: length of the text.
+      text_id: id of the text.
+      num_tokens: length of the text in tokens.
       prefix: exact prefix of its best memory so far, in tokens.
       steps_left: steps until the text is given up, if it makes no progress from here on.
     """
@@ -78,21 +79,21 @@ class Flying(NamedTuple):
 
 
 class Pool:
-    """Some texts in flight in the slots of a batch, some waiting.
+    """Texts in flight in the slots of a batch, and a queue of waiting texts.
 
     Args:
       lm: the frozen language model.
-      texts: in the order in which they get a slot.
+      texts: texts in the order in which they get a slot.
       cfg: what to cram and how.
-      done: ids that have a result already and are passed over.
-      snapshot: of an earlier pool of the same texts, which this one resumes.
+      done: ids of texts that have a result already and are skipped.
+      snapshot: snapshot of an earlier pool of the same texts, which this one resumes.
       num_tokens: length to which texts are padded; None for that of the longest.
-      starts: states of one text that some ids start from, instead of `init_states`.
+      starts: initial states by text id, each of one text; others get `init_states`.
 
     Attributes:
       num_tokens: length to which texts are padded.
       last_steps: gradient evaluations of the last chunk, summed over texts.
-      last_token_steps: the same times the tokens of each text.
+      last_token_steps: the same sum with each evaluation times the tokens of its text.
     """
 
     def __init__(
@@ -128,11 +129,11 @@ class Pool:
 
     @property
     def num_flying(self) -> int:
-        """How many texts are in flight."""
+        """Number of texts in flight."""
         return sum(slot is not None for slot in self._slots)
 
     def advance(self) -> list[CramResult]:
-        """Runs one chunk; the texts that ended in it, their slots given to others."""
+        """Runs one chunk, refills the slots of ended texts, and returns their results."""
         begin = time.perf_counter()
         self.last_steps = self.last_token_steps = 0
         before = fetch(self._states.step)
@@ -171,7 +172,7 @@ class Pool:
         self._refill()
 
     def flying(self) -> list[Flying]:
-        """Every text in flight, with how far it has come."""
+        """Returns the progress of every text in flight."""
         names = ("best_prefix", "stale", "step")
         prefix, stale, step = fetch([getattr(self._states, name) for name in names])
         recipe = self._cfg.resolved_recipe()
@@ -188,14 +189,14 @@ class Pool:
         ]
 
     def mean_loss(self) -> float | None:
-        """Mean loss of the texts in flight at their last step; None before there is one."""
+        """Mean loss of the texts in flight at their last step; None before the first."""
         last = [p.losses[-1][-1] for p in self._slots if p and p.losses]
         return float(np.mean(last)) if last else None
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that is needed to resume from here, as named arrays that share no memory.
+        """Returns what is needed to resume from here, as named copies of all arrays.
 
-        On any mesh: it says nothing of the devices.
+        A snapshot does not depend on the devices and can be resumed on any mesh.
         """
         states = fetch(self._states)
         arrays = {f"state{key}": value for key, value in _named_leaves(states)}
@@ -225,19 +226,19 @@ class Pool:
                 slot.losses.append(snapshot[f"losses/{i}"])
                 slot.accuracies.append(snapshot[f"accuracies/{i}"])
             self._slots[i] = slot
-        # Places that were not there are empty, as they are in fresh states.
+        # Slots beyond those of the snapshot are empty, as they are in fresh states.
         fresh = fetch(self._fresh_states())
         for key, leaf in _named_leaves(fresh):
             leaf[: len(ids)] = snapshot[f"state{key}"]
         self._states = put_rows(fresh, self._lm.mesh)
 
     def _whole(self, num_slots: int) -> int:
-        """So many slots or a few more, so that the mesh cuts them into equal parts."""
+        """Rounds a number of slots up to one that the mesh shards into equal parts."""
         multiple = row_multiple(self._lm.mesh)
         return -(-num_slots // multiple) * multiple
 
     def _fresh_states(self) -> CramState:
-        """States of the texts in the slots; those of empty slots are done."""
+        """Returns the initial states of the texts in the slots; empty slots are done."""
         lm = self._lm
         ids = np.array([p.text.text_id if p else 0 for p in self._slots], np.int32)
         with on_mesh(lm.mesh):
@@ -253,7 +254,7 @@ class Pool:
         return self._with_rows(states, starts) if starts else states
 
     def _with_rows(self, states: CramState, rows: Mapping[int, CramState]) -> CramState:
-        """`states` with the states of one text in some slots."""
+        """Returns `states` with the states of some slots replaced."""
         states = fetch(states)
         for i, row in rows.items():
             for leaf, value in zip(*map(jax.tree.leaves, (states, row)), strict=True):
@@ -275,10 +276,10 @@ class Pool:
     def _shrink(self) -> None:
         """Drops half of the slots, or more, once empty ones have cost a compilation.
 
-        Empty slots cost as much time as others, and a smaller program has to be compiled.
-        How long the texts in flight still take is not known: to compile once as much has
-        been wasted costs at the most twice of what knowing it would. Work is counted and
-        not timed, so that a run that is resumed has the same sizes.
+        Empty slots cost as much time as others, but fewer slots need another compilation.
+        How long the texts in flight will still take is unknown. Waiting until the waste
+        equals one compilation costs at most twice as much as the best choice would. Work is
+        counted in FLOPs and not timed, so that a resumed run has the same sizes.
         """
         flying = [i for i, slot in enumerate(self._slots) if slot is not None]
         if not flying:
@@ -320,7 +321,7 @@ class Pool:
         return [self._result(slot, states, i, owners[i]) for i, slot in ended]
 
     def _result(self, slot: _Slot, states: Any, i: int, owner: int) -> CramResult:
-        """Result of the text in batch slot `i`; `states` are the pool's, in host memory."""
+        """Makes the result of the text in slot `i`; `states` are copies in host memory."""
         first_right = slot.first_right.copy()
         first_right[: self._cfg.num_given] = NEVER
         return CramResult(
@@ -328,7 +329,7 @@ class Pool:
             source=slot.text.source,
             tokens=slot.text.tokens,
             memory=states.best_memory[i].copy(),
-            # A text that diverged at once has no score: -1 in the states.
+            # A text that diverged in its first step has no score, which states hold as -1.
             accuracy=max(float(states.best_accuracy[i]), 0.0),
             prefix=max(int(states.best_prefix[i]), 0),
             loss_nats=float(states.best_loss[i]),
