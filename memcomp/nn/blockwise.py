@@ -1,8 +1,9 @@
-"""Causal attention block by block: no array of weights of all queries and all keys.
+"""Causal attention block by block, which never materialises the [T, T] probabilities.
 
-The keys of a block of queries are read in blocks, with an online softmax; the backward
-pass makes each block's weights again from their logarithmic sums. Memory is O(T block),
-where `memcomp.nn.attention.attend` needs O(T S). It is plain JAX, for all devices.
+Each block of queries reads the keys in blocks, with an online softmax. The backward pass
+recomputes each block's probabilities from the logarithms of the softmax sums. Memory is
+O(T block), where `memcomp.nn.attention.attend` needs O(T S). It is plain JAX, for all
+devices.
 
 Letters: B texts, T queries and as many keys, K kv heads, G queries a kv head, H head
 width, n blocks, t queries of a block, s keys of a block.
@@ -20,16 +21,17 @@ from jaxtyping import Array, Float, Int
 from memcomp.nn.attention import MASKED, visible
 from memcomp.nn.cross_entropy import soft_capped
 
-# Positions a block: on a CPU as fast as 64, and faster than 256 and more, at any length.
+# Positions per block; on a CPU it is as fast as 64, and faster than 256 or more, at any
+# length.
 BLOCK = 128
-UNBOUNDED = 2**30  # a window that holds every key
+UNBOUNDED = 2**30  # window that contains every key
 
 
 class _Read(NamedTuple):
-    """What a block of queries has read so far.
+    """Running sums of the online softmax of a block of queries.
 
     Attributes:
-      peak: largest logit.
+      peak: largest logit so far.
       total: sum of exp(logit - peak).
       heads: sum of exp(logit - peak) times the values.
     """
@@ -52,15 +54,15 @@ def blockwise_attend(
     Args:
       q: queries, scaled; query head n reads kv head n // (N / K).
       k: keys of the same positions.
-      v: values of the same.
-      window: how many keys a query sees, its own included; `UNBOUNDED` for all. It may be
-        traced.
-      softcap: logits z become c tanh(z / c); None for none.
-      block: queries, and keys, at a time.
+      v: values of the same positions.
+      window: number of keys that a query sees, its own included; `UNBOUNDED` for all. It
+        may be traced.
+      softcap: cap c of the logits z, which become c tanh(z / c); None for no cap.
+      block: number of queries, and of keys, in a block.
     """
     B, T, N, H = q.shape
     K = k.shape[2]
-    short = -T % block  # padding on the right is seen by padding alone
+    short = -T % block  # padding is on the right, where only padding sees it
     q, k, v = (jnp.pad(x, ((0, 0), (0, short), (0, 0), (0, 0))) for x in (q, k, v))
     blocks = (T + short) // block
     q = q.reshape(B, blocks, block, K, N // K, H).transpose(1, 0, 3, 4, 2, 5)
@@ -107,7 +109,7 @@ def _forward(q, k, v, window, softcap):
 def _backward(softcap, residuals, push):
     q, k, v, window, heads, normaliser = residuals
     accumulate = normaliser.dtype
-    # What a softmax takes off the gradient of each of its logits.
+    # The derivative of a softmax subtracts this from the gradient of each of its logits.
     mean = _einsum("nbkgth,nbkgth->nbkgt", push, heads)
 
     def of_queries(grads, i):
@@ -140,13 +142,13 @@ _attend.defvjp(_forward, _backward)
 
 
 def _first(i, q, window):
-    """The first block of keys that a query of block `i` sees any of."""
+    """Index of the first block of keys that the queries of block `i` see."""
     block = q.shape[-2]
     return jnp.maximum((i * block - window + 1) // block, 0)
 
 
 def _logits(rows, keys, i, j, window, softcap):
-    """Logits of query block `i` and key block `j`, and the soft cap's slopes."""
+    """Logits of query block `i` and key block `j`, and the slopes of the soft cap."""
     logits = _einsum("bkgth,bksh->bkgts", rows, keys)
     slope = jnp.ones((), logits.dtype)
     if softcap is not None:
@@ -160,6 +162,6 @@ def _logits(rows, keys, i, j, window, softcap):
 
 
 def _einsum(equation, a, b):
-    """In float32 at the least."""
+    """Einsum that accumulates in at least float32."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.einsum(equation, a, b, preferred_element_type=wide)
