@@ -25,7 +25,7 @@ BATCH = ("data", "fsdp")  # the axes over which a batch is sharded
 # fmt: off
 # Logical axis -> axis of the mesh; None: replicated on every device.
 RULES = {
-    "layers":   None,      # the scanned axis: every device has a part of every layer
+    "layers":   None,      # the scanned axis; each device has a shard of every layer
     "embed":    "fsdp",
     "heads":    "tensor",
     "kv_heads": "tensor",

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_dtypes  # noqa: F401  numpy learns the name of bfloat16
+import ml_dtypes  # noqa: F401  registers bfloat16 in numpy
 import numpy as np
 import safetensors
 import safetensors.numpy

@@ -45,7 +45,7 @@ def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
 def config_from_hf(hf: Any) -> GPTNeoXConfig:
     """Our config from a `transformers.GPTNeoXConfig`."""
     head_dim = hf.hidden_size // hf.num_attention_heads
-    # An entry head_dim, which configs of this family do not have, changes what is rotated.
+    # Configs of this family have no head_dim; one that is given changes what is rotated.
     rotated = getattr(hf, "head_dim", None) or head_dim
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
     return GPTNeoXConfig(

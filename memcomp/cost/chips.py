@@ -51,11 +51,11 @@ SENT = {"all-reduce": 2}
 
 
 class Slice(NamedTuple):
-    """Some chips of a kind, such as "v5e:2x4".
+    """Slice of chips of one kind, such as "v5e:2x4".
 
     Attributes:
       kind: a key of `CHIPS`.
-      shape: chips along each axis of the torus.
+      shape: number of chips along each axis of the torus.
     """
 
     kind: str

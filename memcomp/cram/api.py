@@ -28,8 +28,7 @@ def cram(
       report: called after each chunk of steps.
 
     Raises:
-      InputError: a text that is empty, shorter than `cfg.num_tokens` or too long for the
-        LM.
+      InputError: a text is empty, shorter than `cfg.num_tokens`, or too long for the LM.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063.
     """

@@ -74,7 +74,7 @@ class CramConfig:
             )
         if isinstance(self.recipe, str) and self.recipe not in RECIPES:
             raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
-        self.resolved_recipe()  # its own ranges are checked where it is made
+        self.resolved_recipe()  # making the recipe checks its own ranges
 
     def resolved_recipe(self) -> Recipe:
         """Returns the recipe, with the numbers that this config overrides."""

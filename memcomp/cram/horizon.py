@@ -65,8 +65,8 @@ class Trial:
       steps: number of gradient evaluations so far.
       token_steps: sum over these evaluations of the length of their target.
       num_targets: number of targets tried.
-      diverged_at: step at which the loss of the latest target was not finite; None if all
-        its losses were.
+      diverged_at: step at which the loss of the latest target was not finite; None if it
+        was finite at all steps.
       memory: float32 [M D] that reproduces the first `exact` tokens; None while `exact` is
         0.
       opt_state: final optimiser state of the target that gave `exact`; None if that target

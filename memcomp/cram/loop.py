@@ -69,7 +69,7 @@ def init_state(
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """Returns the initial state of a text, which depends on its id and the seed alone."""
+    """Returns the initial state of a text, a function of its id, the seed and the LM."""
     recipe = cfg.resolved_recipe()
     key = jax.random.fold_in(jax.random.key(numbers.seed), text_id)
     # The scale is that of the first layer's inputs, which some families compute from the

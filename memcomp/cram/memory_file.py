@@ -90,7 +90,7 @@ def load_memory(
       lm: LM that the memories must fit; None for no check.
 
     Raises:
-      InputError: not such a file, or made with other weights than those of `lm`.
+      InputError: `path` is no such file, or was made with an LM other than `lm`.
     """
     path = path_of(path)
     try:

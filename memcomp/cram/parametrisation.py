@@ -36,7 +36,7 @@ def _direct(
 def _low_dim(
     inner: optax.GradientTransformationExtraArgs, rank: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Applies `inner` to z, W and b with memory = z W + b; the initial memory is the same.
+    """Applies `inner` to z, W and b of memory = z W + b; the initial memory is unchanged.
 
     Each text has its own W and b, as in the paper. The public code makes one linear map for
     a batch, which is the same at its scripts' batch size of 1.

@@ -254,7 +254,7 @@ class Pool:
         return self._with_rows(states, starts) if starts else states
 
     def _with_rows(self, states: CramState, rows: Mapping[int, CramState]) -> CramState:
-        """Returns `states` with the states of some slots replaced."""
+        """Returns `states` with the states of the slots in `rows` replaced."""
         states = fetch(states)
         for i, row in rows.items():
             for leaf, value in zip(*map(jax.tree.leaves, (states, row)), strict=True):

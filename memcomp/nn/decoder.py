@@ -135,7 +135,7 @@ class PreNormLayer(nn.Module):
         return GatedMLP(self.config.d_mlp, self.config.activation, name=name)
 
     def norm(self, name: str) -> nn.Module:
-        """RMSNorm."""
+        """Norm before attention or MLP, an RMSNorm."""
         return RMSNorm(self.config.norm_eps, name=name)
 
     @nn.compact

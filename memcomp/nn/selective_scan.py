@@ -1,6 +1,6 @@
 """The selective state-space recurrence, as an associative scan over chunks of positions.
 
-Letters: B texts, T positions, E d_inner, Z d_state; K positions a chunk, N chunks.
+Letters: B texts, T positions, E d_inner, Z d_state; K positions per chunk, N chunks.
 
 Source: Gu and Dao 2023, arXiv:2312.00752, sections 2 and 3.2; recurrences as associative
   scans: Blelloch 1990, "Prefix sums and their applications".
@@ -96,7 +96,7 @@ def _backward(residuals, cotangents):
     ones = jnp.ones(A.shape[:1], A.dtype)
 
     def body(carry, chunk):
-        d_state, dA = carry  # of the state after this chunk
+        d_state, dA = carry  # gradient of the state after this chunk
         state, x, dt, B, C, dy = chunk
         a, b = jax.lax.optimization_barrier(_steps(A, state, x, dt, B))
         h = _prefixes(a, b)
@@ -105,8 +105,8 @@ def _backward(residuals, cotangents):
         g = _outer(C, dy).at[-1].add(d_state)
         g = _prefixes(a_next, g, reverse=True)
         before = jnp.concatenate([state[None], h[:-1]])
-        d_exponent = g * before * a  # of dt A
-        d_step = jnp.einsum("kbz,kbze->kbe", B, g)  # of dt x
+        d_exponent = g * before * a  # gradient of dt A
+        d_step = jnp.einsum("kbz,kbze->kbe", B, g)  # gradient of dt x
         # Multiply first: an einsum with `e` as a batch axis would transpose all states.
         through_a = jax.lax.optimization_barrier(d_exponent * A[None, None])
         d_dt = jnp.einsum("z,kbze->kbe", ones, through_a) + d_step * x
