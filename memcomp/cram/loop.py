@@ -17,6 +17,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
     LOSSES,
     exact_prefix,
+    looked_at,
     mean_over,
     scored_positions,
     token_weights,
@@ -38,8 +39,10 @@ class CramState(NamedTuple):
       best_prefix: number of leading tokens that `best_memory` has right by more than the
         recipe's margin; with a recipe that grows, the largest number of any memory so far.
       best_accuracy: share of the scored tokens that `best_memory` has right.
-      best_loss: mean loss of `best_memory` in nats per scored token.
-      best_margin: smallest margin in logits of a scored token, with `best_memory`.
+      best_loss: mean loss of `best_memory` in nats per scored token; with a recipe that
+        grows, the mean over its exact prefix and the token after it.
+      best_margin: smallest margin in logits of a scored token, with `best_memory`; minus
+        infinity if the step did not look at the whole text.
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
@@ -105,6 +108,10 @@ def cram_step(
 ) -> tuple[CramState, dict[str, Array]]:
     """Takes one step on one text; the state of a finished text does not change.
 
+    With a recipe that grows, a step computes and scores only the tokens that `looked_at`
+    counts. A text that asks for more tokens than `tokens` has waits for a longer array:
+    its state does not change either.
+
     A text whose loss is not finite is finished, and keeps the state before that step.
 
     The best memory is the one that was scored, before the update. (The authors keep the
@@ -112,19 +119,24 @@ def cram_step(
 
     Args:
       state: the text's state.
-      tokens: the text, padded on the right to the length of its bucket.
-      length: number of `tokens` that are not padding.
+      tokens: the text, padded on the right, or its beginning.
+      length: number of tokens of the whole text.
       params: parameters of the LM.
       numbers: traced numbers of the config; the same fields of `cfg` are ignored.
       module: the LM's Flax module.
       cfg: what to cram and how.
 
     Returns:
-      The new state, and a dict about the old one: `loss`, its mean in nats per token,
-      `accuracy`, and `right`, whether each of the T positions is right, padding included.
+      The new state, and a dict about the old one: `looked_at`, the number of tokens that
+      the step scored; `loss`, their mean in nats per token; `accuracy`, the number of them
+      that are right as a share of all scored tokens of the text; and `right` [T], whether
+      each of them is right.
     """
     recipe = cfg.resolved_recipe()
-    scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+    looked = length
+    if recipe.grows:
+        looked = looked_at(length, state.best_prefix, recipe.ahead)
+    scored = scored_positions(looked, tokens.shape[0], cfg.num_given)
 
     chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
 
@@ -149,13 +161,20 @@ def cram_step(
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
     loss, right = mean_over(scores.loss, scored), scores.margin > 0
     accuracy = mean_over(right, scored)
+    # The rest of a text that was not looked at may be wrong.
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
+    margin = jnp.where(looked == length, margin, -jnp.inf)
     solved, exact = margin > numbers.margin, margin > 0
 
     progress = prefix if recipe.grows else accuracy
     best = state.best_prefix if recipe.grows else state.best_accuracy
     higher = progress > best
-    lower = (progress == best) & (loss < state.best_loss)
+    # Memories with the same prefix are compared by the loss of this prefix and of the token
+    # after it, so that it does not matter how much else each of them was scored on.
+    compared = loss
+    if recipe.grows:
+        compared = mean_over(scores.loss, scored & (jnp.arange(len(scored)) <= prefix))
+    lower = (progress == best) & (compared < state.best_loss)
     # A memory that is not exact never replaces an exact one, even if it has a longer prefix
     # right by more than the margin.
     was_exact = state.best_margin > 0
@@ -178,7 +197,7 @@ def cram_step(
         best_memory=jnp.where(keep, state.memory, state.best_memory),
         best_prefix=longest,
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
-        best_loss=jnp.where(keep, loss, state.best_loss),
+        best_loss=jnp.where(keep, compared, state.best_loss),
         best_margin=jnp.where(keep, margin, state.best_margin),
         min_loss=jnp.minimum(loss, state.min_loss),
         stale=stale,
@@ -186,10 +205,14 @@ def cram_step(
         failed=state.failed,
         done=solved | (stale >= numbers.patience) | (step >= numbers.max_steps),
     )
-    failed = ~jnp.isfinite(loss) & ~state.done
-    new = jax.tree.map(lambda n, o: jnp.where(state.done | failed, o, n), new, state)
+    waits = looked > tokens.shape[0]
+    failed = ~jnp.isfinite(loss) & ~state.done & ~waits
+    stays = state.done | failed | waits
+    new = jax.tree.map(lambda n, o: jnp.where(stays, o, n), new, state)
     new = new._replace(failed=state.failed | failed, done=new.done | failed)
-    return new, {"loss": loss, "accuracy": accuracy, "right": right}
+    share = (looked - cfg.num_given) / (length - cfg.num_given)
+    curves = {"loss": loss, "accuracy": accuracy * share, "right": right & scored}
+    return new, curves | {"looked_at": looked}
 
 
 def init_states(
@@ -220,9 +243,9 @@ def cram_chunk(
     constant. Configs that differ only in their `numbers` share the program.
 
     Returns:
-      The new states, for which `states` is donated, and a dict: `loss` and `accuracy`
-      [steps B] of every step, and `first_right` [B T], the step of the chunk at which each
-      position was first right; the number of steps where it never was.
+      The new states, for which `states` is donated, and a dict: `loss`, `accuracy` and
+      `looked_at` [steps B] of every step, and `first_right` [B T], the step of the chunk at
+      which each position was first right; the number of steps where it never was.
     """
     static = {"module": module, "cfg": cfg.program()}
     return _cram_chunk(states, tokens, lengths, params, cfg.numbers(), **static)
@@ -267,6 +290,31 @@ def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     right = curves.pop("right")
     never = jnp.ones((1, *right.shape[1:]), bool)
     return states, curves | {"first_right": jnp.argmax(jnp.concatenate([right, never]), 0)}
+
+
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def score_memories(
+    params: Params,
+    memory: Float[Array, "B M D"],
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"]]:
+    """Mean loss of a scored token, accuracy and smallest margin of whole texts."""
+
+    def score(memory, tokens, length):
+        chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+        scores = memory_scores(memory, tokens, params, module=module, **chunks)
+        scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+        return (
+            mean_over(scores.loss, scored),
+            mean_over(scores.margin > 0, scored),
+            jnp.min(jnp.where(scored, scores.margin, jnp.inf)),
+        )
+
+    return jax.vmap(score)(memory, tokens, lengths)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -1,9 +1,11 @@
 """Objective of cramming: how well the frozen LM predicts the text after a memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -46,6 +48,30 @@ LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, 
     "cross_entropy": _cross_entropy,
     "margin": _margin,
 }
+
+
+SHORTEST = 8  # tokens of a text that are always looked at
+
+
+def looked_at(
+    length: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+    prefix: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+    ahead: int,
+) -> Any:
+    """How many leading tokens of a text a step computes, with a recipe that grows.
+
+    The loss covers the tokens up to the first that has never been right, and `ahead` more.
+    A third more than these are computed, so that the prefix can grow by several tokens at
+    once. It is a function of the text's own state, so that a result depends neither on
+    the padding nor on the other texts of the batch.
+
+    Args:
+      length: tokens of the text.
+      prefix: leading tokens that have been right so far; -1 before the first step.
+      ahead: of the recipe.
+    """
+    wanted = (prefix + 1 + ahead) * 4 // 3
+    return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORTEST, length)
 
 
 def token_weights(

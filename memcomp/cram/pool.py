@@ -7,7 +7,6 @@ On a mesh the slots are sharded over its devices. With several processes, each r
 pool; what the host decides by is gathered to all processes, so that all decide the same.
 """
 
-import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,47 +15,24 @@ import jax
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
+from memcomp.cram.loop import (
+    CramState,
+    cram_chunk,
+    init_states,
+    put_states,
+    score_memories,
+    take_states,
+)
+from memcomp.cram.objective import looked_at
+from memcomp.cram.program_size import padded_length, pays, step_flops
 from memcomp.cram.result import CramResult
+from memcomp.cram.slot import NEVER, Slot
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import GROUP, grouped
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
 EMPTY = -1  # text id of an empty batch slot
-NEVER = -1  # first-right step of a token that was never right
-# Cost of compiling the loop for another number of slots, as the FLOPs that the device could
-# compute meanwhile. CPU: 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the other
-# two are guesses.
-COMPILATION = {"cpu": 6e11, "gpu": 3e14, "tpu": 3e14}
-
-
-@dataclasses.dataclass
-class _Slot:
-    """A text in flight, with the host's records of it."""
-
-    text: Text
-    first_right: np.ndarray
-    seconds: float = 0.0
-    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
-    accuracies: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def of(cls, text: Text) -> "_Slot":
-        return cls(text, np.full(len(text.tokens), NEVER, np.int32))
-
-    @property
-    def steps(self) -> int:
-        """Steps in this slot; the text may have had more before, with shorter targets."""
-        return sum(len(losses) for losses in self.losses)
-
-    def note(self, steps: int, loss, accuracy, first_right) -> None:
-        """Records a chunk in which this text took `steps` steps."""
-        before = self.steps
-        self.losses.append(loss[:steps])
-        self.accuracies.append(accuracy[:steps])
-        now = first_right[: len(self.first_right)]
-        new = (self.first_right == NEVER) & (now < steps)
-        self.first_right = np.where(new, before + now, self.first_right).astype(np.int32)
 
 
 Snapshot = Mapping[str, np.ndarray]
@@ -91,9 +67,9 @@ class Pool:
       starts: initial states by text id, each of one text; others get `init_states`.
 
     Attributes:
-      num_tokens: length to which texts are padded.
+      num_tokens: length to which texts are padded; with a recipe that grows, at the most.
       last_steps: gradient evaluations of the last chunk, summed over texts.
-      last_token_steps: the same sum with each evaluation times the tokens of its text.
+      last_token_steps: number of tokens that these evaluations computed, summed.
     """
 
     def __init__(
@@ -112,7 +88,7 @@ class Pool:
         self._starts = dict(starts or {})
         self.num_tokens = num_tokens or max(len(text.tokens) for text in texts)
         self.last_steps = self.last_token_steps = 0
-        self._slots: list[_Slot | None]
+        self._slots: list[Slot | None]
         if snapshot is not None:
             self._restore({text.text_id: text for text in texts}, snapshot)
         else:
@@ -148,18 +124,18 @@ class Pool:
                 cfg=self._cfg,
             )
         curves = fetch(curves)
-        loss, accuracy = curves["loss"], curves["accuracy"]
-        first_right = curves["first_right"]
+        first_right = curves.pop("first_right")
         steps = fetch(self._states.step) - before
         share = (time.perf_counter() - begin) / self.num_flying
         for i, slot in enumerate(self._slots):
             if slot is None:
                 continue
             slot.seconds += share
-            seen = loss[:, i], accuracy[:, i], first_right[i]
-            slot.note(int(steps[i]), *seen)
+            self.last_token_steps -= slot.token_steps
+            seen = {name: curve[:, i] for name, curve in curves.items()}
+            slot.note(int(steps[i]), **seen, first_right=first_right[i])
             self.last_steps += int(steps[i])
-            self.last_token_steps += int(steps[i]) * len(slot.text.tokens)
+            self.last_token_steps += slot.token_steps
         finished = self._collect()
         self._refill()
         self._shrink()
@@ -205,6 +181,7 @@ class Pool:
         arrays["wasted"] = np.array(self._wasted)
         arrays["waiting"] = np.array([text.text_id for text in self._waiting], np.int64)
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._slots])
+        arrays["token_steps"] = np.array([p.token_steps if p else 0 for p in self._slots])
         for i, slot in enumerate(self._slots):
             if slot is not None and slot.losses:
                 arrays[f"first_right/{i}"] = slot.first_right
@@ -219,8 +196,9 @@ class Pool:
         for i, text_id in enumerate(ids):
             if text_id == EMPTY:
                 continue
-            slot = _Slot.of(texts[text_id])
+            slot = Slot.of(texts[text_id])
             slot.seconds = float(snapshot["seconds"][i])
+            slot.token_steps = int(snapshot["token_steps"][i])
             if f"losses/{i}" in snapshot:
                 slot.first_right = snapshot[f"first_right/{i}"]
                 slot.losses.append(snapshot[f"losses/{i}"])
@@ -267,7 +245,7 @@ class Pool:
         if not taken:
             return
         for i in taken:
-            self._slots[i] = _Slot.of(self._waiting.pop(0))
+            self._slots[i] = Slot.of(self._waiting.pop(0))
         mask = np.isin(np.arange(len(self._slots)), taken)
         fresh = self._fresh_states()
         with on_mesh(self._lm.mesh):
@@ -286,11 +264,11 @@ class Pool:
             return
         num_empty = len(self._slots) - len(flying)
         steps = num_empty * self._cfg.steps_per_chunk
-        self._wasted += 4.0 * self._num_params * self.num_tokens * steps
+        self._wasted += step_flops(self._num_params, self._padded_length() * steps)
         size = len(self._slots)
         while size > 1 and len(flying) <= (half := self._whole(size // 2)) < size:
             size = half
-        if size == len(self._slots) or self._wasted < COMPILATION[jax.default_backend()]:
+        if size == len(self._slots) or not pays(self._wasted):
             return
         self._wasted = 0.0
         keep = flying + [i for i, p in enumerate(self._slots) if p is None]
@@ -299,14 +277,27 @@ class Pool:
         with on_mesh(self._lm.mesh):
             self._states = take_states(self._states, np.array(keep, np.int32))
 
+    def _padded_length(self) -> int:
+        """The length of the next chunk's program: not below what any text looks at."""
+        recipe = self._cfg.resolved_recipe()
+        if not recipe.grows:
+            return self.num_tokens
+        lengths = np.array([len(p.text.tokens) if p else 0 for p in self._slots])
+        prefixes = fetch(self._states.best_prefix)
+        needed = int(looked_at(lengths, prefixes, recipe.ahead).max())
+        sizes = len(self._slots), self._num_params
+        return padded_length(needed, self.num_tokens, *sizes)
+
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.zeros((len(self._slots), self.num_tokens), np.int32)
+        padded = self._padded_length()
+        tokens = np.zeros((len(self._slots), padded), np.int32)
         # Empty slots get a full-length dummy text, so that no mean divides by zero.
-        lengths = np.full(len(self._slots), self.num_tokens, np.int32)
+        lengths = np.full(len(self._slots), padded, np.int32)
         for i, slot in enumerate(self._slots):
             if slot is not None:
                 lengths[i] = len(slot.text.tokens)
-                tokens[i, : lengths[i]] = slot.text.tokens
+                given = slot.text.tokens[:padded]
+                tokens[i, : len(given)] = given
         return tokens, lengths
 
     def _collect(self) -> list[CramResult]:
@@ -315,12 +306,38 @@ class Pool:
         if not ended:
             return []
         states = fetch(self._states)
+        if self._cfg.resolved_recipe().grows:
+            self._score_whole(states, ended)
         owners = row_owners(len(self._slots), self._lm.mesh)
         for i, _ in ended:
             self._slots[i] = None
         return [self._result(slot, states, i, owners[i]) for i, slot in ended]
 
-    def _result(self, slot: _Slot, states: Any, i: int, owner: int) -> CramResult:
+    def _score_whole(self, states: Any, ended: Sequence[tuple[int, Slot]]) -> None:
+        """Writes into `states` the scores of the best memories of `ended` on whole texts.
+
+        The steps that found these memories may have scored only the beginnings.
+        """
+        measured = [
+            (i, slot.text.tokens) for i, slot in ended if states.best_accuracy[i] >= 0
+        ]
+        for group in grouped(measured):
+            group += [group[-1]] * (GROUP - len(group))
+            tokens = np.zeros((GROUP, self.num_tokens), np.int32)
+            for row, (_, text) in zip(tokens, group, strict=True):
+                row[: len(text)] = text
+            memory = states.best_memory[[i for i, _ in group]]
+            lengths = np.array([len(text) for _, text in group], np.int32)
+            scores = self._lm.run(
+                score_memories, memory, tokens, lengths, cfg=self._cfg.program()
+            )
+            loss, accuracy, margin = fetch(scores)
+            for row, (i, _) in enumerate(group):
+                states.best_loss[i] = loss[row]
+                states.best_accuracy[i] = accuracy[row]
+                states.best_margin[i] = margin[row]
+
+    def _result(self, slot: Slot, states: Any, i: int, owner: int) -> CramResult:
         """Makes the result of the text in slot `i`; `states` are copies in host memory."""
         first_right = slot.first_right.copy()
         first_right[: self._cfg.num_given] = NEVER
@@ -336,6 +353,7 @@ class Pool:
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),
             steps=slot.steps,
+            token_steps=slot.token_steps,
             protocol=self._cfg.protocol,
             num_given=self._cfg.num_given,
             lm_name=self._lm.name,

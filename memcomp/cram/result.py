@@ -21,6 +21,8 @@ class CramResult:
       min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
       margin: smallest margin in logits of a scored token.
       steps: number of gradient evaluations of the text.
+      token_steps: number of tokens that these evaluations computed, summed: the cost, free
+        of batching and padding. It is steps times tokens, unless the recipe grows.
       diverged_at: step, from 0, whose loss was not finite, so that the text was given up
         with the scores of earlier steps; None if every loss was finite.
       protocol: "strict" or "reference".
@@ -29,8 +31,10 @@ class CramResult:
       lm_fingerprint: SHA-256 of its weights and of what its config computes.
       seconds: the text's share of the loop's wall-clock time: the time of each chunk,
         divided by the number of texts in flight.
-      loss_curve: float32 [steps], the mean loss at every step.
-      accuracy_curve: float32 [steps], the accuracy at every step.
+      loss_curve: float32 [steps], the mean loss of the tokens that each step scored, which
+        are all tokens, unless the recipe grows.
+      accuracy_curve: float32 [steps], the number of these tokens that are right, as a share
+        of all scored tokens of the text.
       first_right_steps: int32 [T], the step, from 0, at which each token was first right;
         -1 for never.
       opt_state: final optimiser state, with which one can continue from `memory`.
@@ -49,6 +53,7 @@ class CramResult:
     min_loss_nats: float
     margin: float
     steps: int
+    token_steps: int
     protocol: str
     num_given: int
     lm_name: str
@@ -71,8 +76,3 @@ class CramResult:
     def num_tokens(self) -> int:
         """Length of the text (T)."""
         return len(self.tokens)
-
-    @property
-    def token_steps(self) -> int:
-        """Gradient evaluations times tokens: the cost, free of batching and padding."""
-        return self.steps * len(self.tokens)
