@@ -145,3 +145,54 @@ def test_a_run_resumes_at_any_padded_length(tiny_lm, texts, monkeypatch):
         missing = want.keys() - before
         assert missing == got.keys() - before
         assert_same({i: got[i] for i in missing}, {i: want[i] for i in missing}, 0)
+
+
+def stepped(lm, cfg, **changes):
+    """A text's first state with `changes`, and its step as a function of state and text."""
+    static = {"module": lm.module, "cfg": cfg}
+    states = init_states(np.array([0], np.int32), lm.params, **static)
+    state = jax.tree.map(lambda leaf: leaf[0], states)._replace(**changes)
+    step = jax.jit(functools.partial(cram_step, **static))
+
+    def run(state, tokens):
+        return step(state, tokens, np.int32(len(tokens)), lm.params, cfg.numbers())[0]
+
+    return state, run
+
+
+def test_a_text_is_not_solved_by_the_beginning_that_was_looked_at(tiny_lm_float64, texts):
+    lm = tiny_lm_float64
+    shorts = [Text(t.text_id, "test", t.tokens[:SHORTEST]) for t in texts]
+    results = all_results(lm, shorts).values()
+    result = next(r for r in results if r.margin > RECIPE.margin)
+    tokens = texts[result.text_id].tokens
+    state, step = stepped(lm, CFG, memory=result.memory)
+    assert step(state, tokens[:SHORTEST]).done
+    found = step(state, tokens)
+    assert not found.done and found.best_prefix == SHORTEST and found.stale == 0
+    assert found.best_margin == -np.inf
+
+
+def test_memories_with_one_prefix_are_compared_by_it_and_the_next_token(
+    tiny_lm_float64, texts
+):
+    lm, tokens = tiny_lm_float64, texts[0].tokens
+    score = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
+    state, step = stepped(lm, CFG)
+    memories = [state.memory * scale for scale in np.linspace(-2, 2, 41)]
+    static = {"module": lm.module, "vocab_chunk": 7}
+    scores = [score(m, tokens[:SHORTEST], lm.params, **static) for m in memories]
+    found = [
+        (float(s.loss[0]), float(s.loss.mean()), memory)
+        for s, memory in zip(scores, memories, strict=True)
+        if s.margin[0] <= RECIPE.margin  # the prefix is empty
+    ]
+    first, second = next(
+        (a, b) for a in found for b in found if b[0] < a[0] - 0.1 and b[1] > a[1] + 0.1
+    )
+    kept = step(state._replace(memory=first[2]), tokens)
+    np.testing.assert_array_equal(kept.best_memory, first[2])
+    kept = step(kept._replace(memory=second[2]), tokens)
+    np.testing.assert_array_equal(kept.best_memory, second[2])
+    kept = step(kept._replace(memory=first[2]), tokens)
+    np.testing.assert_array_equal(kept.best_memory, second[2])
