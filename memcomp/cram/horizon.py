@@ -246,9 +246,12 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     with on_mesh(lm.mesh):
         fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
-    return fresh._replace(
+    state = fresh._replace(
         memory=trial.memory,
         best_memory=trial.memory,
         opt_state=fresh.opt_state if trial.opt_state is None else trial.opt_state,
-        step=np.int32(trial.steps if cfg.resolved_recipe().grows else 0),
     )
+    if not cfg.resolved_recipe().grows:
+        return state
+    # The first step looks past the prefix that is exact already.
+    return state._replace(step=np.int32(trial.steps), best_prefix=np.int32(trial.exact))

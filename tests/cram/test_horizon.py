@@ -236,6 +236,7 @@ def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(
     assert int(adam.count) == trial.steps > 0
     assert np.abs(adam.mu).max() > 0 and not state.done
     assert int(state.step) == (trial.steps if grows else 0)
+    assert int(state.best_prefix) == (trial.exact if grows else -1)
 
 
 @pytest.mark.slow
