@@ -29,7 +29,6 @@ from memcomp.runs.records import said_of_lost_texts
 from memcomp.sharding import make_mesh
 
 DEFAULT_WORKDIR = "runs/capacity"
-IDS = 100_000  # text i at length n has the id n * IDS + i, whatever else is in the grid
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -88,9 +87,7 @@ def cell_name(cell: Cell) -> str:
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
     """Every text at every length."""
     at_lengths = [
-        text.beginning(length, text_id=length * IDS + text.text_id)
-        for length in sorted(set(config.lengths))
-        for text in texts
+        text.beginning(length) for length in sorted(set(config.lengths)) for text in texts
     ]
     check_fits(lm, at_lengths, cfg)
     with bar_of(len(at_lengths), of_cramming) as report:

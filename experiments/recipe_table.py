@@ -157,13 +157,13 @@ def horizon(
     A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
     all that was exact teacher-forced still does when the vector is stored in fewer bits.
     """
-    trials = {text.text_id: Trial(text) for text in texts}
+    trials = {text.seed_id: Trial(text) for text in texts}
     cost = dict.fromkeys(trials, 0)
     for moved, _ in horizons(lm, texts, cfg, growth):
         for trial in moved:
-            if trial.exact > trials[trial.text.text_id].exact:
-                cost[trial.text.text_id] = trial.token_steps
-            trials[trial.text.text_id] = trial
+            if trial.exact > trials[trial.text.seed_id].exact:
+                cost[trial.text.seed_id] = trial.token_steps
+            trials[trial.text.seed_id] = trial
     held = [t for t in trials.values() if t.memory is not None]
     memory = np.stack([t.memory for t in held if t.memory is not None])
     most = max(len(t.text.tokens) for t in held)
@@ -171,10 +171,10 @@ def horizon(
     for kind in KINDS:
         got = decode(lm, round_memory(memory, kind), most)
         prefixes[kind] = {
-            t.text.text_id: common_prefix(tokens[: len(t.text.tokens)], t.text.tokens)
+            t.text.seed_id: common_prefix(tokens[: len(t.text.tokens)], t.text.tokens)
             for t, tokens in zip(held, got, strict=True)
         }
-        kept[kind] = sum(prefixes[kind][t.text.text_id] >= t.exact for t in held)
+        kept[kind] = sum(prefixes[kind][t.text.seed_id] >= t.exact for t in held)
     return {
         "horizon": [prefixes["float32"].get(i, 0) for i in trials],
         "token_steps": [cost[i] for i in trials],

@@ -35,10 +35,7 @@ def grid(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     texts = section_texts(section, lm)
-    at_lengths = [
-        [text.beginning(T, text_id=1000 * i + text.text_id) for text in texts]
-        for i, T in enumerate(section.lengths)
-    ]
+    at_lengths = [[text.beginning(T) for text in texts] for T in section.lengths]
     yield from jobs(name, config, lm, at_lengths)
 
 
@@ -110,10 +107,10 @@ def horizons_by_growth(
         growth = Growth(first=of_recipe.pop("first"), factor=of_recipe.pop("factor"))
         trials: dict[int, Trial] = {}
         for moved, _ in horizons(lm, texts, dataclasses.replace(cfg, **of_recipe), growth):
-            trials |= {trial.text.text_id: trial for trial in moved}
+            trials |= {trial.text.seed_id: trial for trial in moved}
         found[way] = {
-            "horizons": [trials[text.text_id].exact for text in texts],
-            "token_steps": [trials[text.text_id].token_steps for text in texts],
+            "horizons": [trials[text.seed_id].exact for text in texts],
+            "token_steps": [trials[text.seed_id].token_steps for text in texts],
         }
     base = section.base
     for way in sorted(found.keys() - {base}):
@@ -194,7 +191,7 @@ def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> floa
     begin = time.perf_counter()
     for first in range(0, len(texts), cfg.batch_size):
         batch = texts[first : first + cfg.batch_size]
-        ids = np.array([text.text_id for text in batch], np.int32)
+        ids = np.array([text.seed_id for text in batch], np.int32)
         tokens = np.stack([text.tokens for text in batch])
         lengths = np.full(len(batch), tokens.shape[1], np.int32)
         static = {"module": lm.module, "cfg": cfg}

@@ -14,7 +14,6 @@ SOURCES = {
     "random_words": (7.4, 4.6),
     "pg19": (3.6, 3.9),
 }
-IDS = 100_000  # text i at length n has the id n * IDS + i, as in experiments/capacity.py
 SWEPT = ("novels", "stories", "random_words")
 BUILTIN = {
     "name": "builtin",
@@ -80,6 +79,8 @@ def record(rng, lm, source, num_memory, protocol, text_id, T, *, detail=True):
     steps = int(300 * min(3.0, 0.2 + total / held))
     line = {
         "text_id": text_id,
+        "restart": 0,
+        "seed_id": text_id,
         "source": source,
         "num_tokens": T,
         "num_memory": num_memory,
@@ -144,7 +145,7 @@ def make_cell(
     lines = (
         record(rng, lm, source, num_memory, protocol, text_id, T, detail=detail)
         for T in lengths
-        for text_id in range(T * IDS, T * IDS + num_texts)
+        for text_id in range(num_texts)
     )
     return write_run(folder, config(lm, source, num_memory, protocol, **about), lines)
 
@@ -237,7 +238,8 @@ def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1, recipe
     for text_id in range(num_texts):
         bits = 180 * num_memory**0.9 * (1 + 0.1 * rng.normal())
         tokens = max(1, round(bits * math.log(2) / nats))
-        line = {"text_id": text_id, "source": source, "horizon": tokens}
+        line = {"text_id": text_id, "seed_id": text_id, "source": source}
+        line["horizon"] = tokens
         line |= {
             "num_tokens": 60,
             "failed": tokens + 1 if tokens < 60 else None,

@@ -41,6 +41,6 @@ def cram(
     )
     results = {}
     for finished, _ in advance_all(lm, found, cfg):
-        results |= {result.text_id: result for result in finished}
+        results |= {result.seed_id: result for result in finished}
         report()
-    return [results[text.text_id] for text in found]
+    return [results[text.seed_id] for text in found]

@@ -146,10 +146,10 @@ def horizons(
 
     Args:
       lm: the frozen language model.
-      texts: texts with distinct ids, cut to the longest prefix that is to be tried.
+      texts: texts with distinct `seed_id`s, cut to the longest prefix that is to be tried.
       cfg: what to cram and how; `num_tokens` is ignored.
       growth: rule that chooses the next target.
-      trials: trials by text id, from an earlier call that was stopped.
+      trials: trials by `seed_id`, from an earlier call that was stopped.
       flight: what `in_flight` returned in that call; None to start its targets again.
 
     Raises:
@@ -158,7 +158,7 @@ def horizons(
     Source: Progressive Cramming, 2026 (growth by one token, warm start).
     """
     check_fits(lm, texts, cfg)
-    found = {text.text_id: Trial(text) for text in texts} | dict(trials or {})
+    found = {text.seed_id: Trial(text) for text in texts} | dict(trials or {})
     target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}
     pad = SHORT
     if flight is not None:
@@ -175,9 +175,9 @@ def in_flight(pool: Pool, trials: Mapping[int, Trial]) -> dict[str, np.ndarray]:
 
     Args:
       pool: the pool that the last chunk yielded.
-      trials: trials of all texts after that chunk, by text id.
+      trials: trials of all texts after that chunk, by `seed_id`.
     """
-    flying = {flown.text_id: flown for flown in pool.flying()}
+    flying = {flown.seed_id: flown for flown in pool.flying()}
     snapshot = pool.snapshot()
     targets = [
         (trials[i].num_targets, flying[i].num_tokens) if i in flying else (0, 0)
@@ -225,7 +225,7 @@ def _up_to(
     while pool.num_flying:
         moved = []
         for result in pool.advance():
-            i = result.text_id
+            i = result.seed_id
             found[i] = trial = found[i].after(result, grows)
             target[i] = following = next_target(trial, growth, cfg.num_given)
             moved.append(trial)
@@ -242,7 +242,7 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
     """Returns the state in which the next target starts; None for a fresh memory."""
     if trial.memory is None:
         return None
-    ids = np.array([trial.text.text_id], np.int32)
+    ids = np.array([trial.text.seed_id], np.int32)
     with on_mesh(lm.mesh):
         fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))

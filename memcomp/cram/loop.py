@@ -65,7 +65,7 @@ class CramState(NamedTuple):
 
 
 def init_state(
-    text_id: Int[Array, ""],
+    seed_id: Int[Array, ""],
     params: Params,
     numbers: Numbers,
     *,
@@ -74,7 +74,7 @@ def init_state(
 ) -> CramState:
     """Returns the initial state of a text, a function of its id, the seed and the LM."""
     recipe = cfg.resolved_recipe()
-    key = jax.random.fold_in(jax.random.key(numbers.seed), text_id)
+    key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
     # The scale is that of the first layer's inputs, which some families compute from the
     # embedding table.
     every = jnp.arange(module.config.vocab_size)
@@ -216,7 +216,7 @@ def cram_step(
 
 
 def init_states(
-    text_ids: Int[Array, "B"] | Int[np.ndarray, "B"],
+    seed_ids: Int[Array, "B"] | Int[np.ndarray, "B"],
     params: Params,
     *,
     module: CausalLM,
@@ -224,7 +224,7 @@ def init_states(
 ) -> CramState:
     """Returns the states of a batch of texts before their first step."""
     static = {"module": module, "cfg": cfg.program()}
-    return _init_states(text_ids, params, cfg.numbers(), **static)
+    return _init_states(seed_ids, params, cfg.numbers(), **static)
 
 
 def cram_chunk(
@@ -269,10 +269,10 @@ def lower_cram_chunk(
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
-def _init_states(text_ids, params, numbers, *, module, cfg):
+def _init_states(seed_ids, params, numbers, *, module, cfg):
     init = functools.partial(init_state, module=module, cfg=cfg)
     batched = jax.vmap(init, in_axes=(0, None, None))
-    return constrain_batch(batched(text_ids, params, numbers))
+    return constrain_batch(batched(seed_ids, params, numbers))
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)

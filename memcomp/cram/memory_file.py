@@ -47,16 +47,16 @@ class Memory:
 def save_memory(
     path: str | os.PathLike, results: Sequence[CramResult], keep: Container[int] = ()
 ) -> None:
-    """Writes one file with the memories of all `results`, keyed by text id.
+    """Writes one file with the memories of all `results`, keyed by `seed_id`.
 
     The file appears whole or not at all.
 
     Args:
       path: path of the file.
       results: results of distinct texts.
-      keep: ids of texts whose memory in an existing file at `path` is kept as it is.
+      keep: `seed_id`s of texts whose memory in an existing file at `path` is kept as it is.
     """
-    memories = {str(r.text_id): _of_result(r) for r in results}
+    memories = {str(r.seed_id): _of_result(r) for r in results}
     path = path_of(path)
     if keep and path.exists():
         found = load_memory(path)

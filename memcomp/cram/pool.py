@@ -32,7 +32,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import GROUP, grouped
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
-EMPTY = -1  # text id of an empty batch slot
+EMPTY = -1  # `seed_id` of an empty batch slot
 
 
 Snapshot = Mapping[str, np.ndarray]
@@ -42,13 +42,13 @@ class Flying(NamedTuple):
     """Progress of a text in flight.
 
     Attributes:
-      text_id: id of the text.
+      seed_id: `seed_id` of the text.
       num_tokens: length of the text in tokens.
       prefix: exact prefix of its best memory so far, in tokens.
       steps_left: steps until the text is given up, if it makes no progress from here on.
     """
 
-    text_id: int
+    seed_id: int
     num_tokens: int
     prefix: int
     steps_left: int
@@ -61,10 +61,10 @@ class Pool:
       lm: the frozen language model.
       texts: texts in the order in which they get a slot.
       cfg: what to cram and how.
-      done: ids of texts that have a result already and are skipped.
+      done: `seed_id`s of texts that have a result already and are skipped.
       snapshot: snapshot of an earlier pool of the same texts, which this one resumes.
       num_tokens: length to which texts are padded; None for that of the longest.
-      starts: initial states by text id, each of one text; others get `init_states`.
+      starts: initial states by `seed_id`, each of one text; others get `init_states`.
 
     Attributes:
       num_tokens: length to which texts are padded; with a recipe that grows, at the most.
@@ -90,17 +90,17 @@ class Pool:
         self.last_steps = self.last_token_steps = 0
         self._slots: list[Slot | None]
         if snapshot is not None:
-            self._restore({text.text_id: text for text in texts}, snapshot)
+            self._restore({text.seed_id: text for text in texts}, snapshot)
         else:
             self._slots = [None] * self._whole(min(cfg.batch_size, len(texts)))
             self._states = self._fresh_states()
-        flying = {slot.text.text_id for slot in self._slots if slot}
+        flying = {slot.text.seed_id for slot in self._slots if slot}
         skip = flying | set(done)
-        self._waiting = [text for text in texts if text.text_id not in skip]
+        self._waiting = [text for text in texts if text.seed_id not in skip]
         if snapshot is not None:
             order = {int(i): rank for rank, i in enumerate(snapshot["waiting"])}
             last = len(order)
-            self._waiting.sort(key=lambda text: order.get(text.text_id, last))
+            self._waiting.sort(key=lambda text: order.get(text.seed_id, last))
         self._refill()
 
     @property
@@ -143,7 +143,7 @@ class Pool:
 
     def submit(self, text: Text, start: CramState | None) -> None:
         """Puts a text before the waiting ones; it starts from `start` if there is one."""
-        self._starts[text.text_id] = start
+        self._starts[text.seed_id] = start
         self._waiting.insert(0, text)
         self._refill()
 
@@ -155,7 +155,7 @@ class Pool:
         left = np.minimum(recipe.patience - stale, recipe.max_steps - step)
         return [
             Flying(
-                text_id=slot.text.text_id,
+                seed_id=slot.text.seed_id,
                 num_tokens=len(slot.text.tokens),
                 prefix=max(int(prefix[i]), 0),
                 steps_left=int(left[i]),
@@ -176,10 +176,10 @@ class Pool:
         """
         states = fetch(self._states)
         arrays = {f"state{key}": value for key, value in _named_leaves(states)}
-        ids = [slot.text.text_id if slot else EMPTY for slot in self._slots]
+        ids = [slot.text.seed_id if slot else EMPTY for slot in self._slots]
         arrays["ids"] = np.array(ids, np.int64)
         arrays["wasted"] = np.array(self._wasted)
-        arrays["waiting"] = np.array([text.text_id for text in self._waiting], np.int64)
+        arrays["waiting"] = np.array([text.seed_id for text in self._waiting], np.int64)
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._slots])
         arrays["token_steps"] = np.array([p.token_steps if p else 0 for p in self._slots])
         for i, slot in enumerate(self._slots):
@@ -193,10 +193,10 @@ class Pool:
         ids = [int(i) for i in snapshot["ids"]]
         self._wasted = float(snapshot["wasted"])
         self._slots = [None] * self._whole(len(ids))
-        for i, text_id in enumerate(ids):
-            if text_id == EMPTY:
+        for i, seed_id in enumerate(ids):
+            if seed_id == EMPTY:
                 continue
-            slot = Slot.of(texts[text_id])
+            slot = Slot.of(texts[seed_id])
             slot.seconds = float(snapshot["seconds"][i])
             slot.token_steps = int(snapshot["token_steps"][i])
             if f"losses/{i}" in snapshot:
@@ -218,7 +218,7 @@ class Pool:
     def _fresh_states(self) -> CramState:
         """Returns the initial states of the texts in the slots; empty slots are done."""
         lm = self._lm
-        ids = np.array([p.text.text_id if p else 0 for p in self._slots], np.int32)
+        ids = np.array([p.text.seed_id if p else 0 for p in self._slots], np.int32)
         with on_mesh(lm.mesh):
             ids = put_rows(ids, lm.mesh)
             states = init_states(ids, lm.params, module=lm.module, cfg=self._cfg)
@@ -227,7 +227,7 @@ class Pool:
         starts = {
             i: start
             for i, slot in enumerate(self._slots)
-            if slot and (start := self._starts.get(slot.text.text_id))
+            if slot and (start := self._starts.get(slot.text.seed_id))
         }
         return self._with_rows(states, starts) if starts else states
 
@@ -343,6 +343,8 @@ class Pool:
         first_right[: self._cfg.num_given] = NEVER
         return CramResult(
             text_id=slot.text.text_id,
+            restart=slot.text.restart,
+            seed_id=slot.text.seed_id,
             source=slot.text.source,
             tokens=slot.text.tokens,
             memory=states.best_memory[i].copy(),

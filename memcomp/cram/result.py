@@ -11,7 +11,7 @@ class CramResult:
     """Result of cramming one text.
 
     Attributes:
-      text_id: id of the text.
+      text_id, restart, seed_id: those of the text.
       source: source of the text.
       tokens: int32 [T], the text.
       memory: float32 [M D], the vectors that have the scores reported here.
@@ -44,6 +44,8 @@ class CramResult:
     """
 
     text_id: int
+    restart: int
+    seed_id: int
     source: str
     tokens: np.ndarray
     memory: np.ndarray

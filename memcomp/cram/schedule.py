@@ -71,9 +71,9 @@ def advance_all(
 
     Args:
       lm: the frozen language model.
-      texts: texts with distinct ids.
+      texts: texts with distinct `seed_id`s.
       cfg: what to cram and how.
-      done: ids of texts that have a result already and are skipped.
+      done: `seed_id`s of texts that have a result already and are skipped.
       snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result but
         are still in flight in the snapshot end with the same result again.
 
@@ -83,7 +83,7 @@ def advance_all(
     check_fits(lm, texts, cfg)
     flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}
     for group in buckets(texts):
-        ids = {text.text_id for text in group}
+        ids = {text.seed_id for text in group}
         here = snapshot if flying & ids else None
         if here is None and ids <= set(done):
             continue

@@ -23,6 +23,7 @@ from memcomp.ranges import check_count, check_seed
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
+MOST_TEXTS = 100_000  # of a source, if a run has each of them several times
 ALL = -1  # value of num_texts for all texts in configs, which cannot say None
 # Where a passage may start, in order of preference: after a blank line, after the end of a
 # sentence, after any space.
@@ -34,13 +35,15 @@ class Text:
     """One text as tokens.
 
     Attributes:
-      text_id: position in its source, from 0; also the number folded into the seed.
+      text_id: position in its source, from 0.
       source: source of the text: a file name, "builtin", "random_words" or another.
       tokens: token ids, in the order of the text.
       num_faithful: number of leading tokens that decode to the same text
         (`memcomp.data.tokens.num_faithful`); None if the text was given as token ids.
       source_sha256: SHA-256 of the whole source (see `source_sha256`); None if it is
         unknown.
+      restart: which of several initial memories of the same tokens in a run, from 0.
+      own_seed_id: the `seed_id` if it is not `text_id`.
     """
 
     text_id: int
@@ -48,16 +51,41 @@ class Text:
     tokens: Int32[np.ndarray, " T"]
     num_faithful: int | None = None
     source_sha256: str | None = None
+    restart: int = 0
+    own_seed_id: int | None = None
+
+    @property
+    def seed_id(self) -> int:
+        """Folded into the seed of the initial memory; different for all texts of a run.
+
+        It tells results apart and has no other meaning.
+        """
+        return self.text_id if self.own_seed_id is None else self.own_seed_id
 
     @property
     def comes_back(self) -> bool | None:
         """Whether all tokens decode to the same text; None if it was given as ids."""
         return None if self.num_faithful is None else self.num_faithful >= len(self.tokens)
 
-    def beginning(self, num_tokens: int, text_id: int) -> "Text":
-        """Returns the first tokens as a text with another id."""
-        tokens = self.tokens[:num_tokens]
-        return dataclasses.replace(self, text_id=text_id, tokens=tokens)
+    def beginning(self, num_tokens: int) -> "Text":
+        """Returns the first tokens; in a sweep over lengths each has its own `seed_id`."""
+        return dataclasses.replace(
+            self, tokens=self.tokens[:num_tokens], own_seed_id=self._variant(num_tokens)
+        )
+
+    def again(self, restart: int) -> "Text":
+        """Returns the same tokens with another initial memory."""
+        seed_id = self._variant(restart)
+        return dataclasses.replace(self, restart=restart, own_seed_id=seed_id)
+
+    def _variant(self, number: int) -> int:
+        """Returns the `seed_id` of one of several variants of this text."""
+        if self.text_id >= MOST_TEXTS:
+            raise InputError(
+                f"text {self.text_id} is one too many for a run at several lengths or with "
+                f"restarts; give at most {MOST_TEXTS} texts"
+            )
+        return number * MOST_TEXTS + self.text_id
 
 
 def read_texts(

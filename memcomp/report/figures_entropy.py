@@ -101,7 +101,8 @@ def _lines(axis: Axes, measures: list[Measures], unit: str, factor: float) -> No
     after = np.concatenate([m.after for m in written]) * factor
     accuracy = np.concatenate([m.group.columns["accuracy"] for m in written])
     # Texts of different sources are different texts.
-    texts = np.concatenate([m.group.texts * 1000 + i for i, m in enumerate(written)])
+    named = [(text, i) for i, m in enumerate(written) for text in m.group.texts.tolist()]
+    _, texts = np.unique(named, axis=0, return_inverse=True)
     right = max(float(m.before.max()) for m in measures) * factor
     axis.plot([0, right], [0, right], ":", color="0.6", lw=1)
     fitted = offset(before, after, accuracy, texts)

@@ -46,7 +46,6 @@ COLUMNS = (
     "token_gain",
     "num_bytes",
 )
-SWEEP_IDS = 100_000  # as in experiments/capacity.py
 OPTIONAL = ("exact_greedy_bfloat16", "num_bytes")
 
 
@@ -82,10 +81,8 @@ class Group:
 
     @functools.cached_property
     def texts(self) -> np.ndarray:
-        """The text of each record; a sweep numbers text i at length n n * SWEEP_IDS + i."""
-        ids = self.columns["text_id"].astype(np.int64)
-        swept = ids // SWEEP_IDS == self.columns["num_tokens"].astype(np.int64)
-        return np.where(swept, ids % SWEEP_IDS, ids)
+        """`text_id` of each record; a sweep has the same text at many lengths."""
+        return self.columns["text_id"].astype(np.int64)
 
     @property
     def published(self) -> PublishedModel | None:

@@ -10,11 +10,16 @@ from memcomp.errors import InputError
 from memcomp.runs.files import Record
 
 NUMBER = (int, float)
+# Records of older versions, which numbered a text anew at each length, have no seed_id.
+CRAMMED = {
+    **{"protocol": str, "source": str, "num_memory": int},
+    **{"text_id": int, "seed_id": int},
+}
 # By kind of record, what tables and figures read of it and cannot do without.
 NEEDED: dict[str, dict[str, Any]] = {
-    "cramming": {"protocol": str, "source": str, "num_memory": int, "text_id": int},
-    "horizon": {
-        **{"protocol": str, "source": str, "num_memory": int, "text_id": int},
+    "cramming": CRAMMED,
+    "horizon": CRAMMED
+    | {
         **{"horizon": NUMBER, "failed": (int, NoneType)},
     },
     "compression": {"method": str, "source": str, "text_id": int, "ratio": NUMBER},

@@ -79,11 +79,11 @@ def run_cramming(
     workdir: epath.Path,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Record]:
-    """Crams all texts into files of `workdir`; the records, ordered by text id.
+    """Crams all texts into files of `workdir`; the records, ordered by `seed_id`.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct ids.
+      texts: with distinct `seed_id`s.
       cfg: what to cram and how.
       workdir: claimed by this config (`results.claim_workdir`); what an earlier start of
         the same run has done there, on whatever mesh, is not done again. All processes
@@ -96,12 +96,12 @@ def run_cramming(
     make_folder(workdir / "memory")
     ledger, clock = Ledger(workdir / RECORDS), _Clock()
     done = ledger.records
-    from_source = {text.text_id: text.source_sha256 for text in texts}
+    from_source = {text.seed_id: text.source_sha256 for text in texts}
     chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))
     for finished, pool in chunks:
         new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
-        new = [r | {"source_sha256": from_source[r["text_id"]]} for r in new]
-        ledger.add(new, {r.text_id: r.process for r in finished})
+        new = [r | {"source_sha256": from_source[r["seed_id"]]} for r in new]
+        ledger.add(new, {r.seed_id: r.process for r in finished})
         write_flight(workdir, pool.snapshot())  # a snapshot is taken by all processes
         report(clock.progress(len(texts), list(ledger.records.values()), pool))
     ledger.merge()
@@ -127,8 +127,8 @@ def _store(
     processes = sorted({r.process for r in finished})
     names = {p: _memory_file(r for r in finished if r.process == p) for p in processes}
     stored = _store_memories(lm, finished, names, workdir, done)
-    new = [r for r in finished if r.text_id not in done]
-    decoded = decode_stored(lm, [stored[str(r.text_id)] for r in new], pad_to)
+    new = [r for r in finished if r.seed_id not in done]
+    decoded = decode_stored(lm, [stored[str(r.seed_id)] for r in new], pad_to)
     without = baselines(
         lm,
         [r.tokens for r in new],
@@ -138,13 +138,13 @@ def _store(
     )
     records = []
     for result, baseline, both in zip(new, without, decoded, strict=True):
-        where = {"memory_file": names[result.process], "memory_key": str(result.text_id)}
+        where = {"memory_file": names[result.process], "memory_key": str(result.seed_id)}
         records.append(record(result, baseline, both, lm) | where)
     return records
 
 
 def _memory_file(results: Iterable[CramResult]) -> str:
-    return f"memory/{min(r.text_id for r in results):08d}.safetensors"
+    return f"memory/{min(r.seed_id for r in results):08d}.safetensors"
 
 
 def _store_memories(

@@ -30,6 +30,7 @@ CONTENT = {
 }
 
 Record = dict[str, Any]
+IDENTITY = ("text_id", "restart", "seed_id")  # fields of a record that no mean is of
 
 
 def claim_workdir(
@@ -212,7 +213,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     names = [
         name
         for name in (records[0] if records else {})
-        if name != "text_id" and all(isinstance(r[name], int | float) for r in records)
+        if name not in IDENTITY and all(isinstance(r[name], int | float) for r in records)
     ]
     summary: dict[str, Any] = {"n": len(records)}
     for name in names:

@@ -71,11 +71,11 @@ def run_horizons(
     workdir: epath.Path,
     report: Callable[[HorizonProgress], None] = lambda progress: None,
 ) -> list[Record]:
-    """Finds the horizon of every text into files of `workdir`; records by text id.
+    """Finds the horizon of every text into files of `workdir`; records by `seed_id`.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct ids, at the length up to which a horizon is looked for.
+      texts: with distinct `seed_id`s, at the length up to which a horizon is looked for.
       cfg: what to cram and how.
       growth: how targets follow each other.
       workdir: claimed by this config. What an earlier start has done is not done again.
@@ -86,24 +86,24 @@ def run_horizons(
       InputError: a text that the LM has no room for.
     """
     make_folder(workdir / TRIALS)
-    trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
+    trials = {text.seed_id: _load_trial(workdir, text, cfg) for text in texts}
     ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
-    owners = {text.text_id: i % jax.process_count() for i, text in enumerate(texts)}
+    owners = {text.seed_id: i % jax.process_count() for i, text in enumerate(texts)}
     # A text that is longer now than when it was recorded is recorded anew.
-    now = {text.text_id: text_sha256(text.tokens) for text in texts}
+    now = {text.seed_id: text_sha256(text.tokens) for text in texts}
     old = {i: r["text_sha256"] for i, r in ledger.records.items()}
     ledger.drop([i for i in now.keys() & old.keys() if now[i] != old[i]])
 
     def store(moved: Sequence[Trial]) -> None:
         for trial in moved:
-            trials[trial.text.text_id] = trial
-            if owners[trial.text.text_id] == jax.process_index():
+            trials[trial.text.seed_id] = trial
+            if owners[trial.text.seed_id] == jax.process_index():
                 _save_trial(workdir, trial)
         ended = [
             trial
             for trial in moved
             if next_target(trial, growth, cfg.num_given) is None
-            and trial.text.text_id not in ledger.records
+            and trial.text.seed_id not in ledger.records
         ]
         ledger.add(_records(lm, ended, cfg), owners)
 
@@ -125,19 +125,19 @@ def run_horizons(
 def horizons_so_far(
     lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig, workdir: epath.Path
 ) -> list[Record]:
-    """What the best memory of every text holds in a run that was stopped; by text id.
+    """What the best memory of every text holds in a run that was stopped, by `seed_id`.
 
     These are records of horizons.jsonl, decoded from the memories that the run has saved.
     A text with `failed` None is still growing, and its horizon is a lower bound.
     """
     known = Ledger(workdir / RECORDS).records
-    trials = {text.text_id: _load_trial(workdir, text, cfg) for text in texts}
+    trials = {text.seed_id: _load_trial(workdir, text, cfg) for text in texts}
     flight = read_flight(workdir)
     if flight is not None:
         trials |= _as_trials(flight, trials)
     growing = [trial for i, trial in trials.items() if i not in known]
-    records = known | {record["text_id"]: record for record in _records(lm, growing, cfg)}
-    return [records[text.text_id] for text in texts]
+    records = known | {record["seed_id"]: record for record in _records(lm, growing, cfg)}
+    return [records[text.seed_id] for text in texts]
 
 
 def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial]:
@@ -170,7 +170,7 @@ def _progress(
     trials: Mapping[int, Trial], num_done: int, pool: Pool, cfg: CramConfig, seconds: float
 ) -> HorizonProgress:
     """Where a run stands after a chunk of so many seconds."""
-    flying = {flown.text_id: flown for flown in pool.flying()}
+    flying = {flown.seed_id: flown for flown in pool.flying()}
     exact = {i: trial.exact for i, trial in trials.items()}
     exact |= {i: max(exact[i], flown.prefix) for i, flown in flying.items()}
     steps_left = max((flown.steps_left for flown in flying.values()), default=0)
@@ -202,7 +202,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
     losses = _losses_after_memory(lm, held, pad_to)
     records = []
     for trial, baseline in zip(ended, without, strict=True):
-        i = trial.text.text_id
+        i = trial.text.seed_id
         horizon, rounded = found.get(i, (0, 0))
         nats = float(np.nansum(baseline.surprise_nats[:horizon], dtype=np.float64))
         gain = nats
@@ -210,7 +210,8 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
             gain -= float(np.sum(losses[i][cfg.num_given : horizon], dtype=np.float64))
         records.append(
             {
-                "text_id": i,
+                "text_id": trial.text.text_id,
+                "seed_id": i,
                 "source": trial.text.source,
                 "source_sha256": trial.text.source_sha256,
                 "text_sha256": text_sha256(trial.text.tokens),
@@ -220,7 +221,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "horizon": horizon,
                 "horizon_bfloat16": rounded,
                 "horizon_teacher_forced": trial.exact,
-                "text_comes_back": trial.text.beginning(horizon, i).comes_back,
+                "text_comes_back": trial.text.beginning(horizon).comes_back,
                 "horizon_nats": nats,
                 "horizon_bits": nats * BITS_PER_NAT,
                 "information_gain_nats": gain,
@@ -241,13 +242,13 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
 def _decoded_prefixes(
     lm: LanguageModel, held: Sequence[Trial], cfg: CramConfig, pad_to: int
 ) -> dict[int, tuple[int, int]]:
-    """By text id, how many leading tokens its stored vector decodes to, greedily.
+    """By `seed_id`, how many leading tokens its stored vector decodes to, greedily.
 
     The second number is that of the vector after rounding to bfloat16.
     """
     decoded = decode_stored(lm, [_memory(trial, lm, cfg) for trial in held], pad_to)
     return {
-        trial.text.text_id: (
+        trial.text.seed_id: (
             common_prefix(plain, trial.text.tokens),
             common_prefix(rounded, trial.text.tokens),
         )
@@ -258,7 +259,7 @@ def _decoded_prefixes(
 def _losses_after_memory(
     lm: LanguageModel, held: Sequence[Trial], pad_to: int
 ) -> dict[int, Float[np.ndarray, "T"]]:
-    """By text id, the cross-entropy of each token given memory and those before it."""
+    """By `seed_id`, the cross-entropy of each token given memory and those before it."""
     if not held:
         return {}
     tokens = np.zeros((len(held), pad_to), np.int32)
@@ -267,7 +268,7 @@ def _losses_after_memory(
     memory = np.stack([np.asarray(trial.memory) for trial in held])
     # float32, as the surprise: what a text is scored with may change the last digits.
     losses = score_after(lm, memory, tokens).loss.astype(np.float32)
-    return {t.text.text_id: loss for t, loss in zip(held, losses, strict=True)}
+    return {t.text.seed_id: loss for t, loss in zip(held, losses, strict=True)}
 
 
 def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:
@@ -285,7 +286,7 @@ def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:
 
 
 def _trial_name(text: Text) -> str:
-    return f"{TRIALS}/{text.text_id:08d}.safetensors"
+    return f"{TRIALS}/{text.seed_id:08d}.safetensors"
 
 
 def _save_trial(workdir: epath.Path, trial: Trial) -> None:

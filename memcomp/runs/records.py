@@ -65,6 +65,8 @@ def record(
     plain, rounded = decoded
     return {
         "text_id": result.text_id,
+        "restart": result.restart,
+        "seed_id": result.seed_id,
         "source": result.source,
         "num_tokens": result.num_tokens,
         "num_memory": len(result.memory),

@@ -36,7 +36,6 @@ from memcomp.studies.trajectories import Pca, initial_memories, pca, trajectorie
 
 RECORDS = "geometry.jsonl"
 RESTARTS = "restarts"
-IDS = 100_000  # start r of text i has the id r * IDS + i
 NUM_COMPONENTS = 3  # of a trajectory's points that are written
 NUM_EXPLAINED = 10  # shares of variance that are written
 
@@ -100,12 +99,8 @@ class GeometryConfig:
 
 
 def restarts(texts: Sequence[Text], num: int) -> list[Text]:
-    """Every text `num` times, with ids that give each its own initial memory."""
-    return [
-        dataclasses.replace(text, text_id=start * IDS + text.text_id)
-        for start in range(num)
-        for text in texts
-    ]
+    """Every text `num` times, each with its own initial memory."""
+    return [text.again(restart) for restart in range(num) for text in texts]
 
 
 def run_geometry(
@@ -120,7 +115,7 @@ def run_geometry(
 
     Args:
       lm: the frozen language model.
-      texts: with distinct ids below IDS.
+      texts: with distinct `text_id`s.
       cfg: what to cram and how.
       study: what is studied.
       workdir: claimed by this config; what an earlier start has done is not done again:
@@ -136,15 +131,14 @@ def run_geometry(
         lm, again, cfg, folder, lambda p: report("memories", p.num_done, p.num_texts)
     )
     records = [r for r in records if r["exact_greedy"] and r["exact_teacher_forced"]]
-    solved = [r["text_id"] for r in records]
-    who = np.array([i % IDS for i in solved], np.int64)
+    who = np.array([r["text_id"] for r in records], np.int64)
     if not len(pairs(who, same=True)):
         raise InputError(
             f"{len(records)} of {len(again)} starts came to an exact solution and no text "
             "has two; give fewer tokens, more steps or more starts"
         )
     solutions = _solutions(folder, records, texts)
-    made = _Studies(lm, list(texts), cfg, study, solutions, solved, who, report)
+    made = _Studies(lm, list(texts), cfg, study, solutions, records, who, report)
     return run_studies(
         workdir / RECORDS,
         {
@@ -167,7 +161,7 @@ def _solutions(
         name: load_memory(folder / name) for name in {r["memory_file"] for r in records}
     }
     memory = [files[r["memory_file"]][r["memory_key"]].memory for r in records]
-    tokens, lengths = padded([by_id[r["text_id"] % IDS] for r in records])
+    tokens, lengths = padded([by_id[r["text_id"]] for r in records])
     return Solutions(np.stack(memory), tokens, lengths)
 
 
@@ -180,14 +174,15 @@ class _Studies:
     cfg: CramConfig
     study: GeometryConfig
     solutions: Solutions
-    solved: list[int]  # ids of the rows of `solutions`
+    solved: list[Record]  # of each row of `solutions`
     who: np.ndarray  # their texts
     report: Callable[[str, int, int], None]
 
     def restarts(self) -> Iterator[Record]:
-        exact = set(self.solved)
+        exact = {r["seed_id"] for r in self.solved}
         for text in restarts(self.texts, self.study.num_restarts):
-            yield _name(text.text_id) | {"exact": text.text_id in exact}
+            name = {"text": text.text_id, "restart": text.restart}
+            yield name | {"exact": text.seed_id in exact}
 
     def cosines(self) -> Iterator[Record]:
         for same, most in ((True, None), (False, self.study.most_between)):
@@ -223,7 +218,7 @@ class _Studies:
         """Norms of memories, of where they started, and of some of the vocabulary."""
         table, cfg = vocabulary(self.lm), self.cfg
         memory, M = self.solutions.memory, cfg.num_memory
-        starts = initial_memories(self.lm, self.solved, cfg)
+        starts = initial_memories(self.lm, [r["seed_id"] for r in self.solved], cfg)
         for of, vectors in (("memory", memory), ("start", starts)):
             found = nearest(vectors.reshape(-1, vectors.shape[-1]), table)
             for i, near in enumerate(found):
@@ -249,9 +244,9 @@ class _Studies:
         for scale in self.study.scales:
             longer = self.solutions.memory * np.float32(scale)
             scores = score(self.lm, self.solutions.at(slice(None), longer), self.cfg)
-            for text_id, accuracy, loss in zip(self.solved, *scores, strict=True):
+            for record, accuracy, loss in zip(self.solved, *scores, strict=True):
                 line = {"scale": scale, "accuracy": float(accuracy)}
-                yield line | {"loss_nats": float(loss)} | _name(text_id)
+                yield line | {"loss_nats": float(loss)} | _name(record)
 
     def trajectories(self) -> Iterator[Record]:
         study = self.study
@@ -260,8 +255,10 @@ class _Studies:
         found = trajectories(self.lm, again, self.cfg, study.trajectory_every)
         flat = [t.memory.reshape(len(t.memory), -1) for t in found]
         of_all = pca(np.concatenate(flat), NUM_COMPONENTS)
-        for trajectory, points in zip(found, flat, strict=True):
-            yield _name(trajectory.text_id) | {
+        for text, trajectory, points in zip(again, found, flat, strict=True):
+            yield {
+                "text": text.text_id,
+                "restart": text.restart,
                 "exact": trajectory.exact,
                 "steps": trajectory.steps.tolist(),
                 "points": of_all.project(points).round(5).tolist(),
@@ -271,11 +268,12 @@ class _Studies:
 
     def _pair(self, row: Any) -> str:
         """A pair of rows, as "text-start:text-start"."""
-        return ":".join(f"{self.solved[i] % IDS}-{self.solved[i] // IDS}" for i in row)
+        ends = (self.solved[i] for i in row)
+        return ":".join(f"{r['text_id']}-{r['restart']}" for r in ends)
 
 
-def _name(text_id: int) -> Record:
-    return {"text": text_id % IDS, "restart": text_id // IDS}
+def _name(record: Record) -> Record:
+    return {"text": record["text_id"], "restart": record["restart"]}
 
 
 def _shares(found: Pca) -> list[float]:

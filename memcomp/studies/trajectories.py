@@ -49,23 +49,21 @@ class Trajectory(NamedTuple):
     """Where the memory of a text went while it was optimised.
 
     Attributes:
-      text_id: of the text.
       steps: gradient evaluations before each point; from 0 to the last.
       memory: the point; the last one is what is kept, which scored best.
       exact: whether that one is exact, teacher-forced.
     """
 
-    text_id: int
     steps: Int[np.ndarray, "P"]
     memory: Float[np.ndarray, "P M D"]
     exact: bool
 
 
 def initial_memories(
-    lm: LanguageModel, text_ids: Sequence[int], cfg: CramConfig
+    lm: LanguageModel, seed_ids: Sequence[int], cfg: CramConfig
 ) -> Float[np.ndarray, "N M D"]:
-    """Where the memory of each text starts, by its id and the seed."""
-    ids = np.array(text_ids, np.int32)
+    """Where the memory of each text starts, by its `seed_id` and the seed."""
+    ids = np.array(seed_ids, np.int32)
     with on_mesh(lm.mesh):
         states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     return np.array(states.memory, copy=True)
@@ -76,11 +74,11 @@ def trajectories(
 ) -> list[Trajectory]:
     """Crams all texts at once and looks at their memories every so many steps.
 
-    They start as in `cram.loop`: from a text's id and the seed.
+    They start as in `cram.loop`: from a text's `seed_id` and the seed.
     """
     cfg = dataclasses.replace(cfg, steps_per_chunk=every)
     tokens, lengths = padded(texts)
-    ids = np.array([text.text_id for text in texts], np.int32)
+    ids = np.array([text.seed_id for text in texts], np.int32)
     static = {"module": lm.module, "cfg": cfg}
     with on_mesh(lm.mesh):
         states = init_states(ids, lm.params, **static)
@@ -93,10 +91,10 @@ def trajectories(
         memory.append(np.array(states.memory, copy=True))
     best, exact = np.array(states.best_memory), np.array(states.best_accuracy) == 1
     found = []
-    for i, text_id in enumerate(ids):
+    for i in range(len(ids)):
         moved = np.flatnonzero(np.diff([s[i] for s in steps], prepend=-1))
         points = np.stack([memory[k][i] for k in moved])
         points[-1] = best[i]
         at = np.array([steps[k][i] for k in moved])
-        found.append(Trajectory(int(text_id), at, points, bool(exact[i])))
+        found.append(Trajectory(at, points, bool(exact[i])))
     return found

@@ -98,6 +98,8 @@ def a_result(num_tokens, prefix, exact, num_given=0):
     """Of a target; the rest is of no interest here."""
     return CramResult(
         text_id=0,
+        restart=0,
+        seed_id=0,
         source="test",
         tokens=a_text(num_tokens).tokens,
         memory=np.full((1, 2), prefix, np.float32),

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from memcomp.data.documents import find_documents
 from memcomp.data.sources import BUILTIN
-from memcomp.data.texts import read_texts, source_sha256, tokenize
+from memcomp.data.texts import Text, read_texts, source_sha256, tokenize
 from memcomp.errors import InputError
 
 
@@ -375,3 +375,17 @@ def test_ids_need_no_tokenizer_and_strings_do():
     assert text.tokens.tolist() == [1, 2]
     with pytest.raises(InputError, match="no tokenizer"):
         tokenize(None, ["one"], num_tokens=1)
+
+
+def test_variants_of_a_text_keep_its_id_and_have_seeds_of_their_own():
+    texts = [Text(i, "given", np.arange(9, dtype=np.int32)) for i in (0, 99_999)]
+    variants = [text.beginning(n) for text in texts for n in (8, 9)]
+    assert [(t.text_id, len(t.tokens)) for t in variants] == [
+        (i, n) for i in (0, 99_999) for n in (8, 9)
+    ]
+    assert len({t.seed_id for t in variants}) == 4
+    again = [texts[1].again(restart) for restart in range(3)]
+    assert [(t.text_id, t.restart) for t in again] == [(99_999, r) for r in range(3)]
+    assert len({t.seed_id for t in again}) == 3 and again[0].seed_id == texts[1].seed_id
+    with pytest.raises(InputError, match="text 100000 is one too many"):
+        Text(100_000, "given", texts[0].tokens).beginning(2)

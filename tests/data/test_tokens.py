@@ -77,7 +77,7 @@ def test_a_text_says_whether_it_comes_back_from_its_tokens_and_from_fewer():
     tokenizer = losing("<unk>")
     good, bad = tokenize(tokenizer, ["the rain had", EMOJI], num_tokens=None)
     assert good.comes_back and not bad.comes_back
-    assert bad.beginning(1, text_id=7).comes_back
+    assert bad.beginning(1).comes_back
     (cut,) = tokenize(tokenizer, [EMOJI], num_tokens=1)
     assert cut.comes_back
     (ids,) = tokenize(tokenizer, [np.array([5, 6])], num_tokens=None)

@@ -76,7 +76,15 @@ def test_a_text_is_the_same_text_at_all_lengths_of_a_sweep(tmp_path):
     make_cell(tmp_path, BUILTIN, "novels", 1, "strict", (8, 16, 3), 2)
     (group,) = read_runs([tmp_path]).groups
     assert group.texts.tolist() == [0, 1] * 3
-    assert group.columns["text_id"].max() == 1_600_001
+    assert group.columns["text_id"].max() == 1
+
+
+def test_records_that_number_a_text_anew_at_each_length_are_refused(tmp_path):
+    (line,) = some_lines(1, text_id=800_001)
+    del line["seed_id"]
+    write_run(tmp_path, config(BUILTIN, "novels", 1, "strict"), [line])
+    with pytest.raises(InputError, match="no record of memcomp .*seed_id"):
+        read_runs([tmp_path])
 
 
 def test_a_recipe_goes_by_the_name_of_the_nearest(tmp_path):

@@ -25,6 +25,7 @@ from memcomp.report.tables import TABLES
 def a_line(text_id, T, accuracy, gain, protocol="reference", **changes):
     line = {
         "text_id": text_id,
+        "seed_id": text_id,
         "source": "pg19",
         "num_tokens": T,
         "num_memory": 1,
@@ -154,7 +155,7 @@ def test_file_sizes_are_at_the_capacity_beside_compressors(tmp_path, two_protoco
 
 def test_horizons_say_how_many_are_lower_bounds(tmp_path):
     lines = [
-        {"text_id": i, "source": "novels", "num_tokens": 9, "num_memory": 1}
+        {"text_id": i, "seed_id": i, "source": "novels", "num_tokens": 9, "num_memory": 1}
         | {"horizon": horizon, "horizon_bits": 10.0 * horizon, "protocol": "strict"}
         | {"failed": failed}
         for i, (horizon, failed) in enumerate([(4, 5), (6, None), (9, None), (9, None)])

@@ -16,6 +16,8 @@ from memcomp.runs.records import record, thinned
 def some_result(protocol="strict", **changes):
     fields = {
         "text_id": 7,
+        "restart": 0,
+        "seed_id": 7,
         "source": "a.txt",
         "tokens": np.array([3, 1, 4, 1], np.int32),
         "memory": np.zeros((2, 16), np.float32),

@@ -130,14 +130,18 @@ def test_a_report_does_not_take_restarts_for_texts(run):
 
 
 def test_starts_have_ids_of_their_own():
-    ids = [text.text_id for text in restarts(TEXTS[:2], 3)]
-    assert ids == [0, 1, 100_000, 100_001, 200_000, 200_001]
+    again = restarts(TEXTS[:2], 3)
+    assert [(t.text_id, t.restart) for t in again] == [
+        (i, restart) for restart in range(3) for i in range(2)
+    ]
+    assert len({t.seed_id for t in again}) == 6
+    assert [t.seed_id for t in again[:2]] == [0, 1]
 
 
 def test_no_two_solutions_are_said(tiny_lm, monkeypatch, tmp_path):
     """Of any text."""
     record = {"exact_greedy": True, "exact_teacher_forced": True, "text_id": 1}
-    failed = {"exact_greedy": False, "exact_teacher_forced": True, "text_id": 100_001}
+    failed = {"exact_greedy": False, "exact_teacher_forced": True, "text_id": 1}
     monkeypatch.setattr(geometry_runs, "run_cramming", lambda *_: [record, failed])
     with pytest.raises(InputError, match="1 of 9 starts .* fewer tokens"):
         run_geometry(tiny_lm, TEXTS, CFG, STUDY, epath.Path(tmp_path))

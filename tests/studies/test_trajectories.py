@@ -55,7 +55,7 @@ def test_a_trajectory_goes_from_the_start_to_what_cramming_keeps(tiny_lm):
     assert {t.exact for t in found} == {True, False}
     for i, (text, trajectory) in enumerate(zip(texts, found, strict=True)):
         result = crammed[text.text_id]
-        assert trajectory.text_id == text.text_id and trajectory.exact == result.exact
+        assert trajectory.exact == result.exact
         last = result.steps
         assert trajectory.steps.tolist() == [*range(0, last, 4), last]
         np.testing.assert_array_equal(trajectory.memory[0], starts[i])
