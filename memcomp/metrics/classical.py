@@ -84,6 +84,8 @@ def _huffman(corpus: Sequence[str]) -> Codec:
 
 
 def _arithmetic(lm: LanguageModel) -> Codec:
+    entropy_coding.range_coder()  # refused before any text is read
+
     def encode(texts):
         return [
             Encoded(coded.data, {k: v for k, v in coded._asdict().items() if k != "data"})
@@ -107,12 +109,17 @@ METHODS: dict[str, Callable[[Sequence[str], LanguageModel], Codec]] = {
 
 
 def there() -> list[str]:
-    """The methods that can be used here: all, or all but zstd."""
+    """The methods whose packages are installed."""
+    needs = {"zstd": _zstd, "arithmetic": entropy_coding.range_coder}
+    return [name for name in METHODS if name not in needs or _works(needs[name])]
+
+
+def _works(package: Callable[[], Any]) -> bool:
     try:
-        _zstd()
+        package()
     except InputError:
-        return [name for name in METHODS if name != "zstd"]
-    return list(METHODS)
+        return False
+    return True
 
 
 def first_words(text: str, num_words: int, name: str) -> str:

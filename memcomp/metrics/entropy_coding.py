@@ -9,17 +9,18 @@ the same LM in the same dtype, on the same kind of device with the same jax; on 
 another process, choices of kernels must be fixed too
 (XLA_FLAGS=--xla_gpu_deterministic_ops=true).
 
-Probabilities become integers exactly: 1 + floor(p 2**30), with no sum to be matched, for
-the coder takes any total. A token's share is then at least p / (1 + V / 2**30), which
-costs at most V / 2**30 / ln 2 bits a token more than -log2 p: 0.0004 for V = 256k. No
-token costs more than 30 bits and this, however unlikely.
+The range coder is that of the package constriction. It rounds probabilities to 24 bits,
+none of them to zero, which costs at most V / 2**24 / ln 2 bits a token more than -log2 p:
+0.0004 for V = 4,096, 0.022 for V = 256k. No token costs more than 24 bits, however
+unlikely. It is given float64: with float32 it has refused unlikely symbols.
 
 Source: Rissanen and Langdon 1979, "Arithmetic coding"; with language models: Deletang et
-  al. 2023, arXiv:2309.10668.
+  al. 2023, arXiv:2309.10668; the coder: Bamler 2022, arXiv:2201.01741.
 """
 
 import collections
 import functools
+import importlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -28,18 +29,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from memcomp.data.tokens import ids_to_text, texts_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.decode import advance, empty_cache
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed
 from memcomp.lm.score import start_token
-from memcomp.metrics.range_coder import RangeDecoder, RangeEncoder
 
 ROWS = 16  # texts at a time; a part of the format
-COUNT_BITS = 30
+CODER = "constriction"  # the package
+WORD_BYTES = 4  # that it writes at a time
 FIRST_CACHE = 64  # positions, a power of two; a part of the format
+DAMAGED = "the stream is damaged; wanted bytes of `encode`"
 MAX_TOKENS = 2**16  # of a text: how long a damaged head can keep the decoder busy
 
 
@@ -70,7 +72,8 @@ def encode(lm: LanguageModel, texts: Sequence[Int[np.ndarray, "_"]]) -> list[Cod
       texts: token ids of each; may be empty.
 
     Raises:
-      InputError: ids outside the vocabulary, or a text of more than MAX_TOKENS.
+      InputError: ids outside the vocabulary, a text of more than MAX_TOKENS, or no package
+        constriction.
     """
     texts = [np.asarray(text) for text in texts]
     for i, text in enumerate(texts):
@@ -88,7 +91,8 @@ def decode(lm: LanguageModel, streams: Sequence[bytes]) -> list[Int32[np.ndarray
     """The token ids of each stream that `encode` has made, in any order and company.
 
     Raises:
-      InputError: a stream that is damaged, where that shows; else its tokens are wrong.
+      InputError: a stream that `encode` does not make of the tokens that it stands for,
+        as damaged ones do not but by chance, or no package constriction.
     """
     heads = [_read_head(stream) for stream in streams]
     waiting = collections.defaultdict(list)
@@ -160,59 +164,97 @@ def _read_head(stream: bytes) -> _Head:
 
 
 def _encode_group(lm: LanguageModel, texts: list[np.ndarray]) -> list[Coded]:
-    tokens = np.zeros((ROWS, max(map(len, texts))), np.int32)
-    for row, text in zip(tokens, texts, strict=False):
-        row[: len(text)] = text
-    reader, last, found = _Reader(lm), np.zeros(ROWS, np.int32), []
-    for t in range(tokens.shape[1]):
-        predicted = reader.predict(last)
-        last = tokens[:, t].copy()
-        # Fetched at once: steps that run ahead would each hold [B V] frequencies.
-        found.append(jax.device_get(_look_up(predicted, last)))
-    coded = []
-    for row, text in enumerate(texts):
-        encoder, nats = RangeEncoder(), 0.0
-        for at in found[: len(text)]:
-            encoder.put(int(at.start[row]), int(at.end[row]), int(at.total[row]))
-            nats += float(at.nats[row])
-        data = _head(len(text), row) + encoder.finish()
-        coded.append(Coded(data, len(text), nats / math.log(2)))
-    return coded
+    stream = range_coder()
+    encoders = [stream.queue.RangeEncoder() for _ in texts]
+    nats = [0.0] * len(texts)
+    reader, last = _Reader(lm), np.zeros(ROWS, np.int32)
+    for t in range(max(map(len, texts))):
+        log_probs = reader.predict(last)
+        last = np.zeros(ROWS, np.int32)
+        for row, (text, encoder) in enumerate(zip(texts, encoders, strict=True)):
+            if t < len(text):
+                last[row] = text[t]
+                encoder.encode(int(text[t]), _model(stream, log_probs[row]))
+                nats[row] -= float(log_probs[row, text[t]])
+    return [
+        Coded(_head(len(text), row) + _to_bytes(encoder), len(text), of_row / math.log(2))
+        for row, (text, encoder, of_row) in enumerate(
+            zip(texts, encoders, nats, strict=True)
+        )
+    ]
 
 
 def _decode_group(lm: LanguageModel, heads: list[_Head]) -> list[np.ndarray]:
-    """Tokens of each of some streams of distinct rows."""
-    decoders = [RangeDecoder(head.payload) for head in heads]
+    """Tokens of each of some streams of distinct rows, which encode to these again."""
+    stream = range_coder()
+    decoders = [_decoder(stream, head.payload) for head in heads]
+    encoders = [stream.queue.RangeEncoder() for _ in heads]
     tokens = [np.zeros(head.num_tokens, np.int32) for head in heads]
     reader, last = _Reader(lm), np.zeros(ROWS, np.int32)
     for t in range(max(map(len, tokens))):
-        cumulative = np.asarray(reader.predict(last).cumulative)
+        log_probs = reader.predict(last)
         last = np.zeros(ROWS, np.int32)
-        for head, decoder, ids in zip(heads, decoders, tokens, strict=True):
+        rows = zip(heads, decoders, encoders, tokens, strict=True)
+        for head, decoder, encoder, ids in rows:
             if t < len(ids):
-                last[head.row] = ids[t] = decoder.get(cumulative[head.row])
-    for decoder in decoders:
-        decoder.finish()
+                model = _model(stream, log_probs[head.row])
+                ids[t] = last[head.row] = _next_symbol(decoder, model)
+                encoder.encode(int(ids[t]), model)
+    for head, encoder in zip(heads, encoders, strict=True):
+        if _to_bytes(encoder) != head.payload:
+            raise InputError(DAMAGED)
     return tokens
 
 
-class _Predicted(NamedTuple):
-    """What may come next, in each row.
+def range_coder() -> Any:
+    """`constriction.stream`.
 
-    Attributes:
-      log_probs: natural.
-      cumulative: integer frequencies, summed up to each token, its own included.
+    Raises:
+      InputError: the package is not there.
     """
+    try:
+        return importlib.import_module(CODER).stream
+    except ImportError as error:
+        raise InputError(
+            "arithmetic coding needs the package constriction; pip install "
+            "'memcomp[lab]', or leave it out of methods"
+        ) from error
 
-    log_probs: Float[Array, "B V"]
-    cumulative: Int[Array, "B V"]
+
+def _model(stream: Any, log_probs: Float32[np.ndarray, "V"]) -> Any:
+    """Probabilities as the coder takes them, the same for the same bits of `log_probs`."""
+    probabilities = np.exp(log_probs.astype(np.float64))
+    return stream.model.Categorical(probabilities, perfect=False, lazy=True)
 
 
-class _Interval(NamedTuple):
-    start: Int[Array, "B"]
-    end: Int[Array, "B"]
-    total: Int[Array, "B"]
-    nats: Float[Array, "B"]
+def _to_bytes(encoder: Any) -> bytes:
+    """The fewest bytes that, with zeros after them, lie in the coder's interval.
+
+    The coder's words end at the first whole word in the interval, which is as long as
+    `size` parts of 2**32 of a word; a rounder number may lie in it too.
+    """
+    num_decided, (_, size) = encoder.pos()
+    words = encoder.get_compressed()[: num_decided + 1]
+    number = int.from_bytes(words.astype(">u4").tobytes(), "big")
+    for unit in (2**24, 2**16, 2**8):
+        rounder = -(-number // unit) * unit
+        if (rounder - number + 1) << 32 < size:
+            number = rounder
+            break
+    return number.to_bytes(WORD_BYTES * len(words), "big").rstrip(b"\0")
+
+
+def _decoder(stream: Any, data: bytes) -> Any:
+    num_words = len(data) // WORD_BYTES + 3  # more zeros than it ever looks at
+    words = np.frombuffer(data.ljust(WORD_BYTES * num_words, b"\0"), ">u4")
+    return stream.queue.RangeDecoder(words.astype(np.uint32))
+
+
+def _next_symbol(decoder: Any, model: Any) -> int:
+    try:
+        return decoder.decode(model)
+    except AssertionError as error:  # how it says that no encoder wrote the data
+        raise InputError(DAMAGED) from error
 
 
 class _Reader:
@@ -227,18 +269,19 @@ class _Reader:
         self._position = 0
         self._cache: Any = None
 
-    def predict(self, last: Int32[np.ndarray, "B"]) -> _Predicted:
-        """What follows `last`; at the start of the texts, whatever `last` is."""
+    def predict(self, last: Int32[np.ndarray, "B"]) -> Float32[np.ndarray, "B V"]:
+        """Log-probabilities of what follows `last`, which does not count at the start."""
         lm, at_start = self._lm, self._position == 0
         self._make_room(self._position % lm.config.max_positions)
         self._position += 1
         if at_start:
             first = start_token(lm)
             if first is None:
-                return _uniform(lm.config.vocab_size)
+                shape = ROWS, lm.config.vocab_size
+                return np.full(shape, -math.log(lm.config.vocab_size), np.float32)
             last = np.full(ROWS, first, np.int32)
-        predicted, self._cache = lm.run(_step, self._cache, last)
-        return predicted
+        log_probs, self._cache = lm.run(_step, self._cache, last)
+        return np.asarray(log_probs)
 
     def _make_room(self, position: int) -> None:
         lm = self._lm
@@ -256,36 +299,11 @@ def _put_in(large: Array, small: Array) -> Array:
     return large.at[tuple(map(slice, small.shape))].set(small)
 
 
-def _uniform(vocab_size: int) -> _Predicted:
-    log_probs = jnp.full((ROWS, vocab_size), -math.log(vocab_size), jnp.float32)
-    counts = jnp.arange(1, vocab_size + 1, dtype=jnp.int32)
-    return _Predicted(log_probs, jnp.broadcast_to(counts, log_probs.shape))
-
-
 @functools.partial(jax.jit, static_argnames="module", donate_argnames="cache")
 def _step(
     params: Params, cache: Cache, last: Int[Array, "B"], *, module: CausalLM
-) -> tuple[_Predicted, Cache]:
+) -> tuple[Float[Array, "B V"], Cache]:
     """The one program that both sides call: reads a token a row, predicts the next."""
     x = embed(params, last[:, None], module=module)
     logits, cache = advance(params, cache, x, module=module)
-    log_probs = jax.nn.log_softmax(logits)
-    # The product with a power of two and the sums of integers are exact.
-    counts = 1 + jnp.floor(jnp.exp(log_probs) * 2.0**COUNT_BITS).astype(jnp.int32)
-    return _Predicted(log_probs, jnp.cumsum(counts, axis=-1, dtype=jnp.int32)), cache
-
-
-@jax.jit
-def _look_up(predicted: _Predicted, tokens: Int[Array, "B"]) -> _Interval:
-    """Where each row's token is among the frequencies, and its surprise."""
-
-    def at(array, index):
-        return jnp.take_along_axis(array, index[:, None], axis=-1)[:, 0]
-
-    before = at(predicted.cumulative, jnp.maximum(tokens - 1, 0))
-    return _Interval(
-        start=jnp.where(tokens > 0, before, 0),
-        end=at(predicted.cumulative, tokens),
-        total=predicted.cumulative[:, -1],
-        nats=-at(predicted.log_probs, tokens),
-    )
+    return jax.nn.log_softmax(logits), cache

@@ -9,6 +9,7 @@ from memcomp.data.texts import read_texts
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.metrics import classical as compressors
+from memcomp.metrics import entropy_coding
 from memcomp.metrics.classical import (
     METHODS,
     first_words,
@@ -80,6 +81,10 @@ def test_methods_that_are_not_there_are_refused(lm, tmp_path, monkeypatch):
     assert compressors.there() == [name for name in METHODS if name != "zstd"]
     with pytest.raises(InputError, match="leave it out"):
         run(lm, tmp_path, ["zstd"])
+    monkeypatch.setattr(entropy_coding, "CODER", "no_such_module")
+    assert compressors.there() == ["zlib", "bz2", "lzma", "huffman"]
+    with pytest.raises(InputError, match="constriction; pip install"):
+        run(lm, tmp_path, ["arithmetic"])
 
 
 def test_first_words():
