@@ -45,6 +45,12 @@ class Estimate(NamedTuple):
     low: float | None
     high: float | None
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """`low` and `high`, or twice the mean where there are none."""
+        low, high = (self.mean if x is None else x for x in (self.low, self.high))
+        return low, high
+
     def times(self, factor: float) -> "Estimate":
         """The estimate in another unit."""
 
@@ -77,12 +83,6 @@ class Capacity(NamedTuple):
     failed_below: tuple[int, ...]
 
 
-def columns(records: Iterable[Mapping[str, Any]], names: Iterable[str]) -> Columns:
-    """Arrays of the named fields of records."""
-    rows = list(records)
-    return {name: np.array([row[name] for row in rows]) for name in names}
-
-
 # --- n, mean, standard error, interval
 
 
@@ -111,6 +111,13 @@ def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
     error = math.sqrt(num_texts / (num_texts - 1) * float(np.sum(residuals**2))) / n
     low, high = _interval(sums, lambda s: s[:, 0] / s[:, 1], seed)
     return Estimate(n, mean, std, error, float(low), float(high))
+
+
+def estimate_of(records: Iterable[Mapping[str, Any]], field: str) -> Estimate:
+    """`estimate` of a field of records, which are left out where they have none."""
+    pairs = [(r.get(field, math.nan), r["text_id"]) for r in records]
+    values, texts = (np.array(column) for column in zip(*pairs, strict=True))
+    return estimate(values, texts)
 
 
 def by_length(

@@ -6,19 +6,23 @@ nothing for it, and give it a line in FIGURES.
 
 from collections.abc import Callable
 
-from memcomp.report.figures_capacity import accuracy_over_length, figure_1
+from memcomp.report.figures_capacity import accuracy_over_length, figure_1, figure_5
 from memcomp.report.figures_entropy import figure_3_6
-from memcomp.report.figures_geometry import figure_7, figure_8
-from memcomp.report.figures_horizons import horizons, horizons_over_vectors
-from memcomp.report.figures_recipes import horizons_by_recipe
-from memcomp.report.figures_size import figure_4, figure_5
+from memcomp.report.figures_geometry import (
+    figure_7,
+    figure_8,
+    norms,
+    scales,
+    trajectories,
+)
+from memcomp.report.figures_horizons import horizons, horizons_by_recipe
+from memcomp.report.figures_scaling import figure_4, horizons_over_vectors
 from memcomp.report.figures_use import (
     attention_by_layer,
     contexts,
     knockout_by_layer,
     use_of_memory,
 )
-from memcomp.report.figures_vectors import norms, scales, trajectories
 from memcomp.report.section import Section
 from memcomp.report.style import Drawn
 

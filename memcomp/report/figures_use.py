@@ -1,7 +1,6 @@
 """Where memory is read and what it is good for: figures of experiments/use.py."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,29 +8,64 @@ from matplotlib.axes import Axes
 from memcomp.metrics.capacity import Estimate
 from memcomp.report.published import lm_name
 from memcomp.report.section import Section
-from memcomp.report.style import COLOURS, GREY, Drawn, label_ends, panels
+from memcomp.report.style import COLOURS, GREY, Drawn, drawn, label_ends, line
 from memcomp.runs.files import Record
 from memcomp.studies.use import differences, means
 
 RUN = ("LM", "texts", "tokens", "vectors")
+FIELD = {
+    "attention": "mass",
+    "knockout": "accuracy",
+    "use": "loss_nats",
+    "context": "loss_nats",
+}
 BLUE, RED, GREEN = COLOURS[:3]
-Found = Mapping[tuple, Estimate]
-Draw = Callable[[Axes, list[Record]], list[tuple]]
+
+
+def _study(
+    section: Section,
+    kind: str,
+    draw: Callable[[Axes, list[Record]], list[tuple]],
+    *head: str,
+    **about: Any,
+) -> Drawn | None:
+    """A panel a run of this kind of study, each drawn by `draw`, which gives its rows."""
+    runs: dict[tuple, list[Record]] = {}
+    for records in section.study(kind).values():
+        for r in records:
+            run = (lm_name(r["lm"]), r["texts"], r["num_tokens"], r["num_memory"])
+            runs.setdefault(run, []).append(r)
+
+    def panel(axis: Axes, run: tuple, records: list[Record], n: int) -> list[tuple]:
+        lm, texts, tokens, vectors = run
+        held = f"{vectors} vector{'s' * (vectors > 1)}"
+        title = f"{lm}, {texts}: {tokens} tokens in {held}, {n} texts"
+        axis.set_title(title, loc="left", fontsize=10)
+        return [(*run, *row) for row in draw(axis, records)]
+
+    found = {run: means(kind, records, FIELD[kind]) for run, records in runs.items()}
+    return drawn(
+        # None of a run without texts to average.
+        [(run, runs[run], next(iter(e.values())).n) for run, e in found.items() if e],
+        panel,
+        head=(*RUN, *head, *Estimate._fields),
+        **{"width": 6.6, "height": 4.2, "most": 2, **about},
+    )
 
 
 def attention_by_layer(section: Section) -> Drawn | None:
     """Share of the text's attention that goes to memory, and to a start token."""
-    return _drawn(
+    return _study(
         section,
         "attention",
         _draw_attention,
-        ("in the place of memory", "layer", "head", *Estimate._fields),
-        "Attention on memory by layer",
-        "Share of the attention of the text's queries (all but the one that predicts the "
-        "first token) that goes to memory; texts that come back exactly. Lines: mean over "
-        "heads, with its 95% interval over texts; small marks: each head. Orange: the "
-        "start token where the LM reads it in the place of memory. Grey: if all keys got "
-        "the same.",
+        *("in the place of memory", "layer", "head"),
+        title="Attention on memory by layer",
+        caption="Share of the attention of the text's queries (all but the one that "
+        "predicts the first token) that goes to memory; texts that come back exactly. "
+        "Lines: mean over heads, with its 95% interval over texts; small marks: each "
+        "head. Orange: the start token where the LM reads it in the place of memory. "
+        "Grey: if all keys got the same.",
     )
 
 
@@ -43,7 +77,7 @@ def _draw_attention(axis: Axes, records: list[Record]) -> list[tuple]:
         here = {key[1]: e for key, e in found.items() if key[0] == condition}
         if not here:
             continue
-        ends.append((_line(axis, here, colour), condition, colour))
+        ends.append((line(axis, here, colour), condition, colour))
         rows += [(condition, layer, "mean", *e) for layer, e in here.items()]
         of_heads = {key[1:]: e for key, e in heads.items() if key[0] == condition}
         aside = -0.06 if condition == "memory" else 0.06  # marks beside, not on, others
@@ -68,16 +102,16 @@ def _draw_attention(axis: Axes, records: list[Record]) -> list[tuple]:
 
 def knockout_by_layer(section: Section) -> Drawn | None:
     """What is left of a text when some layers do not see its memory."""
-    return _drawn(
+    return _study(
         section,
         "knockout",
         _draw_knockout,
-        ("memory hidden in", "from layer", "to layer", *Estimate._fields),
-        "Memory knocked out of layers",
-        "Share of tokens right (teacher-forced, without the first, which is predicted at "
-        "memory itself) where the text's queries do not see memory in some layers; texts "
-        "that come back exactly; bands: 95% intervals over texts. Layer i on the axis is "
-        "the only one, the last one, or the first one that is hidden.",
+        *("memory hidden in", "from layer", "to layer"),
+        title="Memory knocked out of layers",
+        caption="Share of tokens right (teacher-forced, without the first, which is "
+        "predicted at memory itself) where the text's queries do not see memory in some "
+        "layers; texts that come back exactly; bands: 95% intervals over texts. Layer i "
+        "on the axis is the only one, the last one, or the first one that is hidden.",
     )
 
 
@@ -95,9 +129,9 @@ def _draw_knockout(axis: Axes, records: list[Record]) -> list[tuple]:
         ),
     )
     ends, rows = [], []
-    for name, line, colour in lines:
-        line = dict(sorted(line.items()))
-        ends.append((_line(axis, line, colour), f"hidden in {name}", colour))
+    for name, found_here, colour in lines:
+        end = line(axis, dict(sorted(found_here.items())), colour)
+        ends.append((end, f"hidden in {name}", colour))
     levels = [("nothing hidden", ranges[0, 0])]
     levels += [("start token instead", e) for key, e in found.items() if key[1] is None]
     for name, e in levels:
@@ -120,15 +154,15 @@ def use_of_memory(section: Section) -> Drawn | None:
         "memory, text": "memory, then the text\ndecoded from it",
         "other memory, text": "another text's memory,\nthen the text",
     }
-    return _drawn(
+    return _study(
         section,
         "use",
-        functools.partial(_draw_dots, "use", names),
-        ("given", *Estimate._fields),
-        "The true continuation of a text, given its memory or the text",
-        "Mean cross-entropy of the tokens that follow the text, each after the true ones "
-        "before it; bars: 95% intervals over texts. On the right: the mean difference from "
-        "nothing (the start token alone) within texts, with its interval.",
+        lambda axis, records: _draw_dots("use", names, axis, records),
+        "given",
+        title="The true continuation of a text, given its memory or the text",
+        caption="Mean cross-entropy of the tokens that follow the text, each after the "
+        "true ones before it; bars: 95% intervals over texts. On the right: the mean "
+        "difference from nothing (the start token alone) within texts, with its interval.",
     )
 
 
@@ -141,15 +175,15 @@ def contexts(section: Section) -> Drawn | None:
         "doubled": "the text, once",
         "copy": "the text, with a prompt\nto repeat it",
     }
-    return _drawn(
+    return _study(
         section,
         "context",
-        functools.partial(_draw_dots, "context", names),
-        ("given", *Estimate._fields),
-        "A text given other contexts than its memory",
-        "Mean cross-entropy of a token of the text, teacher-forced, the first included; "
-        "bars: 95% intervals over all texts, exact or not. On the right: "
-        "the mean difference from nothing (the start token alone) within texts.",
+        lambda axis, records: _draw_dots("context", names, axis, records),
+        "given",
+        title="A text given other contexts than its memory",
+        caption="Mean cross-entropy of a token of the text, teacher-forced, the first "
+        "included; bars: 95% intervals over all texts, exact or not. On the right: the "
+        "mean difference from nothing (the start token alone) within texts.",
     )
 
 
@@ -168,8 +202,7 @@ def _draw_dots(
         if key[0] == "nothing":
             colour = GREY
             axis.axvline(e.mean, color=GREY, ls=":", lw=1.2)
-        low, high = (e.mean if x is None else x for x in (e.low, e.high))
-        axis.plot([low, high], [y, y], color=colour, lw=2.2, solid_capstyle="butt")
+        axis.plot(e.interval, [y, y], color=colour, lw=2.2, solid_capstyle="butt")
         axis.plot([e.mean], [y], "o", color=colour, ms=6)
         said = (
             f"{d.mean:+.2f}"
@@ -187,53 +220,3 @@ def _draw_dots(
     axis.set(xlabel="nats a token")
     axis.set_xlim(0, None)
     return rows
-
-
-def _line(axis: Axes, estimates: Mapping[int, Estimate], colour: str) -> float:
-    """A line with its interval; its last height."""
-    xs, means_ = list(estimates), [e.mean for e in estimates.values()]
-    low = [e.mean if e.low is None else e.low for e in estimates.values()]
-    high = [e.mean if e.high is None else e.high for e in estimates.values()]
-    axis.plot(xs, means_, "-o", color=colour, ms=4, lw=1.8)
-    axis.fill_between(xs, low, high, color=colour, alpha=0.15, lw=0)
-    return means_[-1]
-
-
-def _drawn(
-    section: Section, kind: str, draw: Draw, head: Sequence[str], title: str, caption: str
-) -> Drawn | None:
-    """A panel a run of this kind of study, each drawn by `draw`, which gives its rows."""
-    runs = _runs(section, kind)
-    if not runs:
-        return None
-    figure, axes = panels(len(runs), width=6.6, height=4.2, most=2)
-    rows: list[tuple[Any, ...]] = []
-    for axis, (run, records) in zip(axes, runs.items(), strict=True):
-        lm, texts, tokens, vectors = run
-        n = next(iter(means(kind, records, FIELD[kind]).values())).n
-        held = "1 vector" if vectors == 1 else f"{vectors} vectors"
-        axis.set_title(
-            f"{lm}, {texts}: {tokens} tokens in {held}, {n} texts",
-            loc="left",
-            fontsize=10,
-        )
-        rows += [(*run, *row) for row in draw(axis, records)]
-    return Drawn(title, caption, figure, (*RUN, *head), rows)
-
-
-FIELD = {
-    "attention": "mass",
-    "knockout": "accuracy",
-    "use": "loss_nats",
-    "context": "loss_nats",
-}
-
-
-def _runs(section: Section, kind: str) -> dict[tuple, list[Record]]:
-    """Records by LM, texts, and shape of text and memory; none without any to average."""
-    found: dict[tuple, list[Record]] = {}
-    for records in section.study(kind).values():
-        for r in records:
-            run = (lm_name(r["lm"]), r["texts"], r["num_tokens"], r["num_memory"])
-            found.setdefault(run, []).append(r)
-    return {run: rs for run, rs in found.items() if means(kind, rs, FIELD[kind])}

@@ -4,11 +4,13 @@ import dataclasses
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 
+from memcomp.metrics.capacity import Estimate
 from memcomp.report.corpora import RANDOM
 from memcomp.report.table_format import csv_text
 
@@ -61,6 +63,33 @@ class Drawn:
         return csv_text([self.head, *self.rows])
 
 
+def drawn(
+    items: Iterable[Sequence[Any]],
+    draw: Callable[..., Iterable[Sequence[Any]]],
+    *,
+    title: str,
+    caption: str,
+    head: Sequence[str],
+    **size: Any,
+) -> Drawn | None:
+    """A figure with a panel an item; None where there are none.
+
+    Args:
+      items: arguments of `draw` for each panel.
+      draw: is given the axes of a panel and the arguments, and gives the numbers in it.
+      title, caption, head: of the figure and its numbers.
+      size: of the `panels`.
+    """
+    items = list(items)
+    if not items:
+        return None
+    figure, axes = panels(len(items), **size)
+    rows: list[Sequence[Any]] = []
+    for axis, item in zip(axes, items, strict=True):
+        rows += draw(axis, *item)
+    return Drawn(title, caption, figure, head, rows)
+
+
 def panels(num: int, width: float = 5.4, height: float = 4.0, most: int = 3) -> Any:
     """A figure and its first `num` axes, in rows of at most `most`."""
     across = min(num, most)
@@ -86,6 +115,62 @@ def source_colours(sources: Iterable[str]) -> dict[str, str]:
     written = sorted(set(sources) - set(RANDOM))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(written)}
     return colours | RANDOM_COLOURS
+
+
+def line(
+    axis: Axes, estimates: Mapping[int, Estimate], colour: str, *, bars: bool = False
+) -> float:
+    """Means over numbers with their intervals, as a band or as bars; the last mean."""
+    xs, means = list(estimates), [e.mean for e in estimates.values()]
+    low, high = np.array([e.interval for e in estimates.values()]).T
+    axis.plot(xs, means, "-o", color=colour, ms=4, lw=1.8)
+    if bars:
+        errors = np.maximum(np.abs(np.array([low, high]) - means), 0)
+        axis.errorbar(xs, means, errors, fmt="none", color=colour, capsize=3)
+    else:
+        axis.fill_between(xs, low, high, color=colour, alpha=0.16, lw=0)
+    return means[-1]
+
+
+def bar(
+    axis: Axes,
+    y: float,
+    value: float | int,
+    interval: tuple[float | int, float | int] | None,
+    colour: str,
+    words: str,
+    published: float | int | None,
+) -> None:
+    """A bar to `value` with its interval, the published number, and words behind them."""
+    axis.barh(y, value, height=0.72, color=colour, alpha=0.6)
+    if interval:
+        axis.plot(interval, [y, y], color="black", lw=1.4)
+    if published is not None:
+        axis.plot(published, y, "D", mfc="white", mec="black", ms=6)
+    axis.annotate(
+        words,
+        (max(value, interval[1] if interval else 0, published or 0), y),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+    )
+
+
+def dots(
+    axis: Axes,
+    y: float | int,
+    values: np.ndarray,
+    middle: float,
+    colour: str,
+    rng: np.random.Generator,
+    *,
+    words: str = "",
+    **style: Any,
+) -> None:
+    """A row of dots, each a little above or below `y`, with a black bar at `middle`."""
+    axis.scatter(values, y + rng.uniform(-0.15, 0.15, len(values)), color=colour, **style)
+    axis.plot([middle] * 2, [y - 0.25, y + 0.25], color="black", lw=2)
+    axis.text(middle, y + 0.27, words, ha="center", va="bottom", fontsize=9)
 
 
 def plain_ticks(axis: Axes) -> None:

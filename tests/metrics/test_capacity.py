@@ -11,7 +11,6 @@ from memcomp.metrics.capacity import (
     bits_per_dimension,
     by_length,
     byte_ratios,
-    columns,
     cross_entropy,
     decoding_capacity,
     estimate,
@@ -137,7 +136,8 @@ def test_gains_by_length_are_over_all_texts():
 
 
 def test_cross_entropy_is_a_sum_over_the_text():
-    c = columns([a_record(), a_record(num_tokens=4)], a_record())
+    records = [a_record(), a_record(num_tokens=4)]
+    c = {name: np.array([r[name] for r in records]) for name in a_record()}
     before, after = cross_entropy(c)
     assert before.tolist() == [30.0, 12.0] and after.tolist() == [5.0, 2.0]
 
