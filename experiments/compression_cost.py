@@ -26,7 +26,6 @@ from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.convert.families import FAMILIES
 from memcomp.cost.formulas import compiled_flops, compiled_memory
-from memcomp.disk import make_folder
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.report.digest_cost import (
@@ -57,9 +56,7 @@ def main(config: Config, workdir: str | None) -> None:
     table, figure = cost_table(records), cost_figure(records)
     write_whole(folder / "costs.md", table.markdown())
     write_whole(folder / "costs.csv", table.csv())
-    make_folder(folder / "figures")
-    write_whole(folder / "figures" / "flops.csv", figure.csv())
-    write_whole(folder / "figures" / "flops.png", figure.png())
+    figure.write(folder / "figures", "flops")
     print(table.markdown())
     measured = clock(config)
     write_whole(folder / "clock.json", json.dumps(measured, indent=2) + "\n")

@@ -46,7 +46,7 @@ def main(config: Config, workdir: str | None) -> None:
 
         records = run_cramming(lm, texts, cfg, folder, report)
     if is_first():
-        picture = cram_curves(records, folder / "figures")
+        picture = cram_curves(records).write(folder / "figures", "curves")
         print(table(records))
         print(f"figure: {picture}\nrun:    {folder}")
 

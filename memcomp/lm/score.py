@@ -6,8 +6,9 @@ text, D d_model.
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -153,14 +154,30 @@ def score_after(
             f"{prefix.shape[1]} vectors and {tokens.shape[1]} tokens after them need "
             f"{wanted} positions, and {lm.name} has {room}; give fewer"
         )
-    found = []
-    for first in range(0, len(tokens), GROUP):
-        rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
-        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows], mask))
-        lm.check_finite(np.isfinite(loss))
-        here = slice(0, min(GROUP, len(tokens) - first))
-        found.append((loss[here], margin[here] > 0))
-    return Scores(*map(np.concatenate, zip(*found, strict=True)))
+    loss, margin = in_groups(
+        lambda rows: lm.run(_score_after, *rows, mask), (prefix, tokens)
+    )
+    lm.check_finite(np.isfinite(loss))
+    return Scores(loss, margin > 0)
+
+
+def in_groups(run: Callable[[Any], Any], batch: Any, size: int = GROUP) -> Any:
+    """Joins the results of `run` for `size` rows of a batch at a time: one program.
+
+    Args:
+      run: from a tree of arrays of `size` rows to another one.
+      batch: a tree of arrays of any number of rows; the last one fills up the last group.
+      size: rows at a time.
+
+    Returns:
+      The tree that `run` gives, as numpy arrays with a row for each of the batch.
+    """
+    num, found = len(jax.tree.leaves(batch)[0]), []
+    for first in range(0, num, size):
+        rows = np.arange(first, first + size).clip(max=num - 1)
+        results = fetch(run(jax.tree.map(operator.itemgetter(rows), batch)))
+        found.append(jax.tree.map(operator.itemgetter(slice(num - first)), results))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 class Baseline(NamedTuple):

@@ -73,7 +73,7 @@ def cost_table(records: Sequence[Record]) -> Table:
         "Formula: matrix products alone, as published. Compiler: all operations, those "
         "of ICAE's adapters included.",
     )
-    return Table("compression_cost", "FLOPs of compressing one context", rows, notes)
+    return Table("FLOPs of compressing one context", rows, notes)
 
 
 def cost_figure(records: Sequence[Record]) -> Drawn:

@@ -77,7 +77,7 @@ def compile_table(records: Sequence[Record]) -> Table:
     failed = [r for r in records if r["problem"]]
     notes += [f"{r['program']} {r['problem']}." for r in failed]
     title = "Steps compiled for their slices"
-    return Table("compile", title, [_row(r) for r in records], tuple(notes))
+    return Table(title, [_row(r) for r in records], tuple(notes))
 
 
 def _row(record: Record) -> Record:

@@ -9,10 +9,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from etils import epath
 
+from memcomp.disk import make_folder
 from memcomp.metrics.capacity import Estimate
 from memcomp.report.corpora import RANDOM
 from memcomp.report.table_format import csv_text
+from memcomp.runs.files import write_whole
 
 matplotlib.use("Agg")
 
@@ -61,6 +64,13 @@ class Drawn:
     def csv(self) -> str:
         """The numbers."""
         return csv_text([self.head, *self.rows])
+
+    def write(self, folder: epath.Path, name: str) -> epath.Path:
+        """Writes the picture and the numbers; where the picture is."""
+        make_folder(folder)
+        write_whole(folder / f"{name}.csv", self.csv())
+        write_whole(folder / f"{name}.png", self.png())
+        return folder / f"{name}.png"
 
 
 def drawn(

@@ -19,13 +19,11 @@ class Table:
     """Rows of cells: a string, a number, None, an Estimate or a Capacity.
 
     Attributes:
-      name: of its files.
       title: above it.
       rows: name of the column -> cell; a name that a row lacks is an empty cell.
       notes: below it.
     """
 
-    name: str
     title: str
     rows: Sequence[Mapping[str, Any]]
     notes: tuple[str, ...] = ()

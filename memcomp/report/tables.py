@@ -60,7 +60,7 @@ def _gains(section: Section, number: int, title: str) -> Table | None:
     if section.is_reference:
         notes.append(f"{PUBLISHED}; mean ± sd; its gains in bits are in nats.")
     notes.append(_capacity_note(section))
-    return Table(f"table_{number}", title, rows, tuple(notes))
+    return Table(title, rows, tuple(notes))
 
 
 def _number_of_table(m: Measures) -> int:
@@ -116,7 +116,7 @@ def capacity(section: Section) -> Table | None:
         "most 0.99, as in the paper. Longest: all texts of the longest length.",
         "Bound: 16 d / log2 V tokens a vector. Offset: b of CE after = CE before + b.",
     )
-    return Table("capacity", "All metrics of capacity", rows, notes)
+    return Table("All metrics of capacity", rows, notes)
 
 
 def _capacity_row(m: Measures) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def file_sizes(section: Section) -> Table | None:
         "Memory: at the capacity of the protocol. The size is that of the format; whether "
         "texts survive it is measured for bfloat16 only.",
     )
-    return Table("file_sizes", "Compression in bytes", rows, notes)
+    return Table("Compression in bytes", rows, notes)
 
 
 def lengths(section: Section) -> Table | None:
@@ -173,7 +173,7 @@ def lengths(section: Section) -> Table | None:
     notes = [f"{HOW}; all texts of a length, nothing is conditioned on."]
     if section.is_reference:
         notes.append(f"{PUBLISHED}, {published()['about']['lengths']}.")
-    return Table("lengths", "Accuracy and information over length", rows, tuple(notes))
+    return Table("Accuracy and information over length", rows, tuple(notes))
 
 
 def _length_rows(section: Section, m: Measures) -> list[dict[str, Any]]:
@@ -253,7 +253,7 @@ def horizons(section: Section) -> Table | None:
         f"Published, mean ± sd: {published()['about']['horizons']}. An instruction-tuned "
         "LM stands beside its base model's numbers.",
     )
-    return Table("horizons", "Horizons", rows, notes)
+    return Table("Horizons", rows, notes)
 
 
 # Title of a column -> field of a record.
@@ -298,7 +298,7 @@ def table_4(section: Section) -> Table | None:
         f"Bits of the text over bits of the file; ours: {HOW}.",
         f"{PUBLISHED}, {published()['about']['compression']}; mean ± sd.",
     )
-    return Table("table_4", "Table 4. Compressors of files", rows, notes)
+    return Table("Table 4. Compressors of files", rows, notes)
 
 
 def _compression(section: Section) -> dict[tuple[str, str], Estimate]:
@@ -332,7 +332,7 @@ def runs(section: Section) -> Table | None:
         }
         for m in section.measures
     ]
-    return Table("runs", "The runs", list(rows)) if rows else None
+    return Table("The runs", list(rows)) if rows else None
 
 
 TABLES: dict[str, Callable[[Section], Table | None]] = {

@@ -20,8 +20,9 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.result import CramResult
 from memcomp.data.tokens import ids_to_text
 from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.lm.score import in_groups
 from memcomp.metrics.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
-from memcomp.sharding import fetch, on_mesh
+from memcomp.sharding import on_mesh
 
 # Of the scored tokens of each row, [B A]: their cross-entropy, and whether they are right.
 _Scores = tuple[Float[Array, "B A"], Bool[Array, "B A"]]
@@ -84,27 +85,17 @@ def _records(
     batch_size: int,
 ) -> list[dict[str, float]]:
     """The figures of each row from the `scores` of so many rows of a batch at once."""
-    B, found = len(scored), []
-    for first in range(0, B, batch_size):
-        numbers = np.arange(first, first + batch_size)
-        numbers = np.where(numbers < B, numbers, first)
-        with on_mesh(lm.mesh):
-            here = scores(jax.tree.map(lambda x, n=numbers: x[n], batch))
-        found.append(fetch(here))
-    nats_of_all, right_of_all = map(np.concatenate, zip(*found, strict=True))
-    records = []
-    for where, nats, right in zip(
-        np.asarray(scored), nats_of_all[:B], right_of_all[:B], strict=True
-    ):
-        records.append(
-            {
-                "nats_per_token": float(np.mean(nats[where], dtype=np.float64)),
-                "accuracy": float(right[where].mean()),
-                "num_tokens": int(where.sum()),
-                "first_nats": float(nats[where][0]),
-            }
-        )
-    return records
+    with on_mesh(lm.mesh):
+        found = in_groups(scores, batch, batch_size)
+    return [
+        {
+            "nats_per_token": float(np.mean(nats[where], dtype=np.float64)),
+            "accuracy": float(right[where].mean()),
+            "num_tokens": int(where.sum()),
+            "first_nats": float(nats[where][0]),
+        }
+        for where, nats, right in zip(np.asarray(scored), *found, strict=True)
+    ]
 
 
 @functools.partial(jax.jit, static_argnames=("task", "dtype"))

@@ -15,10 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed, intermediates
-from memcomp.lm.score import GROUP, Scores, joined, score_after, start
+from memcomp.lm.score import Scores, in_groups, joined, score_after, start
 from memcomp.nn.decoder import DecoderConfig
 from memcomp.runs.files import Record
-from memcomp.sharding import fetch
 from memcomp.studies.prefixes import Crammed
 
 
@@ -57,12 +56,7 @@ def attention_mass(
     Source: "attention hijacking" of arXiv:2607.21231, which reports it by layer.
     """
     check_attends(lm, tokens.shape[1])
-    found = []
-    for first in range(0, len(tokens), GROUP):
-        rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
-        mass = fetch(lm.run(_mass, prefix[rows], tokens[rows, :-1]))
-        found.append(mass[: len(tokens) - first])
-    return np.concatenate(found)
+    return in_groups(lambda rows: lm.run(_mass, *rows), (prefix, tokens[:, :-1]))
 
 
 @functools.partial(jax.jit, static_argnames="module")

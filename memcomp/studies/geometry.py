@@ -6,6 +6,7 @@ compared. "Solution": a memory from which its text comes back exactly.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import mean_over, scored_positions
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
-from memcomp.lm.score import memory_scores
+from memcomp.lm.score import in_groups, memory_scores
 from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.sharding import fetch
 
@@ -62,21 +63,9 @@ class Scores(NamedTuple):
 
 def score(lm: LanguageModel, solutions: Solutions, cfg: CramConfig) -> Scores:
     """Teacher-forced accuracy and loss of every memory; `cfg` says which tokens count."""
-    groups = [lm.run(_score_group, *group, cfg=cfg) for group in _groups(solutions, GROUP)]
-    accuracy, loss = zip(*groups, strict=True)
-    num = len(solutions.memory)
-    return Scores(_joined(accuracy, num), _joined(loss, num))
-
-
-def _groups(rows: Any, size: int) -> list[tuple]:
-    """Rows of several arrays, `size` at a time; the last ones are repeated to fill up."""
-    num = len(rows[0])
-    index = np.minimum(np.arange(-(-num // size) * size), num - 1).reshape(-1, size)
-    return [tuple(array[i] for array in rows) for i in index]
-
-
-def _joined(parts: Sequence[Any], num: int) -> np.ndarray:
-    return np.concatenate([np.asarray(part) for part in parts])[:num]
+    return Scores(
+        *in_groups(lambda rows: lm.run(_score_group, *rows, cfg=cfg), solutions, GROUP)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
@@ -224,11 +213,14 @@ def find_controls(
     keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row[0]), row[1]))
     ends = solutions.memory[rows[:, 0]], solutions.memory[rows[:, 1]]
     texts = solutions.tokens[rows[:, 0]], solutions.lengths[rows[:, 0]]
-    controls = []
-    for group in _groups((keys(jnp.asarray(rows)), *ends, *texts), PAIRS):
-        controls.append(fetch(lm.run(_descend, *group, cfg=cfg, curve=curve)))
-        report(min(len(controls) * PAIRS, len(rows)))
-    return _joined(controls, len(rows))
+    num_done = itertools.count(PAIRS, PAIRS)
+
+    def find(group: tuple) -> Float[np.ndarray, "P M D"]:
+        found = fetch(lm.run(_descend, *group, cfg=cfg, curve=curve))
+        report(min(next(num_done), len(rows)))
+        return found
+
+    return in_groups(find, (keys(jnp.asarray(rows)), *ends, *texts), PAIRS)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg", "curve"))

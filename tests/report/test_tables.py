@@ -219,7 +219,7 @@ def test_cells_are_shown_to_the_second_digit_of_their_error():
 
 def test_what_all_rows_share_is_said_once_and_texts_are_escaped():
     rows = [{"LM": "<a>", "source": s, "x|y": 1.0, "none": None} for s in ("p", "q")]
-    table = Table("t", "A & B", rows, ("n < 3",))
+    table = Table("A & B", rows, ("n < 3",))
     assert table.split() == ({"LM": "<a>"}, ["source", "x|y"])
     assert "<a>" not in table.html() and "A &amp; B" in table.html()
     assert "x\\|y" in table.markdown() and "LM: <a>" in table.markdown()
