@@ -6,42 +6,33 @@ nothing for it, and give it a line in FIGURES.
 
 from collections.abc import Callable
 
-from memcomp.report.figures_capacity import accuracy_over_length, figure_1, figure_5
-from memcomp.report.figures_entropy import figure_3_6
-from memcomp.report.figures_geometry import (
-    figure_7,
-    figure_8,
-    norms,
-    scales,
-    trajectories,
-)
-from memcomp.report.figures_horizons import horizons, horizons_by_recipe
-from memcomp.report.figures_scaling import figure_4, horizons_over_vectors
-from memcomp.report.figures_use import (
-    attention_by_layer,
-    contexts,
-    knockout_by_layer,
-    use_of_memory,
+from memcomp.report import (
+    figures_capacity,
+    figures_entropy,
+    figures_geometry,
+    figures_horizons,
+    figures_scaling,
+    figures_use,
 )
 from memcomp.report.section import Section
 from memcomp.report.style import Drawn
 
 FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
-    "figure_1": figure_1,
-    "figure_3_6": figure_3_6,
-    "horizons": horizons,
-    "horizons_by_recipe": horizons_by_recipe,
-    "horizons_over_vectors": horizons_over_vectors,
-    "accuracy_over_length": accuracy_over_length,
-    "figure_4": figure_4,
-    "figure_5": figure_5,
-    "figure_7": figure_7,
-    "figure_8": figure_8,
-    "attention_by_layer": attention_by_layer,
-    "knockout_by_layer": knockout_by_layer,
-    "use_of_memory": use_of_memory,
-    "contexts": contexts,
-    "norms": norms,
-    "scales": scales,
-    "trajectories": trajectories,
+    "figure_1": figures_capacity.figure_1,
+    "figure_3_6": figures_entropy.figure_3_6,
+    "horizons": figures_horizons.horizons,
+    "horizons_by_recipe": figures_horizons.horizons_by_recipe,
+    "horizons_over_vectors": figures_scaling.horizons_over_vectors,
+    "accuracy_over_length": figures_capacity.accuracy_over_length,
+    "figure_4": figures_scaling.figure_4,
+    "figure_5": figures_capacity.figure_5,
+    "figure_7": figures_geometry.figure_7,
+    "figure_8": figures_geometry.figure_8,
+    "attention_by_layer": figures_use.attention_by_layer,
+    "knockout_by_layer": figures_use.knockout_by_layer,
+    "use_of_memory": figures_use.use_of_memory,
+    "contexts": figures_use.contexts,
+    "norms": figures_geometry.norms,
+    "scales": figures_geometry.scales,
+    "trajectories": figures_geometry.trajectories,
 }

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 from memcomp.metrics.capacity import THRESHOLD, Estimate, offset
 from memcomp.report.measures import Measures
 from memcomp.report.section import Section, by_lm
-from memcomp.report.style import Drawn, panels
+from memcomp.report.style import Drawn, drawn
 
 MOST_POINTS = 2000  # of a group that are drawn; the CSV has all
 MARKERS, GLYPHS = "osD^vP*", "●■◆▲▼✚★"
@@ -19,45 +19,46 @@ LINE, LEFT = "#D55E00", "#0072B2"
 
 def figure_3_6(section: Section) -> Drawn | None:
     """Cross-entropy of a text with memory against that without it."""
-    lms = by_lm(section.fewest_vectors())
-    if not lms:
+    measures = section.fewest_vectors()
+    if not measures:
         return None
     unit, factor = section.unit
-    figure, axes = panels(len(lms), width=5.2, height=4.6)
-    lengths = [m.group.columns["num_tokens"] for ms in lms.values() for m in ms]
-    written = [m for ms in lms.values() for m in ms if not m.is_random]
-    if written:
-        lengths = [m.group.columns["num_tokens"] for m in written]
-    low, high = (f(f(x) for x in lengths) for f in (min, max))
+    written = [m for m in measures if not m.is_random] or measures
+    lengths = np.concatenate([m.group.columns["num_tokens"] for m in written])
+    low, high = lengths.min(), lengths.max()
     shades = cm.ScalarMappable(colors.LogNorm(low, max(high, low + 1)), "viridis_r")
-    rows: list[tuple] = []
-    for axis, (name, measures) in zip(axes, lms.items(), strict=True):
+
+    def draw(axis: Axes, name: str, measures: list[Measures]) -> list[tuple]:
         for rank, m in enumerate(measures):
             _scatter(axis, m, factor, shades, MARKERS[rank % len(MARKERS)])
             # Written sources end near each other: one name above the other.
             written_before = sum(not other.is_random for other in measures[:rank])
             glyph = GLYPHS[rank % len(GLYPHS)]
             _name(axis, m, factor, glyph, 0 if m.is_random else written_before)
-            rows += _scatter_rows(m, factor)
         _lines(axis, measures, unit, factor)
-        axis.set(
-            title=name,
-            xlabel=f"cross-entropy of the text without memory ({unit})",
-            ylabel=f"with memory ({unit})",
-        )
-    bar = figure.colorbar(shades, ax=axes, label="tokens in the text", pad=0.01, aspect=30)
+        axis.set(title=name, ylabel=f"with memory ({unit})")
+        axis.set_xlabel(f"cross-entropy of the text without memory ({unit})")
+        return [row for m in measures for row in _rows(m, factor)]
+
+    made = drawn(
+        by_lm(measures).items(),
+        draw,
+        title="Figures 3 and 6. Cross-entropy before and after",
+        caption=f"A point a text (at most {MOST_POINTS} of a source are drawn), its colour "
+        "the length; random texts black. Solid: the line of slope 1 through the texts with "
+        "an accuracy below 0.99, fitted to each panel's written texts; dotted: the highest "
+        "that is left of a text with an accuracy of 0.99.",
+        head=("LM", "source", "tokens", f"before, {unit}", f"after, {unit}", "accuracy"),
+        width=5.2,
+        height=4.6,
+    )
+    assert made
+    axes, label = made.figure.axes, "tokens in the text"
+    bar = made.figure.colorbar(shades, ax=axes, label=label, pad=0.01, aspect=30)
     ticks = [2**i for i in range(20) if low <= 2**i <= high]
     bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    caption = (
-        f"A point a text (at most {MOST_POINTS} of a source are drawn), its colour the "
-        "length; random texts black. Solid: the line of slope 1 through the texts with an "
-        "accuracy below 0.99, fitted to each panel's written texts; dotted: the highest "
-        "that is left of a text with an accuracy of 0.99."
-    )
-    head = ("LM", "source", "tokens", f"before, {unit}", f"after, {unit}", "accuracy")
-    title = "Figures 3 and 6. Cross-entropy before and after"
-    return Drawn(title, caption, figure, head, rows)
+    return made
 
 
 def _scatter(
@@ -87,7 +88,7 @@ def _name(axis: Axes, m: Measures, factor: float, glyph: str, row: int) -> None:
     )
 
 
-def _scatter_rows(m: Measures, factor: float) -> list[tuple]:
+def _rows(m: Measures, factor: float) -> list[tuple]:
     c = m.group.columns
     columns = c["num_tokens"], m.before * factor, m.after * factor, c["accuracy"]
     lists = (column.tolist() for column in columns)

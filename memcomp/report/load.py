@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -108,7 +109,6 @@ class Runs:
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
       configs: config.json of each folder.
       passed_over: folders with runs that no table or figure is made of.
-      study_places: of each record of studies.
     """
 
     groups: list[Group]
@@ -117,7 +117,6 @@ class Runs:
     horizons: list[Record]
     configs: dict[str, Any]
     passed_over: list[str]
-    study_places: collections.defaultdict[str, list[Place]]
 
 
 def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
@@ -150,8 +149,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
       InputError: no run of which a report is made, or a line that is not of one.
     """
     building: dict[Key, _Building] = {}
-    empty = collections.defaultdict[str, list]
-    runs = Runs([], [], empty(list), [], {}, [], empty(list))
+    runs = Runs([], [], collections.defaultdict(list), [], {}, [])
     found = {path: read_config(os.path.join(path, CONFIG)) for path in find_runs(folders)}
     corpora = {folder: corpus_of(about) for folder, about in found.items()}
     names = labels(corpora.values())
@@ -168,14 +166,6 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
         )
     runs.groups.extend(building[key].group(key) for key in sorted(building))
     return runs
-
-
-def check_studies(runs: Runs) -> None:
-    """Raises `InputError` where a record lacks what the figures of its study read."""
-    for kind, records in runs.studies.items():
-        for place, record in zip(runs.study_places[kind], records, strict=True):
-            with naming(place):
-                check(kind, record)
 
 
 def _is_other_kind(folder: str, about: Mapping[str, Any]) -> bool:
@@ -203,22 +193,17 @@ def _read_run(
             check("cramming", record)
             key = keys.of(record)
             building.setdefault(key, _Building()).add(place, record, keys.about)
-    for place, record in _studies(folder):
+    studies = [lines(os.path.join(folder, name)) for name in STUDIES]
+    for place, record in itertools.chain(*studies):
         with naming(place):
-            more = {"lm": keys.lm, "texts": keys.texts}
-            runs.studies[str(record["kind"])].append(record | more)
-            runs.study_places[str(record["kind"])].append(place)
+            kind, more = str(record["kind"]), {"lm": keys.lm, "texts": keys.texts}
+            check(kind, record)
+            runs.studies[kind].append(record | more)
     for place, record in lines(os.path.join(folder, HORIZONS)):
         with naming(place):
             check("horizon", record)
             more = {"key": keys.of(record), "hardware": _hardware(keys.about)}
             runs.horizons.append(record | more)
-
-
-def _studies(folder: str) -> Iterator[tuple[Place, Record]]:
-    """Records of all files of studies."""
-    for name in STUDIES:
-        yield from lines(os.path.join(folder, name))
 
 
 def read_records(places: Sequence[Place]) -> list[Record]:
@@ -308,7 +293,7 @@ class _Building:
     """A group that grows by a record at a time, eight bytes a number."""
 
     def __init__(self):
-        self._columns = {name: array("d") for name in COLUMNS}
+        self._numbers = array("d")  # of COLUMNS, a record after the other
         self._places: list[Place] = []
         self._about: dict[str, Any] = {}
         self._hardware: dict[str, None] = {}
@@ -323,21 +308,14 @@ class _Building:
         self._hardware[_hardware(about)] = None
         if "num_bytes" not in record and isinstance(record.get("text"), str):
             record["num_bytes"] = len(record["text"].encode())
-        for name, column in self._columns.items():
-            if name in OPTIONAL and record.get(name) is None:
-                column.append(math.nan)
-            else:
-                column.append(record[name])
+        absent = {name: math.nan for name in OPTIONAL if record.get(name) is None}
+        self._numbers.extend([(record | absent)[name] for name in COLUMNS])
         self._places.append(place)
 
     def group(self, key: Key) -> Group:
         about = self._about
         if model := published_model(key.lm):
             about = {"d_model": model.d_model, "vocab_size": model.vocab_size} | about
-        return Group(
-            key=key,
-            about=about,
-            hardware=", ".join(self._hardware),
-            columns={name: np.array(column) for name, column in self._columns.items()},
-            places=self._places,
-        )
+        table = np.array(self._numbers).reshape(-1, len(COLUMNS))
+        columns: dict[str, np.ndarray] = dict(zip(COLUMNS, table.T.copy(), strict=True))
+        return Group(key, about, ", ".join(self._hardware), columns, self._places)

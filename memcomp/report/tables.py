@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memcomp.metrics.capacity import BITS_PER_NAT, Estimate, estimate
+from memcomp.metrics.capacity import BITS_PER_NAT, Estimate, estimate_of
 from memcomp.report.measures import Measures, context
 from memcomp.report.published import (
     SOURCES,
@@ -229,8 +229,8 @@ def horizons(section: Section) -> Table | None:
         row = context(key, hardware)
         row["lower bounds"] = sum(map(is_lower_bound, records))
         for title, name in HORIZON_FIGURES.items():
-            values = np.array([r.get(name, np.nan) for r in records], np.float64)
-            row[title] = estimate(values, np.array([r["text_id"] for r in records]))
+            row[title] = estimate_of(records, name)
+            values = [r.get(name, np.nan) for r in records]
             row[f"median {title}"] = float(np.median(values))
         if key.num_memory == 1:
             row |= _published_horizon(published_horizons(key.lm).get(key.recipe))
@@ -307,11 +307,7 @@ def _compression(section: Section) -> dict[tuple[str, str], Estimate]:
     for record in section.runs.compression:
         method = _method(record["method"], lm_name(record["lm"]))
         groups[method, record["source"]].append(record)
-    found = {}
-    for name, records in sorted(groups.items()):
-        ratios = np.array([r["ratio"] for r in records], np.float64)
-        found[name] = estimate(ratios, np.array([int(r["text_id"]) for r in records]))
-    return found
+    return {name: estimate_of(records, "ratio") for name, records in sorted(groups.items())}
 
 
 def _method(method: str, lm: str) -> str:

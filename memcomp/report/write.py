@@ -8,7 +8,7 @@ from etils import epath
 from memcomp.disk import make_folder, path_of
 from memcomp.errors import InputError
 from memcomp.report.figures import FIGURES
-from memcomp.report.load import check_studies, read_runs
+from memcomp.report.load import read_runs
 from memcomp.report.page import page
 from memcomp.report.section import sections
 from memcomp.report.tables import TABLES
@@ -46,7 +46,6 @@ def write_report(
         raise InputError(
             f"{', '.join(runs.configs)} has no records yet; report runs that have some"
         )
-    check_studies(runs)
     out = path_of(workdir)
     for name in ("tables", "figures"):
         make_folder(out / name)

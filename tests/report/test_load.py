@@ -145,17 +145,18 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
 
 def test_studies_are_read_by_kind_from_all_their_files(tmp_path):
     about = config(PYTHIA, "novels", 1, "strict")
-    write_run(tmp_path, about, [{"kind": "cosine", "cosine": 0.5}], "geometry.jsonl")
-    lines = [{"kind": "attention", "layer": i} for i in range(2)]
-    write_run(tmp_path, about, lines, "use.jsonl")
+    cosine = {"kind": "cosine", "cosine": 0.5, "same_text": True}
+    write_run(tmp_path, about, [cosine], "geometry.jsonl")
+    attention = {"text_id": 0, "source": "a", "num_tokens": 2, "num_memory": 1}
+    attention |= {"kind": "attention", "exact": True, "heads": [0.1]}
+    attention |= {"mass": 0.1, "uniform": 0.1}
+    write_run(tmp_path, about, [attention] * 2, "use.jsonl")
     studies = read_runs([tmp_path]).studies
     assert {kind: len(records) for kind, records in studies.items()} == {
         "cosine": 1,
         "attention": 2,
     }
-    assert studies["cosine"] == [
-        {"kind": "cosine", "cosine": 0.5, "lm": PYTHIA["name"], "texts": "novels"}
-    ]
+    assert studies["cosine"] == [cosine | {"lm": PYTHIA["name"], "texts": "novels"}]
     write_run(tmp_path, about, [{"layer": 3}], "use.jsonl")
     with pytest.raises(InputError, match=r"use\.jsonl, byte \d+: no record.*'kind'"):
         read_runs([tmp_path])
