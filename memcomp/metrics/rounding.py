@@ -7,6 +7,7 @@ from jaxtyping import Float
 from memcomp.errors import InputError
 
 FLOATS = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+SCALE_BITS = 32  # of the float32 that an integer kind stores beside each vector
 # Bits of one number, from fine to coarse; intN is uniform with a scale a vector.
 BITS = {"float32": 32, "bfloat16": 16} | {f"int{n}": n for n in range(8, 1, -1)}
 
@@ -26,8 +27,7 @@ def round_memory(
     Raises:
       InputError: no such kind.
     """
-    if kind not in BITS:
-        raise InputError(f"kind {kind!r} is not one of {', '.join(BITS)}")
+    _check(kind)
     if kind in FLOATS:
         return memory.astype(FLOATS[kind]).astype(np.float32)
     levels = 2 ** (BITS[kind] - 1) - 1
@@ -35,3 +35,19 @@ def round_memory(
     # A vector of zeros stays one; any scale does.
     scale = (np.where(largest > 0, largest, 1.0) / levels).astype(np.float32)
     return (np.rint(memory / scale) * scale).astype(np.float32)
+
+
+def stored_bits(memory: Float[np.ndarray, "*B M D"], kind: str) -> int:
+    """Bits that `memory` takes when it is stored as `kind`, the scales included.
+
+    Raises:
+      InputError: no such kind.
+    """
+    _check(kind)
+    scales = 0 if kind in FLOATS else memory.size // memory.shape[-1]
+    return memory.size * BITS[kind] + scales * SCALE_BITS
+
+
+def _check(kind: str) -> None:
+    if kind not in BITS:
+        raise InputError(f"kind {kind!r} is not one of {', '.join(BITS)}")

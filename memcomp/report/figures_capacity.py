@@ -7,7 +7,11 @@ from matplotlib.axes import Axes
 
 from memcomp.metrics.capacity import THRESHOLD, Capacity, Estimate
 from memcomp.report.measures import Measures
-from memcomp.report.published import PublishedCapacity, published_capacity
+from memcomp.report.published import (
+    PublishedCapacity,
+    published_capacity,
+    published_lengths,
+)
 from memcomp.report.section import Section, by_lm
 from memcomp.report.style import (
     GREY,
@@ -20,7 +24,6 @@ from memcomp.report.style import (
     spread,
     tick_lengths,
 )
-from memcomp.report.tables import published_lengths
 
 WHO = ("LM", "revision", "recipe", "source", "vectors")
 

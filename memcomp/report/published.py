@@ -115,6 +115,15 @@ def published_attention(lm: str) -> float | None:
     return rows.get(_base(lm))
 
 
+def published_lengths(model: PublishedModel, source: str) -> dict[int, dict[str, Any]]:
+    """Length -> what was published of it for one vector of a model."""
+    return {
+        row["num_tokens"]: row
+        for row in published()["lengths"]
+        if (row["model"], row["source"]) == (model.name, source)
+    }
+
+
 def _base(lm: str) -> str:
     return _last_part(lm).removesuffix("-instruct")
 

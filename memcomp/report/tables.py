@@ -20,6 +20,7 @@ from memcomp.report.published import (
     published,
     published_capacity,
     published_horizons,
+    published_lengths,
     published_models,
 )
 from memcomp.report.section import Section, is_lower_bound
@@ -207,15 +208,6 @@ def _length_rows(section: Section, m: Measures) -> list[dict[str, Any]]:
         }
         rows.append(row | {"Gain": at["token_gain"]})
     return rows
-
-
-def published_lengths(model: PublishedModel, source: str) -> dict[int, dict[str, Any]]:
-    """Length -> what was published of it."""
-    return {
-        row["num_tokens"]: row
-        for row in published()["lengths"]
-        if (row["model"], row["source"]) == (model.name, source)
-    }
 
 
 def horizons(section: Section) -> Table | None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from memcomp.errors import InputError
-from memcomp.metrics.rounding import BITS, round_memory
+from memcomp.metrics.rounding import BITS, round_memory, stored_bits
 
 INTEGERS = [kind for kind in BITS if kind.startswith("int")]
 
@@ -59,6 +59,15 @@ def test_vectors_of_zeros_stay(memory):
         np.testing.assert_array_equal(round_memory(zeros, kind), zeros)
 
 
-def test_unknown_kinds_are_refused():
+def test_stored_bits_count_the_scale_of_each_vector():
+    memory = np.zeros((5, 256), np.float32)
+    assert stored_bits(memory, "float32") == 5 * 256 * 32
+    assert stored_bits(memory, "bfloat16") == 5 * 256 * 16
+    assert stored_bits(memory, "int8") == 5 * (256 * 8 + 32)
+    assert stored_bits(memory, "int2") == 5 * (256 * 2 + 32)
+
+
+@pytest.mark.parametrize("function", [round_memory, stored_bits])
+def test_unknown_kinds_are_refused(function):
     with pytest.raises(InputError, match="'int1' is not one of float32"):
-        round_memory(np.ones((1, 4), np.float32), "int1")
+        function(np.ones((1, 4), np.float32), "int1")
