@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 from launch import Config
 from pretrain_lm import documents
-from training_log import say
 
 from memcomp.compressors.batches import (
     Examples,
@@ -46,6 +45,7 @@ from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.training_log import say
 from memcomp.sharding import make_mesh
 
 COMPRESSOR = "compressor.safetensors"

@@ -1,11 +1,9 @@
 """The loop of experiments/icformer.py: steps, checkpoints, evaluation, log."""
 
-import contextlib
+import functools
 import json
-import time
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 from compressor_parts import (
@@ -19,9 +17,7 @@ from compressor_parts import (
     train_config,
 )
 from etils import epath
-from launch import Config, Stopped, is_told_to_stop
-from profiling import Profile
-from training_log import LOG, Log, check_finite, crossed, say
+from launch import Config, is_profiled, is_told_to_stop
 
 from memcomp.compressors import training
 from memcomp.compressors.batches import Examples
@@ -34,16 +30,20 @@ from memcomp.errors import InputError
 from memcomp.lm.decode import check_sampling
 from memcomp.ranges import check_count, check_seed
 from memcomp.report.digest_figures import learning_curves
-from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import (
     SUMMARY,
     Record,
     read_records,
     write_whole,
 )
+from memcomp.runs.profile import Profile
+from memcomp.runs.training import Intervals, Trained
+from memcomp.runs.training import train as train_model
+from memcomp.runs.training_log import LOG, say
 from memcomp.sharding import put_batch
 from memcomp.studies import answers as compressed
 
+ADVICE = "lower the learning rate of train.schedule_options, or lengthen its warmup"
 DATA = {"pretrain": pretraining_data, "finetune": finetuning_data}
 
 
@@ -59,11 +59,9 @@ class Run(NamedTuple):
 
 def check(config: Config) -> None:
     """Raises `InputError` for settings with which a run cannot be resumed."""
-    train_config(config)
+    intervals(config)
     check_seed("seed", config.seed)
-    least = dict(num_valid=0, log_every=1, save_every=1, evaluate_every=1)
-    for name, value in least.items():
-        check_count(name, config[name], value)
+    check_count("num_valid", config.num_valid, 0)
     for name in ("save_every", "evaluate_every"):
         if config[name] % config.log_every:
             raise InputError(
@@ -73,6 +71,13 @@ def check(config: Config) -> None:
     check_sampling(config.decode.temperature, config.decode.top_p)
     if config.decode.num_texts < 0:
         raise InputError(f"decode.num_texts is {config.decode.num_texts}; give 0 or more")
+
+
+def intervals(config: Config) -> Intervals:
+    """How long the run is, and how often it is logged, saved and evaluated."""
+    names = ("log_every", "save_every", "evaluate_every")
+    every = {name: config[name] for name in names}
+    return Intervals(num_steps=train_config(config).num_steps, **every)
 
 
 def train(config: Config, parts: Parts, objective: Any, folder: epath.Path) -> None:
@@ -106,40 +111,35 @@ def summarise_run(run: Run, num_params: int) -> None:
 
 def run_steps(run: Run) -> TrainState:
     """The state after the last step."""
-    config, cfg, parts = run.config, run.cfg, run.parts
+    cfg, parts = run.cfg, run.parts
     task, mesh = parts.task, parts.mesh
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    iterator = iter(run.data.batches.to_iter_dataset(options))
-    step_once = training.jit_train_step(task, cfg, mesh)
-    with jax.set_mesh(mesh), Checkpoints(run.folder / "checkpoints") as checkpoints:
-        if checkpoints.latest() is not None:
-            like = training.abstract_state(task, cfg, mesh)
-            state = checkpoints.restore(like, iterator)
-            say(f"going on from step {int(state.step):,}")
-        else:
-            state = first_state(run)
-        # The clock of the first lines also counts the compilation.
-        waiting, clock = [], time.monotonic()
-        with open_log(run, state) as log, Profile(run.folder) as profile:
-            for step, batch in enumerate(iterator, start=int(state.step) + 1):
-                batch = put_batch(batch, mesh, axis=1)
-                state, metrics = step_once(state, parts.lm.params, batch)
-                waiting.append(metrics)
-                profile.step(metrics)
-                logged = crossed(config.log_every, step - 1, step, cfg.num_steps)
-                if logged:
-                    # A checkpoint of a run that has failed would only fail again.
-                    seconds = time.monotonic() - clock
-                    record = measured(run, step, jax.device_get(waiting), state, seconds)
-                    if log:
-                        add_to_log(log, record)
-                    waiting, clock = [], time.monotonic()
-                told = logged and is_told_to_stop()
-                if told or crossed(config.save_every, step - 1, step, cfg.num_steps):
-                    checkpoints.save(step, state, iterator)
-                if told and step < cfg.num_steps:
-                    raise Stopped
-    return state
+    step = training.jit_train_step(task, cfg, mesh)
+    like = functools.partial(training.abstract_state, task, cfg, mesh)
+    trained = Trained(
+        init=functools.partial(first_state, run),
+        like=like,
+        batches=run.data.batches,
+        advance=lambda state, batch: step(
+            state, parts.lm.params, put_batch(batch, mesh, axis=1)
+        ),
+        figures=figures,
+        evaluate=functools.partial(evaluate, run),
+        shown=shown,
+        advice=ADVICE,
+    )
+    say(
+        f"{num_params(like()):,} trained parameters, {cfg.num_steps:,} steps of "
+        f"{cfg.batch_size} rows in {cfg.dtype} on {mesh.size} x "
+        f"{jax.devices()[0].device_kind}"
+    )
+    with jax.set_mesh(mesh), Profile(run.folder, is_profiled()) as profile:
+        return train_model(
+            trained,
+            intervals(run.config),
+            run.folder,
+            is_told_to_stop=is_told_to_stop,
+            after_step=profile.step,
+        )
 
 
 def first_state(run: Run) -> TrainState:
@@ -155,19 +155,6 @@ def as_trained(parts: Parts, state: TrainState) -> TrainedCompressor:
     """The weights to use, as they are kept."""
     lm = parts.lm
     return TrainedCompressor(parts.task.compressor, state.best, lm.name, lm.fingerprint)
-
-
-def open_log(run: Run, state: TrainState) -> contextlib.AbstractContextManager[Log | None]:
-    """The log, which only the first process has; says what is trained."""
-    cfg, mesh = run.cfg, run.parts.mesh
-    say(
-        f"{num_params(state):,} trained parameters, {cfg.num_steps:,} steps of "
-        f"{cfg.batch_size} rows in {cfg.dtype} on {mesh.size} x "
-        f"{jax.devices()[0].device_kind}"
-    )
-    if not is_first():
-        return contextlib.nullcontext()
-    return Log(run.folder, num_steps=cfg.num_steps, step=int(state.step))
 
 
 def num_params(state: TrainState) -> int:
@@ -223,35 +210,23 @@ def free_running(run: Run, state: TrainState, examples: Examples) -> dict[str, f
     return {"corpus_bleu": compressed.bleu(parts.lm, records), **scores}
 
 
-def measured(
-    run: Run, step: int, metrics: list[dict[str, Any]], state: TrainState, seconds: float
-) -> Record:
-    """What the log says of the steps up to `step`; evaluates if due.
-
-    Raises:
-      InputError: a loss that is not finite.
-    """
-    before = step - len(metrics)
-    advice = "lower the learning rate of train.schedule_options, or lengthen its warmup"
-    check_finite(before, np.asarray([one["loss"] for one in metrics]), advice)
-    record: Record = {"step": step}
-    for name in ("loss", "nats_per_token", "accuracy", "grad_norm"):
-        record[name] = float(np.mean([one[name] for one in metrics], dtype=np.float64))
-    record["learning_rate"] = float(metrics[-1]["learning_rate"])
-    tokens = sum(float(one["num_tokens"]) for one in metrics)
-    record["tokens_per_second"] = tokens / seconds
-    if crossed(run.config.evaluate_every, before, step, run.cfg.num_steps):
-        record |= evaluate(run, state)
+def figures(step: int, metrics: dict[str, np.ndarray], seconds: float) -> Record:
+    """What the log says of some steps, which took so many seconds."""
+    names = ("loss", "nats_per_token", "accuracy", "grad_norm")
+    record = {name: float(metrics[name].mean(dtype=np.float64)) for name in names}
+    record["learning_rate"] = float(metrics["learning_rate"][-1])
+    record["tokens_per_second"] = (
+        float(metrics["num_tokens"].sum(dtype=np.float64)) / seconds
+    )
     return record
 
 
-def add_to_log(log: Log, record: Record) -> None:
-    """Adds a record, of which the losses, the speed and BLEU are shown."""
+def shown(record: Record) -> list[str]:
+    """The losses, the speed and BLEU of a record, for the terminal."""
     said = [f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}"]
     said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-    said += [
+    return said + [
         f"{name.removeprefix('valid_')} {value:.3f}"
         for name, value in record.items()
         if name.endswith(("_nats_per_token", "_bleu"))
     ]
-    log.add(record, said, now=any(name.startswith("valid_") for name in record))

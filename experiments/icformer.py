@@ -152,4 +152,4 @@ STAGES = {
 
 
 if __name__ == "__main__":
-    launch(main, "icformer/tiny.py", resumable=True)
+    launch(main, "icformer/tiny.py", resumable=True, profiled=True)

@@ -14,42 +14,42 @@ exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
+import functools
 import hashlib
 import importlib
 import json
 import pathlib
 import pydoc_data.topics
 import tempfile
-import time
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from etils import epath
 from launch import Config, launch
-from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
 from memcomp.data.texts import read_texts, source_sha256
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
 from memcomp.disk import make_folder, path_of, writing
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, export_lm, load_lm
+from memcomp.lm.load import DTYPES, abstract_params, export_lm, load_lm
 from memcomp.lm.perplexity import Perplexity, bits_per_byte
 from memcomp.lm.protocol import LanguageModel
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.ranges import check_count, check_number, check_seed
-from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import (
     SUMMARY,
     Record,
     claim_workdir,
     write_whole,
 )
+from memcomp.runs.training import Intervals, Trained
+from memcomp.runs.training import train as train_model
+from memcomp.runs.training_log import say
 
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
     folder: epath.Path
     config: Config
-    train: pretrain.TrainConfig
+    cfg: pretrain.TrainConfig
     module: Llama
     tokenizer: tokenizers.Tokenizer
     valid: list[str]
@@ -80,11 +80,11 @@ def main(config: Config, workdir: str | None) -> None:
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     check(config)
-    train = pretrain.TrainConfig(**config.train, dtype=config.dtype)
+    cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     module = build_model(config.model)
-    if train.window > module.config.max_positions:
+    if cfg.window > module.config.max_positions:
         raise InputError(
-            f"train.window {train.window} is longer than model.max_positions "
+            f"train.window {cfg.window} is longer than model.max_positions "
             f"{module.config.max_positions}; lower the one or raise the other"
         )
     folder = path_of(workdir or DEFAULT_WORKDIR)
@@ -93,13 +93,12 @@ def main(config: Config, workdir: str | None) -> None:
     if not (folder / TOKENS).exists():
         # Before the workdir is claimed, so that texts of no use do not bind it.
         made = prepare(config)
-        check_window(len(made[1]), train.window)
+        check_window(len(made[1]), cfg.window)
     content = {name: content_of(config[name]) for name in ("texts", "valid")}
     folder = claim_workdir(folder, config.to_dict(), about() | content)
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
-    run = Run(folder, config, train, module, tokenizer, valid)
-    state = train_model(run, tokens)
-    finish(run, state)
+    run = Run(folder, config, cfg, module, tokenizer, valid)
+    finish(run, train(run, tokens))
 
 
 def check(config: Config) -> None:
@@ -186,88 +185,77 @@ def kept(
     return tokenizer, cached_tokens(folder / TOKENS, tokens)
 
 
-def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
+def train(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
     """The state after the last step; resumes from the last checkpoint if there is one."""
-    train, every = run.train, run.config.steps_per_chunk
+    cfg, config, module = run.cfg, run.config, run.module
     batches = windows(
         tokens,
-        length=train.window,
-        batch_size=train.batch_size,
-        num_batches=train.num_steps,
-        seed=run.config.seed,
-    ).batch(every)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    iterator = iter(batches.to_iter_dataset(options))
-    key = jax.random.key(run.config.seed)
-    state = pretrain.init_state(key, module=run.module, cfg=train)
-    size = sum(x.size for x in jax.tree.leaves(state.params))
-    targets = train.num_steps * train.window * train.batch_size
+        length=cfg.window,
+        batch_size=cfg.batch_size,
+        num_batches=cfg.num_steps,
+        seed=config.seed,
+    )
+    key = jax.random.key(config.seed)
+    init = functools.partial(pretrain.init_state, key, module=module, cfg=cfg)
+    trained = Trained(
+        init=init,
+        like=init,
+        batches=batches.batch(config.steps_per_chunk),
+        advance=functools.partial(pretrain.train_chunk, module=module, cfg=cfg),
+        figures=functools.partial(figures, cfg),
+        evaluate=functools.partial(valid_scores, run),
+        shown=shown,
+        advice=ADVICE,
+    )
+    intervals = Intervals(
+        num_steps=cfg.num_steps,
+        log_every=config.steps_per_chunk,
+        save_every=config.save_every,
+        evaluate_every=config.evaluate_every,
+    )
+    size = sum(x.size for x in jax.tree.leaves(abstract_params(module)))
+    targets = cfg.num_steps * cfg.window * cfg.batch_size
     say(
         f"{size:,} parameters ({2 * size / 1e6:.1f} MB in bfloat16), {targets:,} tokens, "
         f"which are {targets / len(tokens):.1f} passes over the texts, "
-        f"{train.num_steps:,} steps in {train.dtype} on {jax.devices()[0].device_kind}"
+        f"{cfg.num_steps:,} steps in {cfg.dtype} on {jax.devices()[0].device_kind}"
     )
-    with Checkpoints(run.folder / "checkpoints") as checkpoints:
-        if checkpoints.latest() is not None:
-            state = checkpoints.restore(state, iterator)
-            say(f"going on from step {int(state.step):,}")
-        # The clock of the first chunk also counts the compilation.
-        clock, step = time.monotonic(), int(state.step)
-        with Log(run.folder, num_steps=train.num_steps, step=step) as log:
-            for chunk in iterator:
-                before, step = step, step + len(chunk)
-                state, metrics = pretrain.train_chunk(
-                    state, chunk, module=run.module, cfg=train
-                )
-                # A checkpoint of a run that has failed would only fail again.
-                metrics, seconds = jax.device_get(metrics), time.monotonic() - clock
-                record = measured(run, before, metrics, state.params, seconds)
-                add_to_log(log, record)
-                clock = time.monotonic()
-                if crossed(run.config.save_every, before, step, train.num_steps):
-                    checkpoints.save(step, state, iterator)
-    return state
+    return train_model(trained, intervals, run.folder)
 
 
-def measured(
-    run: Run, before: int, metrics: dict[str, np.ndarray], params: Any, seconds: float
+def figures(
+    cfg: pretrain.TrainConfig, step: int, metrics: dict[str, np.ndarray], seconds: float
 ) -> Record:
-    """What the log says of a chunk of steps after step `before`; evaluates if due.
-
-    Raises:
-      InputError: a loss that is not finite.
-    """
-    train, losses = run.train, metrics["loss"]
-    check_finite(before, losses, ADVICE)
-    step, step_tokens = before + len(losses), train.window * train.batch_size
-    rate: Any = pretrain.schedule(train, train.learning_rate)(step - 1)
-    record = {
-        "step": step,
+    """What the log says of the steps up to `step`, which took so many seconds."""
+    losses, step_tokens = metrics["loss"], cfg.window * cfg.batch_size
+    rate: Any = pretrain.schedule(cfg, cfg.learning_rate)(step - 1)
+    return {
         "tokens": step * step_tokens,
         "loss_nats": float(losses.mean(dtype=np.float64)),
         "grad_norm": float(metrics["grad_norm"].mean(dtype=np.float64)),
         "learning_rate": float(rate),
         "tokens_per_second": len(losses) * step_tokens / seconds,
     }
-    if run.valid and crossed(run.config.evaluate_every, before, step, train.num_steps):
-        record |= scores(evaluate(run, as_lm(run, params)))
-    return record
 
 
-def add_to_log(log: Log, record: Record) -> None:
-    """Adds a record, of which the losses and the speed are shown."""
+def valid_scores(run: Run, state: pretrain.TrainState) -> Record:
+    """Scores of the validation texts; nothing where there are none."""
+    return scores(evaluate(run, as_lm(run, state.params))) if run.valid else {}
+
+
+def shown(record: Record) -> list[str]:
+    """The losses and the speed of a record, for the terminal."""
     said = [f"loss {record['loss_nats']:.3f}"]
     said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-    evaluated = "valid_bits_per_byte" in record
-    if evaluated:
+    if "valid_bits_per_byte" in record:
         said.append(f"valid {record['valid_bits_per_byte']:.3f} bits/byte")
-    log.add(record, said, now=evaluated)
+    return said
 
 
 def as_lm(run: Run, params: Any) -> LanguageModel:
     """The model in training, in the dtype of its activations."""
     transformers = importlib.import_module("transformers")
-    dtype = DTYPES[run.train.dtype]
+    dtype = DTYPES[run.cfg.dtype]
     return LanguageModel(
         name=str(run.folder),
         module=run.module,
@@ -283,7 +271,7 @@ def as_lm(run: Run, params: Any) -> LanguageModel:
 
 def evaluate(run: Run, lm: LanguageModel) -> Perplexity:
     """Perplexity on the validation texts, in windows as long as those of training."""
-    return bits_per_byte(lm, run.valid, window=run.train.window)
+    return bits_per_byte(lm, run.valid, window=run.cfg.window)
 
 
 def scores(result: Perplexity) -> dict[str, float]:
@@ -299,7 +287,7 @@ def finish(run: Run, state: pretrain.TrainState) -> None:
     params = jax.tree.map(lambda x: np.asarray(x.astype(jnp.bfloat16)), state.params)
     summary: dict[str, Any] = {
         "num_params": sum(x.size for x in jax.tree.leaves(params)),
-        "num_steps": run.train.num_steps,
+        "num_steps": run.cfg.num_steps,
     }
     target = run.folder / "model"
     make_folder(target)

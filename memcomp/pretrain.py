@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt16
 
 from memcomp.disk import make_folder, write_whole
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, abstract_params
+from memcomp.lm.load import DTYPES, abstract_params, check_dtype
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.lm.score import score_hidden
 from memcomp.ranges import check_count, check_number
@@ -73,8 +73,7 @@ class TrainConfig:
                 f"warmup {self.warmup} and decay {self.decay} are fractions of one run; "
                 "give numbers of at least 0 that sum to at most 1"
             )
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        check_dtype(self.dtype)
 
     @property
     def num_steps(self) -> int:

@@ -24,6 +24,7 @@ from memcomp.lm.load import abstract_params, load_lm
 from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.runs import training
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.py"))
@@ -258,7 +259,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, texts, whole, monkeypatch
 ):
     cut = texts / "cut"
-    check = script.check_finite
+    check = training.check_finite
 
     def stop(before, losses, advice):
         check(before, losses, advice)
@@ -266,7 +267,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
             raise Killed
 
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(script, "check_finite", stop)
+        patch.setattr(training, "check_finite", stop)
         script.main(tiny(texts), str(cut))
     assert not (cut / "model").exists()
     script.main(tiny(texts), str(cut))
@@ -359,9 +360,9 @@ def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step(script):
-    script.check_finite(10, np.asarray([1.0, 2.0]), script.ADVICE)
+    training.check_finite(10, np.asarray([1.0, 2.0]), script.ADVICE)
     with pytest.raises(InputError, match="nan at step 12; lower train.learning_rate"):
-        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]), script.ADVICE)
+        training.check_finite(10, np.asarray([1.0, np.nan, np.inf]), script.ADVICE)
 
 
 @pytest.mark.slow
