@@ -15,11 +15,9 @@ Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
 import functools
-import hashlib
 import importlib
 import json
 import pathlib
-import pydoc_data.topics
 import tempfile
 from typing import Any, NamedTuple
 
@@ -31,9 +29,10 @@ from etils import epath
 from launch import Config, launch
 
 from memcomp import pretrain
-from memcomp.data.texts import read_texts, source_sha256
+from memcomp.data.training_texts import whole_texts, whole_texts_sha256
 from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
 from memcomp.disk import make_folder, path_of, writing
+from memcomp.distributed import say
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, abstract_params, export_lm, load_lm
 from memcomp.lm.perplexity import Perplexity, bits_per_byte
@@ -49,11 +48,9 @@ from memcomp.runs.files import (
 )
 from memcomp.runs.training import Intervals, Trained
 from memcomp.runs.training import train as train_model
-from memcomp.runs.training_log import say
 
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
-PYTHON = ("python/train", "python/valid")
 ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
 
@@ -88,13 +85,14 @@ def main(config: Config, workdir: str | None) -> None:
             f"{module.config.max_positions}; lower the one or raise the other"
         )
     folder = path_of(workdir or DEFAULT_WORKDIR)
-    valid = documents(config.valid) if config.valid else []
+    valid = whole_texts(config.valid) if config.valid else []
     made = None
     if not (folder / TOKENS).exists():
         # Before the workdir is claimed, so that texts of no use do not bind it.
         made = prepare(config)
         check_window(len(made[1]), cfg.window)
-    content = {name: content_of(config[name]) for name in ("texts", "valid")}
+    digests = {name: whole_texts_sha256(config[name]) for name in ("texts", "valid")}
+    content = {name: {"sha256": one} if one else {} for name, one in digests.items()}
     folder = claim_workdir(folder, config.to_dict(), about() | content)
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
     run = Run(folder, config, cfg, module, tokenizer, valid)
@@ -135,32 +133,9 @@ def about() -> dict[str, Any]:
     return {"versions": versions, "devices": devices}
 
 
-def documents(source: str) -> list[str]:
-    """Whole texts of "python/train", "python/valid", or any source of `read_texts`.
-
-    The first two are the topics of Python's own help(), one in ten of them for valid.
-    """
-    if source not in PYTHON:
-        return [str(text) for _, text in read_texts(source)]
-    topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
-    held_out = source == "python/valid"
-    chosen = [text for i, text in enumerate(topics) if (i % 10 == 9) == held_out]
-    return [" ".join(text.split()) for text in chosen]
-
-
-def content_of(source: str | None, field: str = "text") -> dict[str, str]:
-    """The SHA-256 of what a source holds, for config.json; nothing for no source."""
-    if not source:
-        return {}
-    if source in PYTHON:
-        texts = json.dumps(documents(source)).encode()
-        return {"sha256": hashlib.sha256(texts).hexdigest()}
-    return {"sha256": source_sha256(source, (), field=field)}
-
-
 def prepare(config: Config) -> tuple[tokenizers.Tokenizer, np.ndarray]:
     """Tokenizer and tokens of the training texts; nothing is written yet."""
-    texts, size = documents(config.texts), config.model.vocab_size
+    texts, size = whole_texts(config.texts), config.model.vocab_size
     say(f"training a tokenizer of {size} tokens")
     tokenizer = pretrain.train_tokenizer(texts, size)
     say("tokenizing the texts")

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
+from etils import epath
 
+from memcomp.disk import make_folder, write_whole
 from memcomp.report.corpora import RANDOM
 from memcomp.report.table_format import csv_text
 
@@ -59,6 +61,16 @@ class Drawn:
     def csv(self) -> str:
         """The numbers."""
         return csv_text([self.head, *self.rows])
+
+    def write(self, path: epath.Path) -> None:
+        """Writes the numbers, and the picture beside them; the folder is made.
+
+        Args:
+          path: of both files, without .csv and .png.
+        """
+        make_folder(path.parent)
+        write_whole(path.with_name(path.name + ".csv"), self.csv())
+        write_whole(path.with_name(path.name + ".png"), self.png())
 
 
 def panels(num: int, width: float = 5.4, height: float = 4.0, most: int = 3) -> Any:

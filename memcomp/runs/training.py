@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from memcomp.distributed import is_first
+from memcomp.distributed import is_first, say
 from memcomp.errors import InputError, Stopped
 from memcomp.ranges import check_count
 from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import Record
-from memcomp.runs.training_log import Log, say
+from memcomp.runs.training_log import Log
 
 # What a step reports, by name; `loss` is there. A scalar, or [S] for a chunk of S steps.
 Metrics = Mapping[str, Any]

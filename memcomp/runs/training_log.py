@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from etils import epath
 from tqdm import tqdm
 
-from memcomp.distributed import is_first
+from memcomp.distributed import say
 from memcomp.runs.files import Record, append_records, read_records, write_whole
 from memcomp.runs.scalars import scalar_writer
 
@@ -65,9 +65,3 @@ class Log:
         if evaluated or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
             say(f"step {step:,}/{self.num_steps:,}: {', '.join(said)}")
             self.line = time.monotonic()
-
-
-def say(line: str) -> None:
-    """A line that does not tear the progress bar, once for all processes."""
-    if is_first():
-        tqdm.write(line, file=sys.stderr)
