@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 import jax
-from compile_programs import Step, lower, program_config
+from benchmarks.compile_programs import Step, lower, program_config
 from etils import epath
 from launch import Config, launch
 

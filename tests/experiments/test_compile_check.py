@@ -6,10 +6,10 @@ import pathlib
 import re
 
 import compile_check
-import compile_programs
 import jax
 import pytest
-from compile_programs import lower, program_config
+from benchmarks import compile_programs
+from benchmarks.compile_programs import lower, program_config
 from scripts import run_script
 
 from memcomp.cost.chips import CHIPS, parse_slice, slice_devices

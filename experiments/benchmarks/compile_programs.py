@@ -19,7 +19,6 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from launch import CONFIGS, Config
-from pretrain_lm import build_model
 
 from memcomp import pretrain
 from memcomp.compressors import training
@@ -214,7 +213,7 @@ def _full(rows: int, length: int) -> Padded:
 
 def _pretrain(config: Config, devices: list[Any]) -> Step:
     """One optimiser step of a language model, which has one device."""
-    mesh, module = make_mesh(devices=devices), build_model(config.model)
+    mesh, module = make_mesh(devices=devices), pretrain.make_model(**config.model)
     cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     whole = NamedSharding(mesh, PartitionSpec())
     key = jax.eval_shape(lambda: jax.random.key(0))
