@@ -103,11 +103,7 @@ def train(
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     iterator = iter(trained.batches.to_iter_dataset(options))
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest() is None:
-            state = trained.init()
-        else:
-            state = checkpoints.restore(trained.like(), iterator)
-            say(f"going on from step {int(state.step):,}")
+        state = _resumed(trained, checkpoints, iterator)
         step = logged = int(state.step)
         # The time of the first steps also counts the compilation.
         waiting, clock = [], time.monotonic()
@@ -134,6 +130,17 @@ def train(
                 if told and step < intervals.num_steps:
                     raise Stopped
                 logged, waiting, clock = step, [], time.monotonic()
+    return state
+
+
+def _resumed(
+    trained: Trained, checkpoints: Checkpoints, iterator: grain.DatasetIterator
+) -> Any:
+    """The state of the last checkpoint, where `iterator` then is; or that of step 0."""
+    if checkpoints.latest() is None:
+        return trained.init()
+    state = checkpoints.restore(trained.like(), iterator)
+    say(f"going on from step {int(state.step):,}")
     return state
 
 
