@@ -105,7 +105,8 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
         field.name for kind in (Settings, Sources) for field in dataclasses.fields(kind)
     }
     read |= settings.compressor_entries.keys()
-    scripts = [ROOT / f"experiments/{name}.py" for name in ("icformer", "compile_check")]
+    names = ("icformer", "benchmarks/compile_records")
+    scripts = [ROOT / f"experiments/{name}.py" for name in names]
     text = "".join(path.read_text() for path in scripts)
     every = ("log_every", "save_every", "evaluate_every")  # which icformer.py loops over
     read |= {name for name in every if f'"{name}"' in text}
