@@ -1,4 +1,4 @@
-"""Paths as users write them, and files that are written whole or not at all."""
+"""Paths as users write them, and writing of files whole or not at all."""
 
 import contextlib
 import os
@@ -11,22 +11,22 @@ from memcomp.errors import InputError
 
 
 def path_of(name: str | os.PathLike) -> epath.Path:
-    """The path of a name that a user gave: `~` is expanded; it may be a gs:// path."""
+    """Path of a name that a user gives, with `~` expanded; it may be a gs:// path."""
     return epath.Path(os.path.expanduser(name))
 
 
 def local_path(name: str | os.PathLike) -> pathlib.Path:
-    """The path of a name that a user gave for what is only ever on a disk."""
-    # Not Path.expanduser, which raises for a user that is not known; a shell keeps the `~`.
+    """Path of a name that a user gives for a file or folder on a local disk."""
+    # Path.expanduser would raise for an unknown user; os.path keeps the `~`, as shells do.
     return pathlib.Path(os.path.expanduser(name))
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turns what a disk refuses within into one sentence that names the file or folder.
+    """Context that turns errors of a disk into one sentence with the file or folder.
 
     Raises:
-      InputError: in place of an OSError, such as for a full or a read-only disk.
+      InputError: in place of an OSError, such as that of a full or a read-only disk.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def unwritable(path: str | os.PathLike, error: OSError) -> str:
-    """The sentence for a file or folder that a disk did not take."""
+    """Message for a file or folder that cannot be written."""
     reason = error.strerror or error
     return (
         f"{os.fspath(path)} cannot be written ({reason}); make room there, or give another "
@@ -44,7 +44,7 @@ def unwritable(path: str | os.PathLike, error: OSError) -> str:
 
 
 def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
-    """Folders at and below `folder` in order, each once, with the names of their files.
+    """Yields folders at and below `folder` in order, each once, with names of their files.
 
     Links to folders are followed.
 
@@ -58,7 +58,7 @@ def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
     seen = set()
     for name, below, files in os.walk(folder, followlinks=True, onerror=refuse):
         below.sort()
-        if (real := os.path.realpath(name)) in seen:  # a link to where this one came from
+        if (real := os.path.realpath(name)) in seen:  # links may lead back to a folder
             below.clear()
             continue
         seen.add(real)
@@ -66,11 +66,11 @@ def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
 
 
 def find_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
-    """The files at and below a folder whose names end so, in any case, sorted by path.
+    """Returns the files at and below a folder with a suffix in any case, sorted by path.
 
     Raises:
-      InputError: a folder cannot be read; a link leads nowhere that may be to such a file,
-        or to a folder of them.
+      InputError: a folder cannot be read; or a link that may be to such a file, or to a
+        folder of them, leads nowhere.
     """
     found = []
     for where, names in walk(folder):
@@ -86,20 +86,20 @@ def find_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
 
 
 def make_folder(path: epath.Path) -> None:
-    """Makes a folder and those above it where they are not there.
+    """Makes a folder and its parents if they do not exist.
 
     Raises:
-      InputError: it cannot be made.
+      InputError: the folder cannot be made.
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def write_whole(path: epath.Path, data: str | bytes) -> None:
-    """Writes a file that is there whole or not at all, whenever the process is killed.
+    """Writes a file such that it exists whole or not at all, even if the process is killed.
 
     Raises:
-      InputError: it cannot be written; what was there stays.
+      InputError: the file cannot be written; an existing one stays as it is.
     """
     partial = path.with_name(path.name + ".partial")
     with writing(path):

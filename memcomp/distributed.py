@@ -1,8 +1,8 @@
-"""Several processes that run one program: found, brought together, and ended together.
+"""Several processes that run one program: how they join, exchange data and end together.
 
-All run the same host code on the same inputs; what they cannot know alike, such as what
-is on a disk, goes through `gather`. If one is lost, the others end too, for a program
-over the devices of all cannot go on without it: the job is started again.
+All processes run the same host code on the same inputs. What they may see differently, such
+as the files on a disk, goes through `gather`. If one process is lost, the others end too,
+because a program over the devices of all cannot continue; the job has to be started again.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from memcomp.errors import InputError
 
-EX_TEMPFAIL = 75  # of sysexits.h: the same command, started again, goes on
-HEARTBEAT_SECONDS = 60  # without a sign from a process, after which it counts as lost
+EX_TEMPFAIL = 75  # from sysexits.h; the same command, started again, resumes the run
+HEARTBEAT_SECONDS = 60  # a process without a heartbeat for this long counts as lost
 LOST = (
     "another process of this run is gone or was never there, so this one ends too; start "
     "all of them again with the same command, which resumes from what is saved"
@@ -33,20 +33,20 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the other processes of the job, if there are any; before JAX is used.
+    """Joins the other processes of the job, if there are any; call it before using JAX.
 
-    TPU slices, GKE, SLURM's srun and Open MPI are found by `jax.distributed`. Elsewhere
-    give all three arguments. If a process is lost later, this one ends with the status
-    `EX_TEMPFAIL`: at once where the system closes its connections, after
-    `HEARTBEAT_SECONDS` where it does not. At the start all wait five minutes for the last.
+    `jax.distributed` finds the processes on TPU slices, GKE, SLURM's srun and Open MPI.
+    Elsewhere, all three arguments are needed. If a process is lost later, this one ends
+    with the status `EX_TEMPFAIL`: at once if the system closes its connections, otherwise
+    after `HEARTBEAT_SECONDS`. At the start, all wait at most five minutes for the last.
 
     Args:
       coordinator: host:port of process 0.
-      num_processes: of the job.
-      process_id: of this process, from 0.
+      num_processes: number of processes of the job.
+      process_id: number of this process, from 0.
 
     Raises:
-      InputError: some of the three are missing, or the others are not there in time.
+      InputError: only some arguments are given, or other processes do not join in time.
     """
     given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
@@ -70,27 +70,27 @@ def initialize(
 
 
 def _alone() -> bool:
-    """Whether this is one process where JAX would think it one of several."""
-    # A single task would get the first of its GPUs only.
+    """Whether this is a single process that JAX would take for one of several."""
+    # JAX would give a single SLURM task only the first of its GPUs.
     one_task = os.environ.get("SLURM_NTASKS") == "1"
-    # A pod that is no part of an indexed job, which JAX would ask for its job.
+    # JAX would look up the job of every pod, even of one in no indexed job.
     pod = "KUBERNETES_SERVICE_HOST" in os.environ
     member = {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES"} & os.environ.keys()
     return one_task or (pod and not member)
 
 
 class _Aborts:
-    """What a SIGABRT means in a job: a lost process, or a crash of our own.
+    """Handler of SIGABRT that tells a lost process of the job from a crash of this one.
 
-    JAX's coordination calls abort() in a thread of its own once it is told of a lost
-    process. Its threads are those that begin within `watched`.
+    JAX's coordination service calls abort() in one of its threads when it learns of a lost
+    process. Its threads are those that start within `watched`.
     """
 
     def __init__(self):
         self._signal = ctypes.CDLL(None).signal
         self._signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
         self._signal.restype = ctypes.c_void_p
-        # A handler of Python's own would come too late, after abort() has returned.
+        # Python would run a handler of its own too late, after abort() has returned.
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._handle)
         self._replaced: int | None = None
         self._others: set[int] = set()
@@ -98,7 +98,7 @@ class _Aborts:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it the job is joined; where that fails, all is as it was."""
+        """Context in which the job is joined; if that fails, the old handler returns."""
         self._others, self._joined = _threads(), None
         handler = ctypes.cast(self._handler, ctypes.c_void_p)
         self._replaced = self._signal(signal.SIGABRT, handler)
@@ -114,13 +114,14 @@ class _Aborts:
         if threading.get_native_id() in joined - self._others:
             os.write(2, f"{LOST}\n".encode())
             os._exit(EX_TEMPFAIL)
-        # As if there had been no handler: the signal comes again when this one returns.
+        # A crash ends as without this handler: the old one is restored, and the signal sent
+        # again.
         self._signal(number, self._replaced)
         os.kill(os.getpid(), number)
 
 
 def _threads() -> set[int]:
-    """The ids of all threads of this process; none where the system does not list them."""
+    """Ids of all threads of this process; empty if the system does not list them."""
     folder = "/proc/self/task"
     return set(map(int, os.listdir(folder))) if os.path.isdir(folder) else set()
 
@@ -131,7 +132,7 @@ _aborts = _Aborts()
 def is_lost(error: BaseException) -> bool:
     """Whether a collective has failed because another process is gone.
 
-    Gloo's "enforce fail" is a defect instead, such as processes that give other shapes.
+    Gloo's "enforce fail" is a bug instead, such as different shapes in two processes.
     """
     said = str(error)
     of_gloo = "Gloo" in said and "enforce fail" not in said
@@ -139,7 +140,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes what is written once."""
+    """Whether this is the process that writes the files of all."""
     return jax.process_index() == 0
 
 
@@ -150,14 +151,14 @@ def say(line: str) -> None:
 
 
 def gather(data: bytes) -> list[bytes]:
-    """What each process has given, in all of them; all wait for the last.
+    """Returns the data of every process to all processes; all wait for the last one.
 
     Every process must call it, in the same order.
     """
     if jax.process_count() == 1:
         return [data]
     sizes = multihost_utils.process_allgather(np.array(len(data), np.int32))
-    # Of a few sizes, so that there are few programs.
+    # The size is a power of two, so that few programs are compiled.
     room = 1 << int(sizes.max()).bit_length()
     padded = np.zeros(room, np.uint8)
     padded[: len(data)] = np.frombuffer(data, np.uint8)
@@ -166,12 +167,12 @@ def gather(data: bytes) -> list[bytes]:
 
 
 def from_first(data: bytes) -> bytes:
-    """What the first process has given, in all of them."""
+    """Returns the data of the first process to all processes."""
     return gather(data if is_first() else b"")[0]
 
 
 def barrier() -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has called it."""
     gather(b"")
 
 

@@ -1,4 +1,4 @@
-"""Numbers that users give: what is out of its range is one sentence."""
+"""Checks of the ranges of numbers that users give."""
 
 import math
 import numbers
@@ -8,7 +8,7 @@ import numpy as np
 
 from memcomp.errors import InputError
 
-# What JAX takes as the seed of a key, and as a size or a number of steps, in 32 bits.
+# Largest values that JAX takes in 32 bits: of a seed, and of a size or number of steps.
 MOST_SEED = 2**32 - 1
 MOST_COUNT = 2**31 - 1
 
@@ -29,7 +29,7 @@ def check_seed(name: str, value: Any) -> None:
 
 
 def check_number(name: str, value: Any, *, above: int | None = None) -> None:
-    """Raises `InputError` unless `value` is finite and above a limit, or else 0 or more."""
+    """Raises `InputError` unless `value` is finite and above `above`; None: 0 or more."""
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise InputError(f"{name} is {value!r}; give a finite number")
     if above is not None and value <= above:

@@ -1,7 +1,7 @@
-"""Where arrays lie on several devices: one mesh, one table of rules.
+"""Sharding of arrays over devices: one mesh, one table of rules.
 
-Parameters name their axes where they are made (`memcomp.nn.parameters`); the table says
-which axes of the mesh cut them. A batch is cut over `data` and `fsdp`, weights over
+Parameters name their logical axes where they are made (`memcomp.nn.parameters`). The table
+maps these to axes of the mesh. A batch is sharded over `data` and `fsdp`, parameters over
 `fsdp` and `tensor`.
 """
 
@@ -20,12 +20,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from memcomp.errors import InputError
 
 MESH_AXES = ("data", "fsdp", "tensor")
-BATCH = ("data", "fsdp")  # both cut the examples
+BATCH = ("data", "fsdp")  # the axes over which a batch is sharded
 
 # fmt: off
-# Logical axis -> axis of the mesh; None: whole on every device.
+# Logical axis -> axis of the mesh; None: replicated on every device.
 RULES = {
-    "layers":   None,      # the scanned axis: every device has a part of every layer
+    "layers":   None,      # the scanned axis; each device has a shard of every layer
     "embed":    "fsdp",
     "heads":    "tensor",
     "kv_heads": "tensor",
@@ -40,10 +40,10 @@ RULES = {
 def make_mesh(
     data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """A mesh of data x fsdp x tensor devices; one of the three may be -1, for the rest.
+    """Makes a mesh of data x fsdp x tensor devices; one may be -1 for all that remain.
 
     Raises:
-      InputError: another number of devices than there are, where all three are given.
+      InputError: the sizes do not use exactly the devices that there are.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
@@ -56,22 +56,22 @@ def make_mesh(
             f"{len(devices)} devices that there are; give sizes with that product, or -1 "
             "for one of them"
         )
-    # Auto: the compiler lays out what is not said; make_mesh's default is Explicit.
+    # Auto: the compiler chooses shardings that are not given; the default is Explicit.
     auto = (AxisType.Auto,) * len(MESH_AXES)
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
 
 def param_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """One `NamedSharding` for each leaf of a tree, by its logical axes.
+    """Returns a `NamedSharding` for each leaf of a tree, by its logical axes.
 
     Args:
       abstract: tree of arrays or `jax.ShapeDtypeStruct`, boxed with their logical axes;
-        a leaf without a box is whole on every device.
-      mesh: of `make_mesh`.
+        a leaf without a box is replicated on every device.
+      mesh: mesh of `make_mesh`.
 
     Raises:
-      KeyError: an axis without a rule, which Flax would silently leave whole.
-      InputError: an axis that cannot be cut into so many equal parts.
+      KeyError: an axis has no rule; Flax would silently replicate it.
+      InputError: the mesh does not divide an axis into equal parts.
     """
 
     def sharding(path, leaf):
@@ -102,9 +102,9 @@ def _spec(name, shape, axes, mesh: Mesh) -> PartitionSpec:
 
 
 def placer(abstract: Any, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
-    """`place` of `memcomp.convert.engine.from_hf` for the boxed parameters of a module.
+    """Makes `place` of `memcomp.convert.engine.from_hf` for boxed abstract parameters.
 
-    A device gets its own part only.
+    Each device gets only its shard.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(param_shardings(abstract, mesh))
     by_path = {
@@ -115,10 +115,10 @@ def placer(abstract: Any, mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
 
 
 def put_whole(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """An array that every process holds whole: each gives its devices their parts."""
+    """Shards an array that every process holds whole; each fills its own devices."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    # device_put would first send the array around, to see that all hold the same.
+    # device_put would first compare the arrays of all processes, which sends them around.
     return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
 
@@ -128,16 +128,16 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def row_multiple(mesh: Mesh | None) -> int:
-    """Into how many equal parts the mesh cuts examples."""
+    """Number of equal parts into which the mesh shards a batch."""
     return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def row_owners(num_rows: int, mesh: Mesh | None) -> list[int]:
-    """The process that each row of a batch belongs to: the first that has it.
+    """Process that owns each example of a batch: the first one that holds it.
 
     Args:
-      num_rows: a multiple of `row_multiple`.
-      mesh: of `make_mesh`; None for one device.
+      num_rows: size of the batch, a multiple of `row_multiple`.
+      mesh: mesh of `make_mesh`; None for one device.
     """
     if mesh is None:
         return [0] * num_rows
@@ -147,11 +147,11 @@ def row_owners(num_rows: int, mesh: Mesh | None) -> list[int]:
 
 
 def put_rows(rows: Any, mesh: Mesh | None) -> Any:
-    """Arrays whose dimension 0 counts examples, each part of them on its devices.
+    """Shards arrays, whose dimension 0 counts examples, over the mesh.
 
     Args:
       rows: tree of numpy arrays, the same in every process.
-      mesh: of `make_mesh`; None for the default device.
+      mesh: mesh of `make_mesh`; None for the default device.
     """
     if mesh is None:
         return jax.tree.map(jnp.array, rows)
@@ -159,7 +159,7 @@ def put_rows(rows: Any, mesh: Mesh | None) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """Host copies of arrays, whole in every process, wherever their parts are.
+    """Copies whole arrays to the host of every process, wherever their shards are.
 
     Every process must call it for the same arrays, in the same order.
     """
@@ -167,27 +167,27 @@ def fetch(tree: Any) -> Any:
     def copy(x: Any) -> np.ndarray:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             x = multihost_utils.process_allgather(x, tiled=True)
-        # Not a view: on a CPU that is the buffer, which may be donated next.
+        # Copy, because on a CPU a view would share the buffer, which may be donated next.
         return np.array(x, copy=True)
 
     return jax.tree.map(copy, tree)
 
 
 def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    """In which programs are traced for the mesh; nothing without one."""
+    """Returns the context in which programs are traced for the mesh; no-op without one."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
-    """Arrays of the whole mesh from the part of a batch that this process has read.
+    """Makes arrays of the whole mesh from this process's part of a batch.
 
     Args:
       batch: tree of numpy arrays.
-      mesh: of `make_mesh`.
-      axis: the dimension that counts examples.
+      mesh: mesh of `make_mesh`.
+      axis: dimension that counts examples.
 
     Raises:
-      InputError: a number of examples that the mesh does not divide.
+      InputError: the mesh does not divide the number of examples.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     examples = jax.tree.leaves(batch)[0].shape[axis] * jax.process_count()
@@ -203,10 +203,10 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
 
 
 def constrain_batch(tree: Any) -> Any:
-    """Says to the compiler that dimension 0 counts examples; nothing without a mesh.
+    """Tells the compiler that dimension 0 counts examples; no-op without a mesh.
 
-    With weights and activations cut over the same axis of the mesh it might else gather
-    the activations, which are the larger part.
+    Where parameters and activations are sharded over the same axis of the mesh, it might
+    otherwise gather the activations, which are larger.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return tree
@@ -215,10 +215,10 @@ def constrain_batch(tree: Any) -> Any:
 
 
 def constrain_example(x: jax.Array) -> jax.Array:
-    """Says that all of `x` lies where its example does; nothing without a mesh.
+    """Tells the compiler that all of `x` is where its example is; no-op without a mesh.
 
-    For what is written for one example and batched by `jax.vmap` with
-    `spmd_axis_name=BATCH`, which adds the batch's axes to what is said here.
+    It is for code that is written for one example and batched by `jax.vmap` with
+    `spmd_axis_name=BATCH`, which adds the axes of the batch to this constraint.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x

@@ -1,4 +1,4 @@
-"""Safetensors that people share: read in any float type, and finite or refused."""
+"""Reader of safetensors files that people share, with checks of types and values."""
 
 import json
 from typing import Any
@@ -20,11 +20,11 @@ DTYPES = {name: np.dtype(dtype) for name, dtype in (FLOATS | INTEGERS).items()}
 
 
 def parse_tensors(data: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of what was read from the file `name`; floats are float32.
+    """Parses the bytes of the file `name` to tensors and metadata; floats become float32.
 
     Raises:
-      InputError: it is no safetensors file, or a tensor of another type, without numbers,
-        or with one that is not finite.
+      InputError: the file is no safetensors file, or a tensor has another type, is empty,
+        or is not finite.
     """
     try:
         found = safetensors.deserialize(data)

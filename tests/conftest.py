@@ -1,5 +1,7 @@
 """Eight fake CPU devices, no network, errors that rank promotion and typos would hide."""
 
+import gc
+import importlib.metadata
 import os
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -7,7 +9,14 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 # Real ones take twice the time with it.
 if "MEMCOMP_REAL_LMS" not in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    # Compiling takes a third of the time without these emitters. Later releases have no
+    # others, and refuse the flag.
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# JAX keeps millions of objects alive, which the default thresholds walk through again and
+# again: a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
 
 import jax
 import pytest

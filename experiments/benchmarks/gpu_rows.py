@@ -20,7 +20,7 @@ from memcomp.compressors.objectives import Batch, Task
 from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.attention import attend, causal_mask, scaled
-from memcomp.nn.flash import Reach, kernel_of, resolve_attention
+from memcomp.nn.flash import kernel_of, resolve_attention
 from memcomp.runs.files import Record
 from memcomp.sharding import make_mesh
 
@@ -111,7 +111,7 @@ def attention(config: Config, row: Config) -> Record:
     wide = [jax.random.normal(k, size) for k, size in zip(keys, sizes, strict=True)]
     short = [x.astype(DTYPES[config.dtype]) for x in wide]
     mask = causal_mask(jnp.arange(row.num_tokens), row.num_tokens)
-    kernel = kernel_of(row.attention, [Reach()], 0, row.num_tokens)
+    kernel = kernel_of(row.attention, [None], 0, row.num_tokens)
     assert kernel is not None
 
     def pulled(heads):

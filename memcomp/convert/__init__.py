@@ -1,1 +1,1 @@
-"""Weights in Hugging Face layout to ours and back: one engine, one table a family."""
+"""Conversion of checkpoints from and to Hugging Face layout, with a table per family."""

@@ -1,4 +1,4 @@
-"""What config.json may say, whatever the family: checked before anything is made of it."""
+"""Checks of config.json for all families, before anything is made from it."""
 
 import dataclasses
 import math
@@ -8,28 +8,28 @@ from typing import Any
 
 from memcomp.errors import InputError
 
-# transformers makes lists as long as these say, while it reads the config.
+# Entries that give the length of lists, which transformers makes while it reads the config.
 COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "num_labels", "attention_types")
-# Rotary settings, which transformers takes as they are: "4" and true are no numbers.
+# Rotary settings, which transformers does not check; "4" and true are no numbers.
 NUMBERS = ("rope_theta", "rotary_emb_base", "rotary_pct", "partial_rotary_factor")
 NUMBERS += ("factor", "low_freq_factor", "high_freq_factor", "rope_local_base_freq")
 LARGEST = 2**31
-# Entries that transformers heeds in every family, with the value that memcomp computes.
+# Entries that transformers obeys in every family, with the value that memcomp supports.
 COMPUTED = {"is_causal": True, "per_layer_config": None, "configuration_files": None}
 
 
 def check_entries(entries: Any, most: int, name: str = "") -> None:
-    """Refuses config.json if it asks for what memcomp does not compute.
+    """Checks that config.json asks for nothing that memcomp does not compute.
 
-    That is another model, too many layers, or angles in words.
+    That is another model, more layers than tensors, or rotary settings that are no numbers.
 
     Args:
       entries: config.json, or a value in it.
-      most: how many tensors the files have.
-      name: key of `entries` where it is a value.
+      most: number of tensors in the files.
+      name: key of `entries`, if it is a value.
 
     Raises:
-      InputError: by name.
+      InputError: an entry is refused; the message names it.
     """
     if name in COMPUTED and entries != COMPUTED[name]:
         raise InputError(
@@ -48,18 +48,18 @@ def check_entries(entries: Any, most: int, name: str = "") -> None:
 
 
 def check_values(config: Any, least: int = 1) -> None:
-    """Refuses values of one of our configs that no model can have.
+    """Checks that a model can have the values of one of our configs.
 
-    Every field has the type that its class says; integers are from `least` to 2**31,
-    and floats are finite and above 0.
+    Every field must have the type that its class declares. Integers must be from `least` to
+    2**31, and floats finite and above 0.
 
     Raises:
-      InputError: by name.
+      InputError: a value is refused; the message names its field.
     """
     for field in dataclasses.fields(config):
         value, hint = getattr(config, field.name), field.type
         if dataclasses.is_dataclass(value):
-            check_values(value, least=0)  # where 0 stands for a setting that is not used
+            check_values(value, least=0)  # there 0 stands for a setting that is not used
             continue
         union = isinstance(hint, types.UnionType)
         kinds = typing.get_args(hint) if union else (typing.get_origin(hint) or hint,)

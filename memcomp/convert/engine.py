@@ -1,4 +1,4 @@
-"""The conversion engine: a table of rows, read forwards to load and backwards to export."""
+"""Conversion engine: reads a family's table forwards to load and backwards to export."""
 
 import dataclasses
 import functools
@@ -34,19 +34,19 @@ LETTERS = {
     "w": "d_conv",
     "s": "d_selection",
 }
-# "c": queries, keys and values in one kernel; "g": what is gated, and its gate.
+# "c": queries, keys and values in one kernel; "g": gated values and their gate.
 CONSTANTS = {"c": 3, "g": 2, "1": 1}
-MOST_LISTED = 4  # names of one kind in a message
+MOST_LISTED = 4  # largest number of names of one kind in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One weight: where it lives in both layouts, and how its axes move.
+    """Entry of a table: one parameter in both layouts, and how its axes are rearranged.
 
     Attributes:
       hf: name in the Hugging Face file; `{i}` stands for the layer number.
-      ours: path in our tree; rows with `{i}` are stacked over layers there.
-      axes: einops pattern, their layout -> ours. Read backwards it is the export.
+      ours: path in our tree; parameters with `{i}` are stacked over layers.
+      axes: einops pattern from their layout to ours; the export reads it backwards.
     """
 
     hf: str
@@ -59,13 +59,13 @@ class Row:
         return "{i}" in self.hf
 
     def names(self, num_layers: int) -> list[str]:
-        """The names in the file, in the order of the layers."""
+        """Names in the file, in the order of the layers."""
         if not self.stacked:
             return [self.hf]
         return [self.hf.format(i=i) for i in range(num_layers)]
 
     def hf_shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape that every tensor of this row has in the file."""
+        """Shape that every tensor of this entry has in the file."""
         left = self.axes.split("->")[0]
         groups = re.findall(r"\(([^)]*)\)|(\S+)", left)
         letters = [(group or single).split() for group, single in groups]
@@ -78,21 +78,22 @@ def _nothing(config: Any) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A model family: its Flax module, and how its checkpoints are read and written.
+    """Model family: its Flax module, and how its checkpoints are read and written.
 
     Attributes:
-      model: the Flax module; `model(config)` is a `CausalLM` (see `memcomp.lm.load`).
-      table: a row a weight.
-      config_from_hf: our config from a transformers config; `InputError` for what our
-        module does not do.
-      config_to_hf: the entries of config.json: `config_from_hf` read backwards.
-      checkpoints: Hub ids that are of this family.
+      model: class of the Flax module; `model(config)` is a `CausalLM` (see
+        `memcomp.lm.protocol`).
+      table: entries of all parameters.
+      config_from_hf: function that makes our config from a transformers config; it raises
+        `InputError` for settings that our module does not support.
+      config_to_hf: function that makes the entries of config.json from our config.
+      checkpoints: Hub ids of checkpoints of this family.
       special: what sets the family apart, in a few words.
-      memory_enters: where memory stands beside token vectors.
-      ignored: of a config, regular expressions of names that may be in a file and are
-        not read.
-      renames: pairs of a regular expression and what replaces it, for names of a file
-        that differ from those of the table.
+      memory_enters: where memory vectors enter the model.
+      ignored: function of a config that gives regular expressions of names that may be in a
+        file and are not read.
+      renames: pairs of a regular expression and its replacement, for names in files that
+        differ from those of the table.
     """
 
     model: type
@@ -107,7 +108,7 @@ class Family:
 
 
 def sizes_of(config: Any) -> dict[str, int]:
-    """Size of each letter that the config has, and the number of layers."""
+    """Sizes of all letters that the config has, and the number of layers."""
     sizes = {c: getattr(config, name, None) for c, name in LETTERS.items()}
     known = {c: size for c, size in sizes.items() if size is not None}
     return {"layers": config.num_layers, **CONSTANTS, **known}
@@ -118,11 +119,11 @@ class Tensors(Protocol):
     """Named tensors that are read one at a time, such as an open safetensors file."""
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every tensor by its name."""
+        """Shape of every tensor by its name."""
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype of the file."""
+        """Reads one tensor, in the dtype of the file."""
         ...
 
 
@@ -136,26 +137,25 @@ def from_hf(
     ignored: Iterable[str] = (),
     place: Callable[[str, np.ndarray], jax.Array],
 ) -> Params:
-    """Our parameters from a Hugging Face file, one tensor of the file at a time.
+    """Loads our parameters from a Hugging Face file, one tensor at a time.
 
-    Host memory holds that tensor, in the dtypes of the file and of the result, beside
+    Host memory holds only this tensor, in the dtypes of the file and of the result, and
     what `place` keeps.
 
     Args:
-      tensors: what the file holds.
-      table: the family's rows; those whose `ours` is not in `expected` are switched off
+      tensors: tensors of the file.
+      table: table of the family; entries whose `ours` is not in `expected` are switched off
         by the config and must not be in the file either.
       sizes: size of every letter of the patterns, and `layers`.
-      expected: tree of `jax.ShapeDtypeStruct` that is to be filled.
+      expected: tree of `jax.ShapeDtypeStruct` of the result.
       dtype: dtype of the result.
       ignored: regular expressions of names that may be in the file and are not read.
-      place: called with our path and an array in `dtype`, which it puts on the devices.
-        Weights that are stacked over layers come layer by layer, as [1 ...].
+      place: function that puts an array on the devices, called with our path and the array
+        in `dtype`. Parameters that are stacked over layers come layer by layer, as [1 ...].
 
     Raises:
-      InputError: names missing from the file, names without a row, parameters without a
-        row, or shapes that differ: all of them in one message; values that `dtype` does
-        not hold.
+      InputError: names are missing from the file or the table, or shapes differ, all in one
+        message; or `dtype` cannot hold a value.
     """
     wanted: dict[str, Any] = flax.traverse_util.flatten_dict(expected, sep="/")
     rows = [row for row in table if row.ours in wanted]
@@ -176,7 +176,7 @@ def from_hf(
 def to_hf(
     params: Params, table: Sequence[Row], sizes: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """The tensors of a Hugging Face file, by name: `from_hf` read backwards."""
+    """Makes the tensors of a Hugging Face file by name; the inverse of `from_hf`."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     tensors = {}
     for row in table:
@@ -192,20 +192,20 @@ def to_hf(
 
 
 def _stack(layers: Iterator[jax.Array], num_layers: int) -> jax.Array:
-    """Layers [1 ...] as [L ...], put together where they are: the host holds one."""
+    """Stacks layers [1 ...] to [L ...] on their devices; the host holds only one layer."""
     first = next(layers)
     shape = (num_layers, *first.shape[1:])
     stack = jnp.zeros(shape, first.dtype, device=first.sharding)
     write = _writer(first.sharding)
     for i, layer in enumerate(itertools.chain([first], layers)):
-        # Waited for: a copy that is still going on keeps its host array, and they add up.
+        # Wait, because unfinished copies keep their host arrays, which would add up.
         stack = jax.block_until_ready(write(stack, layer, i))
     return stack
 
 
 @functools.lru_cache
 def _writer(sharding: jax.sharding.Sharding) -> Callable[..., jax.Array]:
-    """Puts a layer [1 ...] in its place in a stack [L ...], which is given up for it."""
+    """Returns a function that writes a layer [1 ...] into a stack [L ...], donating it."""
 
     def write(stack, layer, i):
         return jax.lax.dynamic_update_slice_in_dim(stack, layer, i, axis=0)
@@ -263,7 +263,7 @@ def _check(found, rows, sizes, wanted, ignored) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names: a checkpoint of another kind differs in all of its thousands."""
+    """Lists the first names, as the wrong checkpoint may differ in thousands."""
     more = len(names) - MOST_LISTED
     rest = f" and {more} more" if more > 0 else ""
     return ", ".join(names[:MOST_LISTED]) + rest

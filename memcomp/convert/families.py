@@ -1,4 +1,4 @@
-"""The registry of model families."""
+"""Registry of model families."""
 
 from memcomp.convert import (
     gemma3,
@@ -16,7 +16,7 @@ from memcomp.convert import (
     smollm3,
 )
 
-# `model_type` in config.json -> the family.
+# `model_type` in config.json -> family.
 FAMILIES = {
     "gpt_neox": gpt_neox.FAMILY,
     "llama": llama.FAMILY,
@@ -36,7 +36,7 @@ FAMILIES = {
 
 
 def families_table() -> str:
-    """The registry in Markdown, a row a `model_type`."""
+    """Returns the registry as a Markdown table with one row per `model_type`."""
     head = ("`model_type`", "checkpoints", "what is special", "memory enters")
     rows = [head, ("---",) * len(head)]
     for name, family in FAMILIES.items():

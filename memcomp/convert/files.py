@@ -1,7 +1,7 @@
 """Checkpoints on disk: one file or shards with an index, hashed as they are read.
 
-Whatever a folder holds, what comes out is an array or an `InputError`: nothing in it is
-run, and no array is made before its size is known to be that of bytes in the file.
+Folders of any origin are safe to read: they give arrays or an `InputError`. Nothing in them
+is run, and no array is made before its size is checked against the bytes in the file.
 """
 
 import functools
@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_dtypes  # noqa: F401  numpy learns the name of bfloat16
+import ml_dtypes  # noqa: F401  registers bfloat16 in numpy
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -23,21 +23,21 @@ from memcomp.errors import InputError
 
 SINGLE = "model.safetensors"
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-MAX_JSON_BYTES = 2**26  # 64 MB; indexes of the largest models have one or two
-CHUNK = 2**24
+MAX_JSON_BYTES = 2**26  # 64 MB; indexes of the largest models have 1 or 2 MB
+CHUNK = 2**24  # number of values that are checked at once
 
 
 class Checkpoint:
-    """The tensors of a Hugging Face folder, read one at a time (see `engine.Tensors`).
+    """Tensors of a Hugging Face folder, read one at a time (see `engine.Tensors`).
 
-    Files are memory-mapped: what is held is the tensor that was asked for. Safetensors
-    come before pytorch_model.bin, and one file before shards. Of shards, the index says
-    which tensor is read from where.
+    Files are memory-mapped, so that memory holds only the tensor that is read. Safetensors
+    are preferred to pytorch_model.bin, and a single file to shards. The index of the shards
+    says in which shard each tensor is.
 
     Raises:
-      InputError: no weights in the folder, a shard that is missing or outside the folder,
-        an index that is wrong, a damaged file; on reading, a dtype that is no float, or
-        values that are not finite.
+      InputError: the folder has no checkpoint, a shard is missing or outside the folder, or
+        the index is wrong or a file damaged; on reading, the dtype is no float, or values
+        are not finite.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -48,20 +48,20 @@ class Checkpoint:
                 raise InputError(f"{path} has a tensor of the name {name!r}; get it again")
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every tensor by its name."""
+        """Shape of every tensor by its name."""
         return {name: tensor.shape for name, (_, tensor) in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype of the file."""
+        """Reads one tensor, in the dtype of the file."""
         tensor, self._digests[name] = self._hashed(name)
         return tensor
 
     def same(self, first: str, second: str) -> bool:
-        """Whether two tensors are equal, bit by bit; one of them is held at a time."""
+        """Whether two tensors are equal bit by bit; memory holds one of them at a time."""
         return self._hashed(first)[1] == self._hashed(second)[1]
 
     def _hashed(self, name: str) -> tuple[np.ndarray, str]:
-        """A tensor, and its dtype, shape and SHA-256."""
+        """Reads a tensor; returns it with its dtype, shape and SHA-256."""
         path, (shape, dtype, read) = self._tensors[name]
         if dtype not in DTYPES:
             raise InputError(
@@ -69,7 +69,7 @@ class Checkpoint:
             )
         tensor = read()
         flat = np.ascontiguousarray(tensor).reshape(-1)
-        # In chunks, for the sake of memory.
+        # Chunks keep the masks of `isfinite` small.
         chunks = (flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
         if not all(np.isfinite(chunk).all() for chunk in chunks):
             raise InputError(
@@ -80,19 +80,18 @@ class Checkpoint:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Dtype, shape and SHA-256 of the bytes of every tensor that was read, by its name.
+        """Dtype, shape and SHA-256 of the bytes of every tensor read so far, by its name.
 
-        They do not depend on the order of reading, on how the file is cut in shards, or on
-        its format.
+        They do not depend on the order of reading, on shards, or on the file's format.
         """
         return self._digests
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Reads the JSON object in a file.
 
     Raises:
-      InputError: not JSON, not an object, nested too deeply, or larger than 64 MB.
+      InputError: the file is not a JSON object, is nested too deeply, or exceeds 64 MB.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -106,11 +105,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, mapped.
+    """Opens the tensors of a safetensors file by name, memory-mapped.
 
     Raises:
-      InputError: a header that is not whole, names a tensor twice, or does not fit the
-        size of the file.
+      InputError: the header is incomplete, names a tensor twice, or does not fit the size
+        of the file.
     """
     try:
         file = safetensors.safe_open(path, "np")
@@ -129,7 +128,7 @@ def open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _check_names(path: pathlib.Path) -> None:
-    """Refuses a name that is there twice: readers differ in which of the two they take."""
+    """Refuses a name that occurs twice, because readers differ in which one they use."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -142,7 +141,7 @@ def _check_names(path: pathlib.Path) -> None:
     json.loads(header, object_pairs_hook=once)
 
 
-# In the order in which they are looked for.
+# File formats in the order in which they are looked for.
 FORMATS: tuple[tuple[str, Callable[[pathlib.Path], dict[str, Tensor]]], ...] = (
     (SINGLE, open_safetensors),
     ("pytorch_model.bin", open_pickle),
@@ -150,7 +149,7 @@ FORMATS: tuple[tuple[str, Callable[[pathlib.Path], dict[str, Tensor]]], ...] = (
 
 
 def _open(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, Tensor]]:
-    """Each tensor with the file that it is in."""
+    """Opens each tensor; returns it with the path of its file."""
     for single, open_file in FORMATS:
         index = folder / f"{single}.index.json"
         if (folder / single).is_file():
@@ -178,7 +177,7 @@ def _open_shards(folder, index, open_file) -> dict[str, tuple[pathlib.Path, Tens
 
 
 def _inside(folder: pathlib.Path, name: str, namer: pathlib.Path) -> pathlib.Path:
-    """The path of a regular file, wherever links lead, as long as it is in the folder."""
+    """Returns the path of a regular file, which may be a link within the folder."""
     path, root = folder / name, folder.resolve()
     if root.parent.name == "snapshots":  # the Hub's cache, with links to ../../blobs
         root = root.parent.parent
@@ -204,6 +203,6 @@ def save_checkpoint(
         file = folder / SINGLE
         try:
             safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
-        except safetensors.SafetensorError as error:  # that is what it makes of an OSError
+        except safetensors.SafetensorError as error:  # safetensors raises it for OSError
             raise OSError(str(error)) from error
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

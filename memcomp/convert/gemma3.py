@@ -49,7 +49,7 @@ def config_from_hf(hf: Any) -> Gemma3Config:
 
 
 def config_to_hf(config: Gemma3Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     entries = layout.sizes_to_hf(config)
     entries["hidden_activation"] = entries.pop("hidden_act")
     return {
@@ -82,7 +82,7 @@ FAMILY = Family(
 def _config_with_vision(hf: Any) -> Gemma3Config:
     """Our config from a `transformers.Gemma3Config`.
 
-    transformers reads there, and not in the text part, whether the head is tied, and it
+    transformers reads from it, not from its text config, whether the head is tied; and it
     does not cap the logits.
     """
     config = config_from_hf(hf.text_config)
@@ -95,7 +95,7 @@ def _ignored_with_vision(config: Gemma3Config) -> tuple[str, ...]:
     return (*layout.ignored(config), vision)
 
 
-# The larger checkpoints, whose text part lies beside a vision tower that is not read.
+# The larger checkpoints, which also contain a vision tower that is not read.
 WITH_VISION = dataclasses.replace(
     FAMILY,
     config_from_hf=_config_with_vision,

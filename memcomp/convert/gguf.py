@@ -1,8 +1,8 @@
-"""GGUF files, the format of llama.cpp, converted to folders in Hugging Face format.
+"""Conversion of GGUF files, the format of llama.cpp, to Hugging Face folders.
 
-transformers reads the file. It dequantises weights exactly, but it ignores some settings,
-such as scaled rotary positions, and would load a model that computes something else.
-A file with such a setting is refused.
+transformers reads the file. It dequantises parameters exactly, but it ignores some
+settings, such as scaled rotary positions, and would load a model that computes something
+else. A file with such a setting is refused.
 """
 
 import contextlib
@@ -26,10 +26,11 @@ from memcomp.convert.gguf_header import Header, check_tensors, read_header
 from memcomp.disk import local_path
 from memcomp.errors import InputError, refusing
 
-PACKAGES = ("torch", "gguf", "accelerate")  # of the extra `gguf`
+PACKAGES = ("torch", "gguf", "accelerate")  # installed by the extra `gguf`
 # Architecture in a GGUF file -> `model_type`, where the two differ.
 MODEL_TYPES = {"gemma3": "gemma3_text"}
-# Settings of which transformers ignores some, and what our config must then say.
+# Settings, some of which transformers ignores, and functions that read from our config the
+# value that each must have.
 STATED = {
     "vocab_size": lambda config: config.vocab_size,
     "attention.key_length": lambda config: _scaled_head_dim(config),
@@ -37,7 +38,7 @@ STATED = {
     "rope.dimension_count": lambda config: config.rotary.dim,
     "rope.freq_base_swa": lambda config: config.window_rotary.theta,
 }
-# Settings that transformers ignores, with the value that changes nothing.
+# Settings that transformers ignores, with the value at which they have no effect.
 UNUSED = {
     "attention.causal": True,
     "attention.head_count": 0,  # in files of Mamba
@@ -47,20 +48,20 @@ UNUSED = {
     "rope.scaling.type": "none",
     "ssm.dt_b_c_rms": False,
 }
-# How names of tensors begin that divide the frequencies of rotary positions.
+# Prefixes of the names of tensors that divide the frequencies of rotary positions.
 SCALED_POSITIONS = ("rope_freqs", "rope_factors")
 # Entries of config.json in which transformers notes where a model was loaded from.
 ORIGIN = ("_name_or_path", "_model_name_or_path", "quantization_config")
 
 
 class Converted(NamedTuple):
-    """What a GGUF file held.
+    """Summary of a converted GGUF file.
 
     Attributes:
       num_parameters: number of parameters of the model; tied ones count once.
-      stored: the type of most weights in the file, such as "Q4_K_M"; None if the file
-        does not name it.
-      bits: mean number of bits that a parameter takes in the file.
+      stored: type of most parameters in the file, such as "Q4_K_M"; None if the file does
+        not name it.
+      bits: mean number of bits of a parameter in the file.
     """
 
     num_parameters: int
@@ -69,7 +70,7 @@ class Converted(NamedTuple):
 
     @property
     def quantised_to(self) -> int | None:
-        """Bits of most weights by `stored`; None if they are floats or it is None."""
+        """Bits of most parameters; None if they are floats or `stored` is None."""
         found = re.match(r"(?:[IT]?Q|MXFP|NVFP)(\d)", self.stored or "")
         return int(found[1]) if found else None
 
@@ -78,11 +79,11 @@ def convert_gguf(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     """Writes the model of a GGUF file as a folder in Hugging Face format, for `load_lm`.
 
     The folder has config.json, model.safetensors in float32 and the tokenizer's files. It
-    appears whole or not at all. The conversion holds the weights in float32 twice.
+    appears whole or not at all. Memory holds the parameters in float32 twice.
 
     Args:
-      file: a single GGUF file that contains a tokenizer.
-      folder: must not exist.
+      file: single GGUF file that contains a tokenizer.
+      folder: folder to write, which must not exist.
 
     Raises:
       InputError: a package is not installed; the file is missing, is not GGUF, is cut
@@ -126,7 +127,7 @@ def _check_new(folder: pathlib.Path) -> None:
 
 
 def _check_contents(file: pathlib.Path, header: Header) -> str:
-    """The architecture of a file that can be converted, as far as its header tells."""
+    """Checks by its header that a file can be converted; returns its architecture."""
     metadata, known = header.metadata, _architectures()
     architecture = metadata.get("general.architecture")
     if architecture not in known:
@@ -150,9 +151,9 @@ def _check_contents(file: pathlib.Path, header: Header) -> str:
 
 
 def _architectures() -> dict[str, dict[str, str | None]]:
-    """The architectures that transformers reads and memcomp has.
+    """Returns the architectures that both transformers and memcomp support.
 
-    Each comes with the settings that transformers knows: the name in its config, or None
+    Each maps the settings that transformers knows to their names in its config, or to None
     for a setting that it ignores.
     """
     reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
@@ -166,7 +167,7 @@ def _architectures() -> dict[str, dict[str, str | None]]:
 
 
 def _check_settings(file: pathlib.Path, header: Header, architecture: str, hf: Any) -> None:
-    """Refuses a config that memcomp does not have, and a setting that is ignored."""
+    """Refuses a config that memcomp does not support, and settings that are ignored."""
     with refusing(str(file)):
         config = FAMILIES[hf.model_type].config_from_hf(hf)
         check_values(config)
@@ -187,7 +188,7 @@ def _check_settings(file: pathlib.Path, header: Header, architecture: str, hf: A
 
 
 def _scaled_head_dim(config: Any) -> int | None:
-    """Head width; None if attention is scaled by another, which no GGUF file can say."""
+    """Head width; None if attention is scaled by another, which GGUF cannot express."""
     scale = getattr(config, "query_scale", config.head_dim)
     return config.head_dim if scale == config.head_dim else None
 
@@ -202,9 +203,9 @@ def _is_stated(name: str, value: Any, config: Any) -> bool:
 
 @contextlib.contextmanager
 def _alone(file: pathlib.Path) -> Iterator[dict[str, str]]:
-    """Arguments of `from_pretrained` for the file in a folder without other files.
+    """Links the file in a folder of its own; yields arguments of `from_pretrained` for it.
 
-    transformers would read a tokenizer_config.json beside it, for example.
+    Otherwise transformers would also read files beside it, such as tokenizer_config.json.
     """
     with tempfile.TemporaryDirectory() as name:
         link = pathlib.Path(name) / "model.gguf"
@@ -215,7 +216,7 @@ def _alone(file: pathlib.Path) -> Iterator[dict[str, str]]:
 def _weights(
     file: pathlib.Path, header: Header, hf: Any, source: dict[str, str]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The entries of config.json, and the tensors of model.safetensors."""
+    """Returns the entries of config.json, and the tensors of model.safetensors."""
     transformers, torch = map(importlib.import_module, ("transformers", "torch"))
     with refusing(str(file)):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -225,8 +226,8 @@ def _weights(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the message below names them
         )
-    # `named_parameters` yields tied weights once. GPT-2's are transposed views, and
-    # safetensors would write their bytes in the order of memory.
+    # `named_parameters` yields tied parameters once. GPT-2's are transposed views, whose
+    # bytes safetensors would write in the order of memory.
     tensors = {
         name: np.ascontiguousarray(weight.detach().float().numpy())
         for name, weight in model.named_parameters()
@@ -267,7 +268,7 @@ def _write(
 
 
 def _stored(header: Header) -> str | None:
-    """The name of the file's type without what is not of interest: "MOSTLY_Q4_1"."""
+    """Name of the file's type, such as "Q4_1" for MOSTLY_Q4_1; None if it is unknown."""
     gguf: Any = importlib.import_module("gguf")
     try:
         name = gguf.LlamaFileType(header.metadata["general.file_type"]).name

@@ -1,7 +1,7 @@
-"""The header of a GGUF file: its metadata and its tensors, checked against its size.
+"""Header of a GGUF file: its metadata and its tensors, checked against the file's size.
 
-Nothing is read past the end of the file or made larger than the file is, whatever its
-header says.
+A wrong header can neither make the reader read past the end of the file, nor allocate more
+than the size of the file.
 
 Source: the description of the format, docs/gguf.md of github.com/ggml-org/ggml.
 """
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from memcomp.errors import InputError
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # in the first one lengths have 32 bits
-# Number of a type of metadata -> letter of `struct`.
+VERSIONS = (2, 3)  # version 1 is not supported; its lengths have 32 bits
+# Type number of a metadata value -> letter of `struct`.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 STRING, ARRAY = 8, 9
 ALIGNMENT = "general.alignment"
@@ -25,12 +25,12 @@ MAX_DIMENSIONS = 4
 
 
 class StoredTensor(NamedTuple):
-    """What the header says of a tensor.
+    """Entry of a tensor in the header.
 
     Attributes:
-      shape: the fastest axis last, as in numpy.
-      kind: number of the type that its weights have in the file.
-      offset: bytes from the end of the header.
+      shape: shape with the fastest axis last, as in numpy.
+      kind: type number of its values in the file.
+      offset: offset in bytes from the end of the header.
     """
 
     name: str
@@ -40,13 +40,13 @@ class StoredTensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """All that a GGUF file says before its weights.
+    """Header of a GGUF file.
 
     Attributes:
-      metadata: values by key; an array of strings stands there as their number.
-      tensors: in the order of the file.
-      start: byte at which the weights begin.
-      file_size: bytes.
+      metadata: values by key; arrays of strings are replaced by their length.
+      tensors: entries of all tensors, in the order of the file.
+      start: offset in bytes at which the values of tensors begin.
+      file_size: size of the file in bytes.
     """
 
     metadata: dict[str, Any]
@@ -56,11 +56,11 @@ class Header(NamedTuple):
 
 
 def read_header(path: pathlib.Path) -> Header:
-    """The header of a GGUF file.
+    """Reads the header of a GGUF file.
 
     Raises:
-      InputError: no such file, not GGUF, a version that is not known, a header that is
-        cut off or damaged.
+      InputError: the file does not exist, is not GGUF or of an unknown version, or its
+        header is cut off or damaged.
     """
     try:
         with path.open("rb") as file:
@@ -79,16 +79,15 @@ def read_header(path: pathlib.Path) -> Header:
 def check_tensors(
     path: pathlib.Path, header: Header, sizes: Mapping[int, tuple[int, int]]
 ) -> int:
-    """How many bytes the weights of a file take.
+    """Checks that all tensors are in the file; returns how many bytes they take.
 
     Args:
-      path: of the file, for messages.
-      header: of the file.
-      sizes: of each type, the weights of a block and its bytes.
+      path: path of the file, for messages.
+      header: header of the file.
+      sizes: for each type number, the number of values in a block and its bytes.
 
     Raises:
-      InputError: a tensor that does not lie in the file as a whole, or whose type is not
-        known.
+      InputError: a tensor is not completely in the file, or its type is unknown.
     """
     total = 0
     for tensor in header.tensors:
@@ -121,7 +120,7 @@ class _Damaged(Exception):
 
 
 class _Reader:
-    """Reads a file from its beginning, and never past its end."""
+    """Reader of a file from its beginning, which never reads past its end."""
 
     def __init__(self, data: mmap.mmap):
         self._data = data

@@ -1,7 +1,7 @@
 """GPT-2 checkpoints in Hugging Face layout.
 
-Kernels are stored as we have them, inputs first; the fused one is grouped by slot first,
-then head.
+Kernels have the axis of their inputs first, as ours do. The fused kernel is grouped first
+into queries, keys and values, then by head.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ TABLE = (
 
 
 def ignored(config: GPT2Config) -> tuple[str, ...]:
-    """Causal masks that older checkpoints store beside the weights, and a tied head."""
+    """Names that are not read: causal masks of older checkpoints, and a tied head."""
     masks = r"transformer\.h\.\d+\.attn\.(bias|masked_bias)"
     return (masks, r"lm_head\.weight") if config.tied_embeddings else (masks,)
 
@@ -67,7 +67,7 @@ def config_from_hf(hf: Any) -> GPT2Config:
 
 
 def config_to_hf(config: GPT2Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

@@ -33,7 +33,7 @@ TABLE = (
 
 
 def ignored(config: GPTNeoConfig) -> tuple[str, ...]:
-    """Causal masks that older checkpoints store beside the weights, and a tied head."""
+    """Names that are not read: causal masks of older checkpoints, and a tied head."""
     masks = r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)"
     return (masks, r"lm_head\.weight") if config.tied_embeddings else (masks,)
 
@@ -62,7 +62,7 @@ def config_from_hf(hf: Any) -> GPTNeoConfig:
 
 
 def config_to_hf(config: GPTNeoConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     kinds = ["global" if window is None else "local" for window in config.windows]
     return {
         "architectures": ["GPTNeoForCausalLM"],
@@ -76,7 +76,7 @@ def config_to_hf(config: GPTNeoConfig) -> dict[str, Any]:
         "max_position_embeddings": config.max_positions,
         "layer_norm_epsilon": config.norm_eps,
         "attention_types": [[kinds, 1]],
-        "window_size": next(filter(None, config.windows), 256),  # all have the same
+        "window_size": next(filter(None, config.windows), 256),  # the same for all layers
         "tie_word_embeddings": config.tied_embeddings,
     }
 

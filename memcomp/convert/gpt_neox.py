@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia checkpoints in Hugging Face layout.
 
-Hugging Face groups the fused kernel by head first, then slot.
+Hugging Face groups the fused kernel first by head, then into queries, keys and values.
 """
 
 import math
@@ -35,7 +35,7 @@ TABLE = (
 
 
 def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
-    """Buffers that older checkpoints store next to the weights, and a tied head."""
+    """Names that are not read: buffers of older checkpoints, and a tied head."""
     buffers = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
     rotary = r"gpt_neox\.rotary_emb\.inv_freq"
     tied = (r"embed_out\.weight",) if config.tied_embeddings else ()
@@ -45,7 +45,7 @@ def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
 def config_from_hf(hf: Any) -> GPTNeoXConfig:
     """Our config from a `transformers.GPTNeoXConfig`."""
     head_dim = hf.hidden_size // hf.num_attention_heads
-    # An entry head_dim, which configs of this family do not have, changes what is rotated.
+    # Configs of this family have no head_dim; one that is given changes what is rotated.
     rotated = getattr(hf, "head_dim", None) or head_dim
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
     return GPTNeoXConfig(
@@ -67,7 +67,7 @@ def config_from_hf(hf: Any) -> GPTNeoXConfig:
 
 
 def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
@@ -88,7 +88,7 @@ def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
 
 
 def _fraction(part: int, whole: int) -> float:
-    """The float next to part / whole whose product with `whole` is not cut below `part`."""
+    """Returns part / whole, rounded so that int(whole * fraction) gives `part`."""
     fraction = part / whole
     return fraction if int(whole * fraction) == part else math.nextafter(fraction, 2.0)
 

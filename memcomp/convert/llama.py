@@ -28,7 +28,7 @@ def config_from_hf(hf: Any) -> LlamaConfig:
 
 
 def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

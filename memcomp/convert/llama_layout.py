@@ -1,7 +1,6 @@
-"""What the checkpoints share whose files name their weights as Llama's do.
+"""Table entries and config entries shared by checkpoints in the layout of Llama.
 
-A family takes from here the rows and the entries of config.json that it has, and adds its
-own.
+A family uses those that it has, and adds its own.
 """
 
 from typing import Any
@@ -30,7 +29,7 @@ ATTENTION = (
     Row(ATTN + "o_proj.weight", "layers/attn/out/kernel", "d (n h) -> n h d"),
     Row(ATTN + "o_proj.bias", "layers/attn/out/bias", "d -> d"),
 )
-HEAD_NORMS = (  # of queries and keys, one scale for all heads
+HEAD_NORMS = (  # norms of queries and keys, with one scale for all heads
     Row(ATTN + "q_norm.weight", "layers/attn/q_norm/scale", "h -> h"),
     Row(ATTN + "k_norm.weight", "layers/attn/k_norm/scale", "h -> h"),
 )
@@ -51,7 +50,7 @@ FINAL_NORM = (Row("model.norm.weight", "final_norm/scale", "d -> d"),)
 
 
 def ignored(config: DecoderConfig) -> tuple[str, ...]:
-    """Names that some checkpoints store and that hold no weights of their own."""
+    """Names that are not read: rotary buffers of some checkpoints, and a tied head."""
     rotary = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq"
     tied = (r"lm_head\.weight",) if config.tied_embeddings else ()
     return (rotary, *tied)
@@ -64,11 +63,11 @@ def head_dim_of(hf: Any) -> int:
 
 
 def sizes_from_hf(hf: Any, activation: str = "hidden_act") -> dict[str, Any]:
-    """The fields of `DecoderConfig` from a transformers config.
+    """Fields of `DecoderConfig` from a transformers config.
 
     Args:
-      hf: the config.
-      activation: what the family calls its activation.
+      hf: the transformers config.
+      activation: name of the family's entry for the activation.
     """
     return {
         "vocab_size": hf.vocab_size,
@@ -85,7 +84,7 @@ def sizes_from_hf(hf: Any, activation: str = "hidden_act") -> dict[str, Any]:
 
 
 def sizes_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    """The entries of config.json: `sizes_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `sizes_from_hf`."""
     return {
         "hidden_act": config.activation,
         "vocab_size": config.vocab_size,
@@ -101,7 +100,7 @@ def sizes_to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 
 def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
-    """How many keys a query of each layer sees, from `layer_types`; () where all do."""
+    """Number of keys that a query of each layer sees, by `layer_types`; () if all keys."""
     sizes = {"full_attention": None, "sliding_attention": hf.sliding_window}
     if unknown := set(hf.layer_types) - set(sizes):
         raise InputError(
@@ -117,7 +116,7 @@ def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
 
 
 def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    """The entries of config.json: `windows_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `windows_from_hf`."""
     sizes = {window for window in config.windows if window is not None}
     if len(sizes) > 1:
         raise InputError(f"windows of {sorted(sizes)} keys; a config.json holds one size")
@@ -127,11 +126,11 @@ def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
 
 
 def rotary_of(hf: Any) -> Rotary:
-    """The rotary positions of whole heads.
+    """Rotary positions of a family that rotates whole heads.
 
     Raises:
-      InputError: positions of a part of a head, which transformers ignores where they are
-        not scaled, and does not compute where they are.
+      InputError: a partial_rotary_factor with scaled positions, which transformers does not
+        compute; without scaling it ignores the factor.
     """
     rotary = rotary_from_hf(hf, head_dim_of(hf))
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)

@@ -1,6 +1,6 @@
 """Mamba checkpoints in Hugging Face layout.
 
-Older files say `embedding` where newer ones say `embeddings`.
+Older files name the embedding `embedding`, newer ones `embeddings`.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ TABLE = (
 
 
 def ignored(config: MambaConfig) -> tuple[str, ...]:
-    """A tied head."""
+    """Names that are not read: a tied head."""
     return (r"lm_head\.weight",) if config.tied_embeddings else ()
 
 
@@ -57,7 +57,7 @@ def config_from_hf(hf: Any) -> MambaConfig:
 
 
 def config_to_hf(config: MambaConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["MambaForCausalLM"],
         "model_type": "mamba",

@@ -19,8 +19,8 @@ TABLE = (
 def config_from_hf(hf: Any) -> MistralConfig:
     """Our config from a `transformers.MistralConfig`.
 
-    With the entry layer_types transformers makes a Ministral of it, whose layers differ in
-    what they see, and which is the same in all else.
+    With the entry layer_types, transformers makes a Ministral, which is the same except
+    that some layers have a window and others see all keys.
     """
     everywhere = (hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else ()
     mixed = getattr(hf, "layer_types", None) is not None
@@ -33,7 +33,7 @@ def config_from_hf(hf: Any) -> MistralConfig:
 
 
 def config_to_hf(config: MistralConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     windows = layout.windows_to_hf(config)
     if len(set(config.windows)) < 2:
         del windows["layer_types"]

@@ -1,4 +1,4 @@
-"""The names of a file's tensors, whatever saved it, as those of a family's table."""
+"""Renaming of a file's tensors, whatever program saved it, to the names of a table."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ from memcomp.convert.engine import Family, Tensors
 from memcomp.convert.files import Checkpoint
 from memcomp.errors import InputError
 
-# Modules that training puts around a model or its layers, as they stand in names: those of
-# torch.compile, DataParallel, FSDP and activation checkpointing.
+# Parts of names from modules that wrap a model or its layers in training: torch.compile,
+# DataParallel, FSDP and activation checkpointing.
 WRAPPERS = r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 
 ROTARY = {"rotary_emb", "rotary_emb_local"}  # modules of a base model without weights
@@ -24,32 +24,32 @@ class Renamed:
     """`Tensors` under other names.
 
     Attributes:
-      tensors: under the names of the file.
-      renames: pairs of a regular expression and what replaces it, in order.
+      tensors: tensors under the names of the file.
+      renames: pairs of a regular expression and its replacement, in order.
 
     Raises:
-      InputError: two names that become one.
+      InputError: two names become the same.
     """
 
     tensors: Tensors
     renames: Sequence[tuple[str, str]]
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every tensor by its new name."""
+        """Shape of every tensor by its new name."""
         shapes = self.tensors.shapes()
         return {new: shapes[old] for new, old in self.origins.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype of the file."""
+        """Reads one tensor, in the dtype of the file."""
         return self.tensors.read(self.origins[name])
 
     def digests(self, of_file: Mapping[str, str]) -> dict[str, str]:
-        """What was noted of tensors under the names of the file, by their new names."""
+        """Returns the digests `of_file`, given by the names of the file, by new names."""
         return {n: of_file[old] for n, old in self.origins.items() if old in of_file}
 
     @functools.cached_property
     def origins(self) -> dict[str, str]:
-        """The name in the file by the new name."""
+        """Name in the file of each new name."""
         names: dict[str, str] = {}
         for old in self.tensors.shapes():
             new = old
@@ -64,10 +64,10 @@ class Renamed:
 
 
 def renames_of(family: Family) -> tuple[tuple[str, str], ...]:
-    """What makes names of files those of the table, as transformers does when it loads.
+    """Renames from names in files to those of the table, as transformers does on loading.
 
-    Wrappers go first, then come the family's own renames. The prefix of the base model is
-    added where the file was saved without the head, and dropped where there is one more.
+    Wrappers are removed first, then come the family's own renames. The prefix of the base
+    model is added if the file was saved without the head, and dropped if it is superfluous.
     """
     parts = [row.hf.split(".") for row in family.table]
     base = parts[0][0]
@@ -84,11 +84,11 @@ def renames_of(family: Family) -> tuple[tuple[str, str], ...]:
 def settle_head(
     checkpoint: Checkpoint, names: Renamed, family: Family, config: Any
 ) -> tuple[Renamed, Any]:
-    """The names and the config of a model whose head is what the file has.
+    """Returns names and config such that the head is the one that the file has.
 
-    config.json may say that the head is the embedding where the file has both. As in
-    transformers, the head is then used unless the two are equal. A head alone is the
-    embedding as well.
+    config.json may say that the head is the embedding although the file has both. As in
+    transformers, the head is then used unless the two are equal. If the file has only a
+    head, it is the embedding as well.
     """
     hf_name = {row.ours: row.hf for row in family.table}
     embedding, head = hf_name["embedding"], hf_name["head"]

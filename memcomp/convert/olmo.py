@@ -26,7 +26,7 @@ def config_from_hf(hf: Any) -> OlmoConfig:
 
 
 def config_to_hf(config: OlmoConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["OlmoForCausalLM"],
         "model_type": "olmo",

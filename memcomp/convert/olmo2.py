@@ -33,7 +33,7 @@ def config_from_hf(hf: Any) -> Olmo2Config:
 
 
 def config_to_hf(config: Olmo2Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",

@@ -38,7 +38,7 @@ TABLE = (
 
 
 def ignored(config: OPTConfig) -> tuple[str, ...]:
-    """What the first savers counted their versions in, and a tied head."""
+    """Names that are not read: a version number of old checkpoints, and a tied head."""
     version = r"model\.decoder\.version"
     return (version, r"lm_head\.weight") if config.tied_embeddings else (version,)
 
@@ -65,7 +65,7 @@ def config_from_hf(hf: Any) -> OPTConfig:
 
 
 def config_to_hf(config: OPTConfig) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["OPTForCausalLM"],
         "model_type": "opt",

@@ -1,4 +1,4 @@
-"""pytorch_model.bin: read by torch, which runs nothing that the pickle asks for."""
+"""Reader of pytorch_model.bin by torch, without running any code in the pickle."""
 
 import functools
 import importlib
@@ -13,18 +13,18 @@ import numpy as np
 from memcomp.convert.tensors import Tensor
 from memcomp.errors import InputError
 
-# Before 2.6, `weights_only` could be made to run code (CVE-2025-32434).
+# Before 2.6, a file could run code despite `weights_only` (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
 
 def open_pickle(path: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of a file of `torch.save` by name, mapped where it is a zip.
+    """Opens the tensors of a `torch.save` file by name, memory-mapped if it is a zip.
 
     Files of torch before 1.6, which are no zips, are read as a whole.
 
     Raises:
-      InputError: no torch, or one that is too old; a file that is damaged, compressed, or
+      InputError: torch is not installed or too old; the file is damaged, compressed, or
         more than a flat dict of tensors.
     """
     torch = _torch(path)
@@ -34,7 +34,7 @@ def open_pickle(path: pathlib.Path) -> dict[str, Tensor]:
             _check_zip(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         _check_tensors(torch, found, path.stat().st_size)
-    except Exception as error:  # of torch, zipfile, pickle, and what they stumble over
+    except Exception as error:  # a damaged file may raise anything in torch or zipfile
         raise InputError(
             f"{path} is damaged or holds more than weights, and what else it holds is "
             "never run; get the file again, or model.safetensors in its place"
@@ -44,7 +44,7 @@ def open_pickle(path: pathlib.Path) -> dict[str, Tensor]:
 
 def _torch(path: pathlib.Path) -> Any:
     try:
-        torch: Any = importlib.import_module("torch")  # late, and no dependency
+        torch: Any = importlib.import_module("torch")  # late: it is optional
     except ImportError as error:
         folder = str(path.parent)
         program = (
@@ -64,7 +64,7 @@ def _torch(path: pathlib.Path) -> Any:
 
 
 def _check_zip(path: pathlib.Path) -> None:
-    """Refuses what would take more memory than the file has bytes."""
+    """Refuses a zip that would take more memory than the file has bytes."""
     with zipfile.ZipFile(path) as file:
         entries = file.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -80,8 +80,8 @@ def _check_tensors(torch: Any, found: Any, file_size: int) -> None:
             raise ValueError(f"{name!r} is a {type(tensor).__name__}")
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
             raise ValueError(f"{name} is {tensor.layout} on {tensor.device}")
-    # A step of zero between elements makes any shape of one number, and names may share
-    # their numbers; twice, because a head may be tied to the embedding.
+    # A stride of zero makes a tensor of any shape from one number, and several tensors may
+    # share memory. A head may be tied to the embedding, hence twice the size of the file.
     if sum(tensor.nbytes for tensor in found.values()) > 2 * file_size:
         raise ValueError("tensors have more elements than the file has")
 
@@ -93,7 +93,7 @@ def _tensor(torch: Any, tensor: Any) -> Tensor:
 
 
 def _numpy(torch: Any, tensor: Any) -> np.ndarray:
-    tensor = tensor.clone(memory_format=torch.contiguous_format)  # not pages of the file
-    if tensor.dtype == torch.bfloat16:  # numpy has none of its own: the bits are passed on
+    tensor = tensor.clone(memory_format=torch.contiguous_format)  # not the mapped file
+    if tensor.dtype == torch.bfloat16:  # numpy has no such dtype, so the bits are passed
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()

@@ -27,7 +27,7 @@ def config_from_hf(hf: Any) -> Qwen2Config:
 
 
 def config_to_hf(config: Qwen2Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",

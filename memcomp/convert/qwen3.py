@@ -29,7 +29,7 @@ def config_from_hf(hf: Any) -> Qwen3Config:
 
 
 def config_to_hf(config: Qwen3Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",

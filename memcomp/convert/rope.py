@@ -1,4 +1,4 @@
-"""Rotary settings of Hugging Face configs to ours and back."""
+"""Conversion of rotary settings between Hugging Face configs and ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +15,12 @@ def rotary_from_hf(
     Args:
       hf: a transformers config; version 5 fills `rope_parameters` from the older
         `rope_theta` and `rope_scaling` entries of config.json.
-      dim: how many dimensions of a head are rotated.
-      parameters: instead of `hf.rope_parameters`, for families that have several.
+      dim: number of dimensions of a head that are rotated.
+      parameters: settings to use instead of `hf.rope_parameters`, for families that have
+        several.
 
     Raises:
-      InputError: a kind of scaling that is not known.
+      InputError: the kind of scaling is unknown.
     """
     # transformers does this again when it makes a model, and only then reads the entry
     # original_max_position_embeddings at the top level of config.json.
@@ -33,7 +34,7 @@ def rotary_from_hf(
     theta = float(given["rope_theta"])
     if scaling == "default":
         return Rotary(dim, theta)
-    # Only "llama3" tells the length before scaling; "dynamic" takes the model's own.
+    # Only "llama3" gives the length before scaling; "dynamic" uses the model's length.
     original = {
         "llama3": given.get("original_max_position_embeddings"),
         "dynamic": hf.max_position_embeddings,
@@ -50,11 +51,11 @@ def rotary_from_hf(
 
 
 def rotary_to_hf(rotary: Rotary, theta_name: str = "rope_theta") -> dict[str, Any]:
-    """Entries of config.json in the form that transformers 4 and 5 both read.
+    """Makes entries of config.json in the form that transformers 4 and 5 both read.
 
     Args:
-      rotary: "dynamic" scaling must start at the model's `max_positions`.
-      theta_name: what the family calls the base.
+      rotary: rotary settings; "dynamic" scaling must start at the model's `max_positions`.
+      theta_name: name of the family's entry for `theta`.
     """
     entries: dict[str, Any] = {theta_name: rotary.theta}
     if rotary.scaling != "default":

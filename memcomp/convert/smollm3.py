@@ -21,14 +21,14 @@ def config_from_hf(hf: Any) -> SmolLM3Config:
     """Our config from a `transformers.SmolLM3Config`."""
     slides = hf.use_sliding_window and hf.sliding_window
     if "sliding_attention" in hf.layer_types and not slides:
-        # In transformers some kernels of attention then have windows and others do not.
+        # Some attention implementations of transformers then use a window, others do not.
         raise InputError(
             "smollm3 with sliding_attention among its layer_types, use_sliding_window "
             f"{hf.use_sliding_window} and sliding_window {hf.sliding_window}; set these to "
             "true and a number of keys, or all layer_types to full_attention"
         )
-    # Despite its name, 1 stands for rotary positions and 0 for none. The list may be longer
-    # than the model; where there is none, transformers makes it from the interval.
+    # Despite the name, 1 stands for rotary positions and 0 for none. The list may be longer
+    # than the model; if it is missing, transformers makes it from the interval.
     rotates = hf.no_rope_layers[: hf.num_hidden_layers]
     return SmolLM3Config(
         **layout.sizes_from_hf(hf),
@@ -42,7 +42,7 @@ def config_from_hf(hf: Any) -> SmolLM3Config:
 
 
 def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
-    """The entries of config.json: `config_from_hf` read backwards."""
+    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
         "architectures": ["SmolLM3ForCausalLM"],
         "model_type": "smollm3",
@@ -54,7 +54,7 @@ def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
         "use_sliding_window": bool(config.windows),
         **layout.windows_to_hf(config),
         **rotary_to_hf(config.rotary),
-        "pad_token_id": None,  # else 128004, which torch refuses in a smaller vocabulary
+        "pad_token_id": None,  # its default 128004 fails in torch if V is smaller
     }
 
 

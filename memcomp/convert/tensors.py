@@ -1,4 +1,4 @@
-"""One tensor of a file, in whatever format the file is."""
+"""Tensors of files in any format, before they are read."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +7,12 @@ import numpy as np
 
 
 class Tensor(NamedTuple):
-    """One tensor of a file, not yet read.
+    """Tensor of a file that has not been read yet.
 
     Attributes:
-      shape: as the header says; it fits the size of the file.
-      dtype: the word of safetensors, such as "BF16".
-      read: gives the array.
+      shape: shape according to the header, which fits the size of the file.
+      dtype: dtype as safetensors names it, such as "BF16".
+      read: function that reads the array.
     """
 
     shape: tuple[int, ...]

@@ -1,1 +1,1 @@
-"""What programs cost: FLOPs, bytes, collectives, and the chips that run them."""
+"""Costs of programs: FLOPs, bytes, collectives, and the chips that run them."""

@@ -1,6 +1,6 @@
-"""Kinds of TPU, their slices without the hardware, and the time that a program must take.
+"""Kinds of TPU, compilation for their slices, and lower bounds of a program's time.
 
-A program is compiled for the devices of a slice by libtpu, which needs no TPU for that.
+libtpu compiles programs for the devices of a slice without a TPU.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from memcomp.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one chip has. Rates are peaks, which no program reaches.
+    """Specification of one chip. Rates are peaks, which no program reaches.
 
     Attributes:
-      hbm_bytes: of its main memory.
-      flops: products and additions in bfloat16 a second.
-      hbm_rate: bytes of main memory read or written a second.
-      link_rate: bytes that all its links to other chips carry a second, one way.
-      host: chips of a host, in the form that a topology wants it.
+      hbm_bytes: size of its main memory in bytes.
+      flops: multiplications and additions in bfloat16 per second.
+      hbm_rate: bytes per second that main memory reads or writes.
+      link_rate: bytes per second that all its links to other chips carry in one direction.
+      host: chips of a host along each axis of a topology.
     """
 
     hbm_bytes: int
@@ -37,23 +37,25 @@ class Chip:
 
 
 # Source: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, tables of key specifications, as
-# of 2026. Their links are in Gbit a second one way, or in GB both ways: halves are here.
+# of 2026. They give link rates in Gbit/s for one direction, or in GB/s for both directions
+# together, which are halved here.
 CHIPS = {
     "v4": Chip(32 * 2**30, 275e12, 1.228e12, 0.3e12, (2, 2, 1)),
     "v5e": Chip(16 * 2**30, 197e12, 0.819e12, 0.2e12, (2, 2, 1)),
     "v5p": Chip(95 * 2**30, 459e12, 2.765e12, 0.6e12, (2, 2, 1)),
     "v6e": Chip(32 * 2**30, 918e12, 1.638e12, 0.4e12, (2, 2, 1)),
 }
-# A collective sends this many times its bytes: a sum is scattered, and then gathered.
+# How many times a collective sends its bytes, if not once: an all-reduce scatters the sum
+# and then gathers it.
 SENT = {"all-reduce": 2}
 
 
 class Slice(NamedTuple):
-    """Some chips of a kind, such as "v5e:2x4".
+    """Slice of chips of one kind, such as "v5e:2x4".
 
     Attributes:
       kind: a key of `CHIPS`.
-      shape: chips along each axis of the torus.
+      shape: number of chips along each axis of the torus.
     """
 
     kind: str
@@ -61,12 +63,12 @@ class Slice(NamedTuple):
 
     @property
     def chip(self) -> Chip:
-        """Each of them."""
+        """Specification of each chip."""
         return CHIPS[self.kind]
 
     @property
     def num_chips(self) -> int:
-        """All of them."""
+        """Number of chips."""
         return math.prod(self.shape)
 
     def __str__(self) -> str:
@@ -74,10 +76,10 @@ class Slice(NamedTuple):
 
 
 def parse_slice(name: str) -> Slice:
-    """The slice of a name such as "v5e:2x4" or "v5p:2x2x2".
+    """Parses the name of a slice, such as "v5e:2x4" or "v5p:2x2x2".
 
     Raises:
-      InputError: no such name.
+      InputError: the name is not that of a slice.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
     if found is None or found[1] not in CHIPS:
@@ -89,10 +91,10 @@ def parse_slice(name: str) -> Slice:
 
 
 def slice_devices(part: Slice) -> list[Any]:
-    """Devices to compile for; nothing runs on them.
+    """Returns the devices of a slice to compile for; nothing can run on them.
 
     Raises:
-      InputError: no libtpu, or one that does not know the slice.
+      InputError: libtpu is not installed, or does not know the slice.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
@@ -102,7 +104,7 @@ def slice_devices(part: Slice) -> list[Any]:
     whole = (*part.shape, 1)[:3]
     options: dict[str, Any] = {}
     if any(size % of for size, of in zip(whole, part.chip.host, strict=True)):
-        options["chips_per_host_bounds"] = whole  # a part of a host
+        options["chips_per_host_bounds"] = whole  # the slice is a part of a host
     if part.kind == "v4":
         options["chip_config_name"] = "megacore"  # its two cores are one device
     try:
@@ -117,12 +119,12 @@ def slice_devices(part: Slice) -> list[Any]:
 
 
 class Roofline(NamedTuple):
-    """Seconds that a part of the work takes at the peak rates, if it were all.
+    """Seconds that each part of the work would take alone at the peak rates.
 
     Attributes:
-      products: of matrices.
-      memory: reads and writes of main memory.
-      links: collectives.
+      products: time of matrix products.
+      memory: time of reads and writes of main memory.
+      links: time of collectives.
     """
 
     products: float
@@ -131,17 +133,17 @@ class Roofline(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """What the whole takes at the least, all three at once."""
+        """Least time of the whole work, if its three parts overlap fully."""
         return max(self)
 
     @property
     def bound(self) -> str:
-        """The part that takes longest."""
+        """Name of the part that takes longest."""
         return max(self._asdict().items(), key=lambda item: item[1])[0]
 
 
 def roofline(work: Work, chip: Chip) -> Roofline:
-    """Least time of the work of one device, which is one chip."""
+    """Least time of the work of one device, where a device is one chip."""
     return Roofline(
         work.flops / chip.flops,
         work.num_bytes / chip.hbm_rate,

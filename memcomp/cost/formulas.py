@@ -1,4 +1,4 @@
-"""What compressing a context costs: FLOPs by formula, and as the compiler counts them.
+"""FLOPs of compressing a context, by formula and as the compiler counts them.
 
 Letters: s tokens of a chunk, M digests, D d_model, N heads, K kv heads, H head width,
 F MLP width, L layers, R rank of adapters.
@@ -23,10 +23,10 @@ class Flops(NamedTuple):
     """FLOPs of matrix products alone, two for a multiplication and its addition.
 
     Attributes:
-      projections: to queries, keys, values and output.
-      attention: of queries with keys, and of weights with values.
-      mlp: of its three matrices.
-      adapters: of ICAE's low rank, which the published formula leaves out.
+      projections: projections to queries, keys, values and output.
+      attention: queries times keys, and attention probabilities times values.
+      mlp: the three matrices of the MLP.
+      adapters: low-rank adapters of ICAE, which the published formula leaves out.
     """
 
     projections: int
@@ -36,10 +36,10 @@ class Flops(NamedTuple):
 
     @property
     def published(self) -> int:
-        """What the published formula counts."""
+        """FLOPs that the published formula counts."""
         return self.projections + self.attention + self.mlp
 
-    def __mul__(self, times: int) -> "Flops":  # of chunks, not a longer tuple
+    def __mul__(self, times: int) -> "Flops":  # scales, where a tuple would repeat
         return Flops(*(part * times for part in self))
 
 
@@ -47,7 +47,7 @@ def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flop
     """FLOPs of IC-Former for one chunk.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 11, line by line; its sum leaves out
-      half of the keys and values. Here with grouped heads.
+      half of the keys and values. Grouped heads are our addition.
     """
     D, F, N, K, H = cfg.sizes(lm_config)
     L, M = cfg.num_layers, cfg.num_digests
@@ -58,7 +58,7 @@ def icformer_flops(cfg: ICFormerConfig, lm_config: Any, num_tokens: int) -> Flop
 
 
 def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Flops:
-    """FLOPs of ICAE for one chunk; separate kernels of queries and values, a gated MLP.
+    """FLOPs of ICAE for one chunk, with separate q and v kernels and a gated MLP in the LM.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 10; the adapters are our addition.
     """
@@ -76,34 +76,33 @@ def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Fl
 def compiled_flops(
     compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
 ) -> float:
-    """The compiler's count of all operations of `compressor.digest`; no weight is made.
+    """Compiler's count of all operations of `compressor.digest`; no parameters are made.
 
-    The LM's layers are unrolled for it, since the body of a loop is counted once.
+    The LM's layers are unrolled, because the compiler counts the body of a loop only once.
 
     Args:
       compressor: an `ICFormer` or an `ICAE`.
-      num_tokens: of each chunk.
-      num_chunks: B.
-      dtype: of all weights; on a CPU, bfloat16 counts its conversions too.
+      num_tokens: number of tokens of each chunk.
+      num_chunks: number of chunks in the batch (B).
+      dtype: dtype of all parameters; with bfloat16 on a CPU, conversions count too.
 
     Raises:
-      InputError: an LM whose layers cannot be unrolled.
+      InputError: the LM's layers cannot be unrolled.
     """
     lm_module = compressor.lm_module
-    if not hasattr(lm_module.config, "unroll"):
+    if not isinstance(lm_module.config, DecoderConfig):
         raise InputError(
             f"the layers of {type(lm_module).__name__} cannot be unrolled to be counted; "
             "give an LM with attention"
         )
-    config = dataclasses.replace(lm_module.config, unroll=True)
-    compressor = dataclasses.replace(compressor, lm_module=type(lm_module)(config))
+    compressor = dataclasses.replace(compressor, lm_module=lm_module.clone(unroll=True))
     return _compiled(compressor, num_tokens, num_chunks, dtype).cost_analysis()["flops"]
 
 
 def compiled_memory(
     compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
 ) -> Memory:
-    """The compiler's plan for `compressor.digest` as it runs; arguments as above."""
+    """Compiler's memory plan of `compressor.digest`; arguments as of `compiled_flops`."""
     return memory_of(_compiled(compressor, num_tokens, num_chunks, dtype))
 
 

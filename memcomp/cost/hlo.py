@@ -1,4 +1,4 @@
-"""The text of an optimised HLO module, read into its instructions."""
+"""Parser that reads the text of an optimised HLO module into instructions."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import math
 import re
 from typing import NamedTuple
 
-# Bits of an element; what is not here is no array (token, opaque).
+# Bits of an element of each dtype; other types are no arrays (token, opaque).
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "f16": 16}
 BITS |= {"bf16": 16, "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64}
 BITS |= {"c64": 64, "c128": 128, "f8e4m3fn": 8, "f8e5m2": 8}
@@ -19,9 +19,9 @@ class Array(NamedTuple):
     """One array of an instruction's result.
 
     Attributes:
-      dtype: as HLO writes it.
-      dims: of its shape.
-      far: it lies in the device's main memory, and not in its cache (TPU's VMEM).
+      dtype: dtype as HLO writes it.
+      dims: dimensions of its shape.
+      far: whether it is in the device's main memory, not in its cache (TPU's VMEM).
     """
 
     dtype: str
@@ -30,7 +30,7 @@ class Array(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Without padding."""
+        """Bytes of the array without padding."""
         return math.prod(self.dims) * BITS.get(self.dtype, 0) // 8
 
     def __str__(self) -> str:
@@ -42,12 +42,12 @@ class Instruction:
     """One line of a program.
 
     Attributes:
-      name: unique in its program.
-      opcode: such as "fusion".
-      arrays: of the result, those of a tuple one after the other.
-      operands: names.
+      name: name that is unique in the program.
+      opcode: operation, such as "fusion".
+      arrays: arrays of the result; those of a tuple one after the other.
+      operands: names of the operands.
       rest: attributes, as written.
-      is_root: its result is that of its computation.
+      is_root: whether its result is the result of its computation.
     """
 
     name: str
@@ -59,17 +59,17 @@ class Instruction:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the result, where it is in main memory."""
+        """Bytes of the arrays of the result that are in main memory."""
         return sum(array.num_bytes for array in self.arrays if array.far)
 
     @property
     def op_name(self) -> str:
-        """Where in the Python program it comes from; empty for what the compiler added."""
+        """Its origin in the Python program; empty if the compiler added it."""
         found = re.search(r'op_name="([^"]*)"', self.rest)
         return found[1] if found else ""
 
     def called(self, what: str) -> str | None:
-        """The computation that an attribute names."""
+        """Name of the computation in the attribute `what`; None without the attribute."""
         found = re.search(rf"{what}=%?([\w.\-]+)", self.rest)
         return found[1] if found else None
 
@@ -78,7 +78,7 @@ Computation = dict[str, Instruction]
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """The computations of `compiled.as_text()` by name, and the name of the first one."""
+    """Parses `compiled.as_text()`; returns computations by name, and the entry's name."""
     computations: dict[str, Computation] = {}
     entry, current = "", {}
     for line in text.splitlines():
@@ -103,7 +103,7 @@ def _instruction(name: re.Match[str], text: str) -> Instruction:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """The shape that a text begins with, and what follows it."""
+    """Splits a text after the shape with which it begins."""
     if not text.startswith("("):
         shape, _, rest = text.partition(" ")
         return shape, rest
@@ -112,7 +112,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _closed(text: str) -> tuple[str, str]:
-    """What is before the bracket that closes one before the text, and after it."""
+    """Splits a text at the bracket that closes one opened before the text."""
     depth = 1
     for found in re.finditer(r"[()]", text):
         depth += 1 if found[0] == "(" else -1
@@ -130,5 +130,5 @@ def _arrays_of(shape: str) -> tuple[Array, ...]:
 
 
 def numbers(text: str) -> list[int]:
-    """The numbers of a list such as "2,1,0"."""
+    """Parses a list of numbers such as "2,1,0"."""
     return [int(number) for number in text.split(",") if number]

@@ -1,7 +1,7 @@
-"""What a compiled program does, read from its optimised HLO: products, bytes, collectives.
+"""FLOPs, bytes and collectives of a compiled program, counted in its optimised HLO.
 
 XLA's own `cost_analysis` counts the body of a loop once. Here it counts as often as the
-loop runs, which is known where the loop came from `lax.scan`.
+loop runs, which is known for the loops of `lax.scan`.
 """
 
 import collections
@@ -22,7 +22,7 @@ COLLECTIVES = (
     "all-to-all",
     "collective-permute",
 )
-# Of no bytes of their own: names, views, and what is counted by its parts.
+# Opcodes that move no bytes themselves: names, views, and calls, whose parts are counted.
 _FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
     "opt-barrier partition-id replica-id iota broadcast async-start async-update".split()
@@ -33,13 +33,13 @@ _VIEWS = ("bitcast", "reshape", "convert", "copy")
 
 
 class Memory(NamedTuple):
-    """What a program holds on one device, in bytes.
+    """Memory of a program on one device, in bytes.
 
     Attributes:
-      arguments: what it is given, such as weights.
-      temporary: all between arguments and results, at its peak.
-      results: what it gives.
-      aliased: results that lie where arguments were.
+      arguments: arguments, such as parameters.
+      temporary: peak of all arrays other than arguments and results.
+      results: results.
+      aliased: results that reuse the memory of arguments.
     """
 
     arguments: int
@@ -49,12 +49,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All at once."""
+        """Bytes of arguments, temporary arrays and results together."""
         return self.arguments + self.temporary + self.results - self.aliased
 
 
 def memory_of(compiled: Any) -> Memory:
-    """The compiler's plan of a `jax.stages.Compiled`."""
+    """Reads the compiler's memory plan of a `jax.stages.Compiled`."""
     plan = compiled.memory_analysis()
     return Memory(
         plan.argument_size_in_bytes,
@@ -65,12 +65,13 @@ def memory_of(compiled: Any) -> Memory:
 
 
 class Collective(NamedTuple):
-    """All collectives of one kind.
+    """Totals of all collectives of one kind.
 
     Attributes:
-      count: how often one runs.
-      num_bytes: on one device, of the larger of what goes in and what comes out, summed.
-      largest: the same of the largest one alone.
+      count: number of runs.
+      num_bytes: bytes on one device, summed over runs; a collective counts the larger of
+        its inputs and outputs.
+      largest: bytes of the largest one.
     """
 
     count: int
@@ -79,14 +80,15 @@ class Collective(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What one device does in one call of a program.
+    """Work of one device in one call of a program.
 
     Attributes:
-      flops: of matrix products, two for a multiplication and its addition.
-      num_bytes: read from and written to main memory, fusion by fusion.
-      collectives: by kind.
-      unknown_loops: loops of unknown length, whose bodies are counted once.
-      custom_kernels: calls of kernels (Pallas) that nothing is counted of but their bytes.
+      flops: FLOPs of matrix products, two for a multiplication and its addition.
+      num_bytes: bytes read from and written to main memory, fusion by fusion.
+      collectives: totals of the collectives by kind.
+      unknown_loops: number of loops of unknown length, whose bodies are counted once.
+      custom_kernels: number of calls of custom kernels (Pallas), of which only the bytes
+        are counted.
     """
 
     flops: int
@@ -97,7 +99,7 @@ class Work(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """A large array that a program makes."""
+    """Large array that a program makes."""
 
     num_bytes: int
     shape: str
@@ -105,21 +107,21 @@ class Buffer(NamedTuple):
 
 
 class Program:
-    """An optimised HLO module.
+    """Optimised HLO module.
 
     Args:
-      text: of `compiled.as_text()`.
+      text: text of the module, from `compiled.as_text()`.
     """
 
     def __init__(self, text: str):
         self.computations, entry = parse(text)
         self.unknown_loops = 0
-        self.fused: set[str] = set()  # computations that are one kernel with their caller
+        self.fused: set[str] = set()  # computations that a fusion runs as one kernel
         self.times: collections.Counter[str] = collections.Counter()
         self._count(entry, 1)
 
     def work(self) -> Work:
-        """What one call does."""
+        """Counts the work of one call."""
         flops = num_bytes = kernels = 0
         for instruction, times, where in self._all():
             flops += times * self._flops(instruction, where)
@@ -129,13 +131,13 @@ class Program:
         return Work(flops, num_bytes, self._collectives(), self.unknown_loops, kernels)
 
     def largest(self, number: int) -> list[Buffer]:
-        """The largest arrays in main memory, but for the arguments."""
+        """Largest arrays in main memory, other than the arguments."""
         found: dict[tuple[str, str], Buffer] = {}
         for instruction, _, where in self._all():
             if where in self.fused or instruction.opcode in _FREE:
                 continue
             if not (name := _short(instruction.op_name)):
-                continue  # the compiler's own; what is written into it has a name
+                continue  # made by the compiler; what is written into it has a name
             for array in instruction.arrays:
                 if array.far:
                     buffer = Buffer(array.num_bytes, str(array), name)
@@ -148,7 +150,7 @@ class Program:
                 yield instruction, times, where
 
     def _count(self, computation: str, times: int) -> None:
-        """Adds `times` runs of a computation, and of all that it calls."""
+        """Adds `times` runs of a computation and of all computations that it calls."""
         self.times[computation] += times
         for instruction in self.computations[computation].values():
             runs, opcode = times, instruction.opcode
@@ -157,7 +159,7 @@ class Program:
                 self.unknown_loops += trips is None
                 runs *= trips or 1
                 self._count(str(instruction.called("body")), runs)
-            elif opcode == "conditional":  # all of its branches: what it costs at most
+            elif opcode == "conditional":  # all branches count, which is an upper bound
                 for branch in re.findall(r"%([\w.\-]+)", _branches(instruction.rest)):
                     self._count(branch, runs)
             elif opcode in ("fusion", "call", "async-start"):
@@ -168,10 +170,11 @@ class Program:
                     self._count(called, runs)
 
     def _trips(self, loop: Instruction, where: str) -> int | None:
-        """How often a loop runs that counts from a constant to one, in equal steps.
+        """Number of iterations of a loop; None if it is unknown.
 
-        Those of `lax.scan` do; and those in which a TPU multiplies parts of a weight as
-        they come from other chips, two of them at a time.
+        It is known for loops that count from one constant to another in equal steps. Those
+        of `lax.scan` do, and those in which a TPU multiplies shards of a parameter as they
+        arrive from other chips, two at a time.
         """
         if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
             return int(known[1])
@@ -196,7 +199,7 @@ class Program:
         return -(-(end - begin) // step)
 
     def _entering(self, loop: Instruction, where: str, index: int) -> int | None:
-        """The constant that a loop's value `index` begins with."""
+        """Initial value of a loop's variable `index`, if it is a constant; else None."""
         inside = self.computations[where]
         given = inside[loop.operands[0]]
         if given.opcode != "tuple":
@@ -242,7 +245,7 @@ class Program:
         return read + instruction.num_bytes
 
     def _fusion_bytes(self, fusion: Instruction, where: str) -> int:
-        """Operands and results, less what a slice leaves out and an update in place."""
+        """Bytes of operands and results; slices and in-place updates count only a part."""
         called, total = str(fusion.called("calls")), 0
         for number, operand in enumerate(fusion.operands):
             arrays = self._arrays(operand, where)
@@ -259,7 +262,7 @@ class Program:
         return total
 
     def _read(self, where: str, number: int) -> int | None:
-        """Bytes of its parameter that a fused computation reads; None for all."""
+        """Bytes of parameter `number` that a fused computation reads; None for all."""
         inside = self.computations[where]
         (parameter,) = (
             one
@@ -285,7 +288,7 @@ class Program:
         return total
 
     def _update(self, where: str, name: str) -> int | None:
-        """Bytes of the update where a result is a buffer that is updated in place."""
+        """Bytes of the update, if a result is a buffer updated in place; else None."""
         inside = self.computations[where]
         made = inside[name]
         while made.opcode in _VIEWS:
@@ -308,10 +311,10 @@ class Program:
             read = sum(a.num_bytes for arrays in operands for a in arrays)
             written = sum(a.num_bytes for a in instruction.arrays)
             if instruction.opcode.endswith("-start") and kind != "all-reduce":
-                written -= read  # its result is a tuple of both
-            if "all-reduce-scatter" in where:  # TPU's name of the fusion of both
+                written -= read  # the result is a tuple of inputs and outputs
+            if "all-reduce-scatter" in where:  # TPU's name of a fused reduce-scatter
                 kind = "reduce-scatter"
-            # One that is overlapped with other work is in several fusions, of one channel.
+            # A collective that overlaps with other work is in several fusions of a channel.
             channel = re.search(r"channel_id=(\d+)", instruction.rest)
             key = (channel[1], str(times)) if channel else (instruction.name, "")
             seen.setdefault(key, (kind, times, max(read, written)))
@@ -339,7 +342,7 @@ def _branches(rest: str) -> str:
 
 
 def _short(op_name: str) -> str:
-    """The last parts of a name that say something."""
+    """Last informative parts of an op name."""
     noise = ("while", "body", "closed_call", "cond", "checkpoint")
     parts = op_name.split("/")
     said = [p for p in parts if p not in noise and not p.startswith("jit(")]
@@ -347,9 +350,9 @@ def _short(op_name: str) -> str:
 
 
 def _convolution_flops(convolution: Instruction, left, right) -> int:
-    """As XLA counts: positions of the window on padding or in a dilation's gaps are none.
+    """FLOPs as XLA counts them: window positions on padding or dilation gaps do not count.
 
-    Products with batch axes are such convolutions on a TPU.
+    On a TPU, matrix products with batch axes are such convolutions.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.rest)
     assert labels
@@ -381,7 +384,7 @@ def _positions(
     rhs_dilate: str = "1",
     rhs_reversal: str = "0",
 ) -> int:
-    """Pairs of an output and a place of the window that meet an input, along one axis."""
+    """Number of pairs (output, window position) that meet an input, along one axis."""
     outputs = np.arange(size_out)[:, None] * int(stride) - int(pad.split("_")[0])
     places = outputs + np.arange(int(size))[None] * int(rhs_dilate)
     at, gap = np.divmod(places, int(lhs_dilate))

@@ -1,4 +1,4 @@
-"""`cram`: texts in, memories out, in one call and in host memory."""
+"""`cram`: crams texts in one call and keeps all results in host memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,9 +17,9 @@ def cram(
     cfg: CramConfig = CramConfig(),  # noqa: B008  frozen
     report: Callable[[], None] = lambda: None,
 ) -> list[CramResult]:
-    """The result of each text, in the order given.
+    """Crams every text and returns the results in the order of the texts.
 
-    For runs that are stored and can be stopped, see `memcomp.runs.cramming`.
+    Runs that are stored on disk and can be resumed are in `memcomp.runs.cramming`.
 
     Args:
       lm: the frozen language model.
@@ -28,8 +28,7 @@ def cram(
       report: called after each chunk of steps.
 
     Raises:
-      InputError: a text that is empty, shorter than `cfg.num_tokens` or too long for the
-        LM.
+      InputError: a text is empty, shorter than `cfg.num_tokens`, or too long for the LM.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063.
     """

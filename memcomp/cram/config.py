@@ -11,7 +11,8 @@ from memcomp.errors import InputError
 from memcomp.ranges import check_count, check_seed
 
 OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
-# The numbers of a recipe that programs do not depend on, each with some legal value.
+# Numbers of a recipe that are traced, so that no program depends on their values; each with
+# an arbitrary legal value, which stands in the static config.
 TRACED: dict[str, Any] = {
     "learning_rate": 1.0,
     "final_learning_rate": 0.0,
@@ -27,21 +28,22 @@ class CramConfig:
     """What to cram, and how.
 
     Attributes:
-      num_tokens: each text is cut to this many tokens, one number for all or one a
-        text; None for whole texts.
-      num_memory: input vectors a text (M).
+      num_tokens: length in tokens to which texts are cut: one number for all texts, or one
+        for each; None for whole texts.
+      num_memory: number of input vectors for each text (M).
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
-      learning_rate: peak step size; None for the recipe's.
-      max_steps: gradient evaluations a text at the most; None for the recipe's.
-      patience: evaluations without progress; None for the recipe's.
-      margin: in logits, see `Recipe`; None for the recipe's.
+      learning_rate: peak learning rate; None for the recipe's.
+      max_steps: largest number of gradient evaluations of a text; None for the recipe's.
+      patience: evaluations without progress before a text is given up; None for the
+        recipe's.
+      margin: margin in logits, see `Recipe`; None for the recipe's.
       protocol: "strict": all T tokens are predicted from memory. "reference": the first
         token is given and not scored.
-      seed: of the initial memories; text i uses `fold_in(seed, i)`.
-      batch_size: texts in flight at a time.
-      steps_per_chunk: steps between two looks of the host, in one jitted call.
-      vocab_chunk: rows of the vocabulary whose logits exist at a time.
-      token_chunk: tokens of a text for which they do.
+      seed: seed of the initial memories; text i uses `fold_in(seed, i)`.
+      batch_size: number of texts in flight at once.
+      steps_per_chunk: steps of one jitted call, after which the host looks at the states.
+      vocab_chunk: number of vocabulary entries whose logits exist at once.
+      token_chunk: number of tokens of a text whose logits exist at once.
 
     Raises:
       InputError: a value out of its range.
@@ -72,10 +74,10 @@ class CramConfig:
             )
         if isinstance(self.recipe, str) and self.recipe not in RECIPES:
             raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
-        self.resolved_recipe()  # its own ranges are checked where it is made
+        self.resolved_recipe()  # making the recipe checks its own ranges
 
     def resolved_recipe(self) -> Recipe:
-        """The recipe with what this config says of its own put in."""
+        """Returns the recipe, with the numbers that this config overrides."""
         recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
         given = {
             name: getattr(self, name)
@@ -85,18 +87,18 @@ class CramConfig:
         return dataclasses.replace(recipe, **given)
 
     def numbers(self) -> Numbers:
-        """What may differ between two configs that share a program."""
+        """Returns the numbers in which two configs that share a program may differ."""
         recipe = self.resolved_recipe()
         traced = {name: getattr(recipe, name) for name in TRACED}
         return Numbers(np.uint32(self.seed), **traced)
 
     def program(self) -> "CramConfig":
-        """The config with everything left out that `numbers` says; static in programs."""
+        """Returns the static part of the config, without what `numbers` returns."""
         kept = ("num_memory", "protocol", "steps_per_chunk", "vocab_chunk", "token_chunk")
         recipe = dataclasses.replace(self.resolved_recipe(), **TRACED)
         return CramConfig(recipe=recipe, **{name: getattr(self, name) for name in kept})
 
     @property
     def num_given(self) -> int:
-        """How many leading tokens are given and not scored."""
+        """Number of leading tokens that are given and not scored."""
         return 1 if self.protocol == "reference" else 0

@@ -1,9 +1,9 @@
-"""Horizons: of each text the longest prefix that comes back exactly.
+"""Horizons: the longest prefix of each text that comes back exactly.
 
-A text's target grows from an exact prefix to a longer one, which starts from the memory
-and the optimiser state of the shorter. A recipe that grows has its schedule and `max_steps`
-once for all targets of a text, which to it are one; any other has them anew for each.
-Texts at different targets share a batch.
+A text has one target at a time, a prefix to reproduce. A longer target starts from the
+memory and the optimiser state of the exact prefix before it. With a recipe that grows, the
+schedule and `max_steps` run once over all targets of a text; with any other recipe they
+start again for each target. Texts with targets of different lengths share a batch.
 """
 
 import dataclasses
@@ -27,14 +27,15 @@ from memcomp.sharding import fetch, on_mesh
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """How targets follow each other.
+    """Rule that chooses the next target of a text.
 
     Attributes:
-      first: tokens of the first target.
-      factor: from an exact target to the next. 1: one token more, until the first failure
-        (Progressive Cramming). Above 1: times this, and after the first failure bisection
-        between the longest exact prefix and the shortest failed target.
-      most: longest target; None for the whole text.
+      first: length of the first target in tokens.
+      factor: growth from an exact target to the next. 1 adds one token until the first
+        failure (Progressive Cramming). A larger factor multiplies the length; after the
+        first failure, targets bisect the range between the longest exact prefix and the
+        shortest failed target.
+      most: length of the longest target in tokens; None for the whole text.
 
     Raises:
       InputError: a value out of its range.
@@ -54,18 +55,22 @@ class Growth:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is known of the horizon of one text.
+    """State of the search for the horizon of one text.
 
     Attributes:
-      text: whole.
-      exact: longest exact prefix so far; the horizon, once there is no next target.
-      failed: shortest target that failed; None while none has.
-      steps: gradient evaluations so far.
-      token_steps: each times the length of its target.
-      num_targets: targets tried.
-      diverged_at: step of the last target whose loss was not finite; None while all were.
-      memory: float32 [M D], exact at `exact`; None while there is none.
-      opt_state: of the optimiser at `exact`; None where the loss was not finite after it.
+      text: the whole text.
+      exact: length of the longest exact prefix so far; the horizon, once `next_target`
+        returns None.
+      failed: length of the shortest target that failed; None while none has.
+      steps: number of gradient evaluations so far.
+      token_steps: sum over these evaluations of the length of their target.
+      num_targets: number of targets tried.
+      diverged_at: step at which the loss of the latest target was not finite; None if it
+        was finite at all steps.
+      memory: float32 [M D] that reproduces the first `exact` tokens; None while `exact` is
+        0.
+      opt_state: final optimiser state of the target that gave `exact`; None if that target
+        diverged.
     """
 
     text: Text
@@ -79,11 +84,11 @@ class Trial:
     opt_state: Any = dataclasses.field(default=None, repr=False)
 
     def after(self, result: CramResult, grows: bool) -> "Trial":
-        """The trial with the result of one more target.
+        """Returns the trial updated with the result of one more target.
 
-        A target that failed may have left a longer exact prefix than there was. With a
-        recipe that `grows` the prefix one token longer is then what failed: all steps
-        were spent on it.
+        Even a target that failed may give a longer exact prefix than before. With a recipe
+        that `grows`, the shortest failed target is the exact prefix plus one token, because
+        all remaining steps were spent on that token.
         """
         tried = dataclasses.replace(
             self,
@@ -106,12 +111,12 @@ class Trial:
 
 
 def next_target(trial: Trial, growth: Growth, num_given: int = 0) -> int | None:
-    """How many tokens to try next; None once the horizon is known.
+    """Returns the length of the next target in tokens; None once the horizon is known.
 
     Args:
-      trial: so far.
-      growth: how targets follow each other.
-      num_given: leading tokens that are not scored; a target has one more at the least.
+      trial: state of the search.
+      growth: rule that chooses the next target.
+      num_given: number of leading tokens that are not scored; every target is longer.
     """
     length = len(trial.text.tokens)
     most = length if growth.most is None else min(length, growth.most)
@@ -133,21 +138,22 @@ def horizons(
     trials: Mapping[int, Trial] | None = None,
     flight: Snapshot | None = None,
 ) -> Iterator[tuple[list[Trial], Pool]]:
-    """Finds the horizon of every text; after each chunk, the trials that it moved on.
+    """Finds the horizon of every text.
 
-    Programs are made for a few padded lengths; all texts go through the targets that fit
-    one before those that do not are taken up with the next.
+    After each chunk it yields the trials whose target ended in it, and the pool. Only a few
+    padded lengths are compiled: all texts try the targets that fit into one padded length
+    before any goes on to the next length.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct ids, at the length up to which a horizon is looked for.
-      cfg: what to cram and how; `num_tokens` is not looked at.
-      growth: how targets follow each other.
-      trials: by text id, of an earlier call that was stopped.
-      flight: `in_flight` of that call; None to begin the targets of `trials` anew.
+      texts: texts with distinct ids, cut to the longest prefix that is to be tried.
+      cfg: what to cram and how; `num_tokens` is ignored.
+      growth: rule that chooses the next target.
+      trials: trials by text id, from an earlier call that was stopped.
+      flight: what `in_flight` returned in that call; None to start its targets again.
 
     Raises:
-      InputError: a text that the LM has no room for.
+      InputError: a text is too long for the LM.
 
     Source: Progressive Cramming, 2026 (growth by one token, warm start).
     """
@@ -165,11 +171,11 @@ def horizons(
 
 
 def in_flight(pool: Pool, trials: Mapping[int, Trial]) -> dict[str, np.ndarray]:
-    """What `horizons` needs beside the trials to resume in the middle of its targets.
+    """Returns what `horizons` needs besides the trials to resume in the middle of targets.
 
     Args:
-      pool: of the last chunk.
-      trials: of all texts after it, by text id.
+      pool: the pool that the last chunk yielded.
+      trials: trials of all texts after that chunk, by text id.
     """
     flying = {flown.text_id: flown for flown in pool.flying()}
     snapshot = pool.snapshot()
@@ -186,11 +192,12 @@ def in_flight(pool: Pool, trials: Mapping[int, Trial]) -> dict[str, np.ndarray]:
 def _still_flying(
     flight: Snapshot, trials: Mapping[int, Trial], target: Mapping[int, int | None]
 ) -> Snapshot:
-    """`flight` with its batch slots empty whose targets are not those of `trials`.
+    """Empties the batch slots of `flight` whose target is not the next one of its trial.
 
-    A kill between the two writes leaves the trials of a chunk beside the flight of the one
-    before it. Such a trial has the result of its target already, which must not count
-    twice. A `Growth` with another `most` may ask for another target too.
+    A kill between the two writes leaves the trials of one chunk beside the flight of the
+    chunk before it. A trial may then have the result of a target that is still in flight,
+    and this result must not count twice. A `Growth` with another `most` also changes
+    targets.
     """
     ids = flight["ids"].tolist()
     flies = [
@@ -210,7 +217,7 @@ def _up_to(
     target: dict[int, int | None],
     flight: Snapshot | None,
 ) -> Iterator[tuple[list[Trial], Pool]]:
-    """`horizons` of `ids` up to targets of `pad` tokens; updates `found` and `target`."""
+    """Tries the targets of `ids` up to `pad` tokens; updates `found` and `target`."""
     starts = {i: _start(lm, cfg, found[i]) for i in ids if found[i].exact}
     first = [_prefix(found[i].text, target[i]) for i in ids]
     pool = Pool(lm, first, cfg, snapshot=flight, num_tokens=pad, starts=starts)
@@ -232,16 +239,19 @@ def _prefix(text: Text, num_tokens: int | None) -> Text:
 
 
 def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None:
-    """The state before the first step of the next target; None to start from nothing."""
+    """Returns the state in which the next target starts; None for a fresh memory."""
     if trial.memory is None:
         return None
     ids = np.array([trial.text.text_id], np.int32)
     with on_mesh(lm.mesh):
         fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
-    return fresh._replace(
+    state = fresh._replace(
         memory=trial.memory,
         best_memory=trial.memory,
         opt_state=fresh.opt_state if trial.opt_state is None else trial.opt_state,
-        step=np.int32(trial.steps if cfg.resolved_recipe().grows else 0),
     )
+    if not cfg.resolved_recipe().grows:
+        return state
+    # The first step looks past the prefix that is exact already.
+    return state._replace(step=np.int32(trial.steps), best_prefix=np.int32(trial.exact))

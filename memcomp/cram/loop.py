@@ -1,7 +1,7 @@
-"""The cramming loop on the device: measure, keep what scored best, step.
+"""The cramming loop on the device: score the memory, keep the best one, take a step.
 
-Everything is written for one text; `vmap` adds the batch and `scan` a chunk of steps.
-Traced inside `jax.set_mesh`, states lie where their texts do.
+Everything is written for one text; `vmap` adds the batch, and `scan` a chunk of steps.
+When traced inside `jax.set_mesh`, states are sharded as their texts are.
 """
 
 import functools
@@ -17,6 +17,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
     LOSSES,
     exact_prefix,
+    looked_at,
     mean_over,
     scored_positions,
     token_weights,
@@ -28,23 +29,25 @@ from memcomp.sharding import BATCH, constrain_batch
 
 
 class CramState(NamedTuple):
-    """One text in flight; with a leading axis B, a batch of them.
+    """State of one text in flight; with a leading axis B, of a batch of texts.
 
     Attributes:
-      memory: the vectors that are measured next, float32.
-      opt_state: of the optimiser, for this text alone.
-      best_memory: the vectors that scored `best_accuracy` and `best_loss`; measured
+      memory: float32 vectors that the next step scores.
+      opt_state: optimiser state of this text.
+      best_memory: vectors that scored `best_accuracy` and `best_loss`; they were scored
         before the update, never one update later.
-      best_prefix: leading tokens that `best_memory` has right by more than the recipe's
-        margin; with a recipe that grows, the most that any memory so far had.
-      best_accuracy: share of the scored tokens that were right.
-      best_loss: mean nats a scored token, of `best_memory`.
-      best_margin: smallest margin in logits of a scored token, of `best_memory`.
+      best_prefix: number of leading tokens that `best_memory` has right by more than the
+        recipe's margin; with a recipe that grows, the largest number of any memory so far.
+      best_accuracy: share of the scored tokens that `best_memory` has right.
+      best_loss: mean loss of `best_memory` in nats per scored token; with a recipe that
+        grows, the mean over its exact prefix and the token after it.
+      best_margin: smallest margin in logits of a scored token, with `best_memory`; minus
+        infinity if the step did not look at the whole text.
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
-      failed: the loss of the next step is not finite; `step` counts the steps before it.
-      done: nothing of this text changes any more.
+      failed: whether a loss was not finite; `step` counts the steps before it.
+      done: whether the text is finished, so that its state no longer changes.
     """
 
     memory: Float[Array, "*B M D"]
@@ -69,10 +72,11 @@ def init_state(
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """The state of a text before its first step; a function of seed and text alone."""
+    """Returns the initial state of a text, a function of its id, the seed and the LM."""
     recipe = cfg.resolved_recipe()
     key = jax.random.fold_in(jax.random.key(numbers.seed), text_id)
-    # The scale of what the first layer sees, which in some families is not the table.
+    # The scale is that of the first layer's inputs, which some families compute from the
+    # embedding table.
     every = jnp.arange(module.config.vocab_size)
     embedding = embed(params, every[None], module=module)[0]
     memory = initial_memory(key, cfg.num_memory, embedding, recipe)
@@ -102,28 +106,37 @@ def cram_step(
     module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
-    """One update of one text; a finished text comes back unchanged.
+    """Takes one step on one text; the state of a finished text does not change.
 
-    A text whose loss is not finite is finished, and keeps what it had before that step.
+    With a recipe that grows, a step computes and scores only the tokens that `looked_at`
+    counts. A text that asks for more tokens than `tokens` has waits for a longer array:
+    its state does not change either.
 
-    What is kept is the vector that scored, taken before the update. (The authors keep the
-    vector one update later.)
+    A text whose loss is not finite is finished, and keeps the state before that step.
+
+    The best memory is the one that was scored, before the update. (The authors keep the
+    memory one update later.)
 
     Args:
       state: the text's state.
-      tokens: the text, padded on the right to the length of its bucket.
-      length: how many of `tokens` are text.
-      params: of the LM.
-      numbers: of the config; what `cfg` has in their place is not looked at.
+      tokens: the text, padded on the right, or its beginning.
+      length: number of tokens of the whole text.
+      params: parameters of the LM.
+      numbers: traced numbers of the config; the same fields of `cfg` are ignored.
       module: the LM's Flax module.
       cfg: what to cram and how.
 
     Returns:
-      The new state, and of the old one: `loss`, the mean in nats a token, `accuracy`, and
-      `right`, which of the T positions are right, padding included.
+      The new state, and a dict about the old one: `looked_at`, the number of tokens that
+      the step scored; `loss`, their mean in nats per token; `accuracy`, the number of them
+      that are right as a share of all scored tokens of the text; and `right` [T], whether
+      each of them is right.
     """
     recipe = cfg.resolved_recipe()
-    scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+    looked = length
+    if recipe.grows:
+        looked = looked_at(length, state.best_prefix, recipe.ahead)
+    scored = scored_positions(looked, tokens.shape[0], cfg.num_given)
 
     chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
 
@@ -148,19 +161,26 @@ def cram_step(
     (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
     loss, right = mean_over(scores.loss, scored), scores.margin > 0
     accuracy = mean_over(right, scored)
+    # The rest of a text that was not looked at may be wrong.
     margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
+    margin = jnp.where(looked == length, margin, -jnp.inf)
     solved, exact = margin > numbers.margin, margin > 0
 
     progress = prefix if recipe.grows else accuracy
     best = state.best_prefix if recipe.grows else state.best_accuracy
     higher = progress > best
-    lower = (progress == best) & (loss < state.best_loss)
-    # Nothing that is not exact takes the place of a memory that is, however much longer the
-    # prefix is that it has right by more than the margin.
+    # Memories with the same prefix are compared by the loss of this prefix and of the token
+    # after it, so that it does not matter how much else each of them was scored on.
+    compared = loss
+    if recipe.grows:
+        compared = mean_over(scores.loss, scored & (jnp.arange(len(scored)) <= prefix))
+    lower = (progress == best) & (compared < state.best_loss)
+    # A memory that is not exact never replaces an exact one, even if it has a longer prefix
+    # right by more than the margin.
     was_exact = state.best_margin > 0
     keep = solved | (exact & ~was_exact) | ((exact | ~was_exact) & (higher | lower))
     longest = jnp.where(keep, prefix, state.best_prefix)
-    if recipe.grows:  # and nothing that has been right once is looked at as new
+    if recipe.grows:  # a prefix that has been right once is no progress again
         longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
@@ -177,7 +197,7 @@ def cram_step(
         best_memory=jnp.where(keep, state.memory, state.best_memory),
         best_prefix=longest,
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
-        best_loss=jnp.where(keep, loss, state.best_loss),
+        best_loss=jnp.where(keep, compared, state.best_loss),
         best_margin=jnp.where(keep, margin, state.best_margin),
         min_loss=jnp.minimum(loss, state.min_loss),
         stale=stale,
@@ -185,10 +205,14 @@ def cram_step(
         failed=state.failed,
         done=solved | (stale >= numbers.patience) | (step >= numbers.max_steps),
     )
-    failed = ~jnp.isfinite(loss) & ~state.done
-    new = jax.tree.map(lambda n, o: jnp.where(state.done | failed, o, n), new, state)
+    waits = looked > tokens.shape[0]
+    failed = ~jnp.isfinite(loss) & ~state.done & ~waits
+    stays = state.done | failed | waits
+    new = jax.tree.map(lambda n, o: jnp.where(stays, o, n), new, state)
     new = new._replace(failed=state.failed | failed, done=new.done | failed)
-    return new, {"loss": loss, "accuracy": accuracy, "right": right}
+    share = (looked - cfg.num_given) / (length - cfg.num_given)
+    curves = {"loss": loss, "accuracy": accuracy * share, "right": right & scored}
+    return new, curves | {"looked_at": looked}
 
 
 def init_states(
@@ -198,7 +222,7 @@ def init_states(
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """`init_state` of a batch."""
+    """Returns the states of a batch of texts before their first step."""
     static = {"module": module, "cfg": cfg.program()}
     return _init_states(text_ids, params, cfg.numbers(), **static)
 
@@ -212,17 +236,16 @@ def cram_chunk(
     module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[CramState, dict[str, Array]]:
-    """`cfg.steps_per_chunk` updates of every text of a batch.
+    """Takes `cfg.steps_per_chunk` steps on every text of a batch.
 
-    Chunks, not one long loop: between two of them the host logs, saves, and puts waiting
-    texts in the place of finished ones. `params` is an argument, so that it keeps its
-    sharding; a closure would make it a constant. Configs that differ in their `numbers`
-    alone share the program.
+    Between two chunks the host logs, saves, and replaces finished texts by waiting ones.
+    `params` is an argument so that it keeps its sharding; a closure would make it a
+    constant. Configs that differ only in their `numbers` share the program.
 
     Returns:
-      The new states, which take the place of `states`; and `loss` and `accuracy`
-      [steps B] of every step, `first_right` [B T]: the step at which each position was
-      first right, the number of steps where it never was.
+      The new states, for which `states` is donated, and a dict: `loss`, `accuracy` and
+      `looked_at` [steps B] of every step, and `first_right` [B T], the step of the chunk at
+      which each position was first right; the number of steps where it never was.
     """
     static = {"module": module, "cfg": cfg.program()}
     return _cram_chunk(states, tokens, lengths, params, cfg.numbers(), **static)
@@ -237,9 +260,9 @@ def lower_cram_chunk(
     module: CausalLM,
     cfg: CramConfig,
 ) -> jax.stages.Lowered:
-    """The program of `cram_chunk` for arguments of these shapes, not yet compiled.
+    """Returns the program of `cram_chunk` for these shapes, lowered but not yet compiled.
 
-    What it compiles to is called with `states, tokens, lengths, params, cfg.numbers()`.
+    The compiled program is called with `states, tokens, lengths, params, cfg.numbers()`.
     """
     static = {"module": module, "cfg": cfg.program()}
     return _cram_chunk.lower(states, tokens, lengths, params, cfg.numbers(), **static)
@@ -255,7 +278,7 @@ def _init_states(text_ids, params, numbers, *, module, cfg):
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
 def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     step = functools.partial(cram_step, module=module, cfg=cfg)
-    # On a mesh each device has whole texts: see `memory_scores`.
+    # On a mesh, each device holds whole texts; see `memory_scores`.
     axes = (0, 0, 0, None, None)
     batched = jax.vmap(step, in_axes=axes, spmd_axis_name=BATCH)
 
@@ -269,9 +292,34 @@ def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     return states, curves | {"first_right": jnp.argmax(jnp.concatenate([right, never]), 0)}
 
 
+@functools.partial(jax.jit, static_argnames=("module", "cfg"))
+def score_memories(
+    params: Params,
+    memory: Float[Array, "B M D"],
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"]]:
+    """Mean loss of a scored token, accuracy and smallest margin of whole texts."""
+
+    def score(memory, tokens, length):
+        chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+        scores = memory_scores(memory, tokens, params, module=module, **chunks)
+        scored = scored_positions(length, tokens.shape[0], cfg.num_given)
+        return (
+            mean_over(scores.loss, scored),
+            mean_over(scores.margin > 0, scored),
+            jnp.min(jnp.where(scored, scores.margin, jnp.inf)),
+        )
+
+    return jax.vmap(score)(memory, tokens, lengths)
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> CramState:
-    """`states` with the rows of `new` where `mask` is True."""
+    """Returns `states` with the batch slots where `mask` is True taken from `new`."""
 
     def choose(old, fresh):
         return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
@@ -281,5 +329,5 @@ def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> Cra
 
 @jax.jit
 def take_states(states: CramState, index: Int[Array, "N"]) -> CramState:
-    """The rows of `states` at `index`."""
+    """Returns the states of the batch slots `index`."""
     return constrain_batch(jax.tree.map(lambda leaf: leaf[index], states))

@@ -1,4 +1,4 @@
-"""Memories on disk: safetensors that say which LM and protocol they are for."""
+"""Memories on disk: safetensors files that name the LM and the protocol of each memory."""
 
 import dataclasses
 import json
@@ -26,12 +26,13 @@ class Memory:
 
     Attributes:
       memory: the vectors, float32.
-      num_tokens: how many tokens they were optimised to reproduce, given ones included.
+      num_tokens: number of tokens that they were optimised to reproduce, including given
+        ones.
       given: ids of the leading tokens that the protocol gives to the decoder.
       protocol: "strict" or "reference".
-      source: of the text.
-      lm_name: what the LM was loaded from.
-      lm_fingerprint: SHA-256 of the weights that the memory works with.
+      source: source of the text.
+      lm_name: folder or name that the LM was loaded from.
+      lm_fingerprint: SHA-256 fingerprint of the LM that the memory was made with.
     """
 
     memory: Float[np.ndarray, "M D"]
@@ -51,9 +52,9 @@ def save_memory(
     The file appears whole or not at all.
 
     Args:
-      path: of the file.
-      results: of distinct texts.
-      keep: ids of texts whose memory stays as it is if there is a file that has it.
+      path: path of the file.
+      results: results of distinct texts.
+      keep: ids of texts whose memory in an existing file at `path` is kept as it is.
     """
     memories = {str(r.text_id): _of_result(r) for r in results}
     path = path_of(path)
@@ -82,14 +83,14 @@ def _of_result(result: CramResult) -> Memory:
 def load_memory(
     path: str | os.PathLike, lm: LanguageModel | None = None
 ) -> dict[str, Memory]:
-    """The memories of a file by text id.
+    """Loads the memories of a file by text id.
 
     Args:
       path: a file that `save_memory` wrote.
-      lm: the LM that they are meant for; None to read them without one.
+      lm: LM that the memories must fit; None for no check.
 
     Raises:
-      InputError: not such a file, or made with other weights than those of `lm`.
+      InputError: `path` is no such file, or was made with an LM other than `lm`.
     """
     path = path_of(path)
     try:
@@ -102,7 +103,7 @@ def load_memory(
 def parse_memory(
     data: bytes, name: str, lm: LanguageModel | None = None
 ) -> dict[str, Memory]:
-    """`load_memory` of what was read from the file `name`."""
+    """Parses the bytes of the file `name`, as `load_memory` does."""
     tensors, metadata = parse_tensors(data, name)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{name} holds no memories: memcomp.save_memory writes such files")
@@ -120,7 +121,7 @@ def parse_memory(
 
 
 def _entries(texts: str | None, name: str) -> dict[str, Any]:
-    """What the metadata says of each memory."""
+    """Parses the entry of each memory in the metadata."""
     try:
         entries = json.loads(texts or "")
     except (ValueError, RecursionError) as error:
@@ -136,7 +137,7 @@ def _entries(texts: str | None, name: str) -> dict[str, Any]:
 
 
 def _memory(vectors: np.ndarray, entry: Any, what: str) -> Memory:
-    """One memory of a file whose metadata may have been edited by hand."""
+    """Makes one memory; checks its entry, which may have been edited by hand."""
     wanted = {field.name for field in dataclasses.fields(Memory)} - {"memory"}
     if not isinstance(entry, dict) or entry.keys() != wanted:
         found = sorted(entry) if isinstance(entry, dict) else entry
@@ -159,7 +160,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# Of a memory's fields, what each must be.
+# For each field of an entry: the check that it must pass, and the words for what is wanted.
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_tokens": (lambda n: _is_id(n) and n > 0, "a whole number, 1 or more"),
     "given": (lambda ids: isinstance(ids, list) and all(map(_is_id, ids)), "token ids"),

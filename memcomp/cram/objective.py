@@ -1,16 +1,18 @@
-"""What a memory is scored by: how well the frozen LM predicts the text after it."""
+"""Objective of cramming: how well the frozen LM predicts the text after a memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
 def scored_positions(
     length: Int[Array, ""], num_tokens: int, num_given: int
 ) -> Bool[Array, "T"]:
-    """True for the tokens that count: not padding, and not given."""
+    """Mask of the tokens that are scored: those that are neither padding nor given."""
     index = jnp.arange(num_tokens)
     return (index >= num_given) & (index < length)
 
@@ -18,16 +20,17 @@ def scored_positions(
 def exact_prefix(
     margins: Float[Array, "T"], scored: Bool[Array, "T"], margin: float | Float[Array, ""]
 ) -> Int[Array, ""]:
-    """How many leading tokens are right by more than `margin`; what is given is right."""
-    wrong = scored & ~(margins > margin)  # a margin that is not a number is wrong
+    """Number of leading tokens that are right by more than `margin`; given tokens count."""
+    wrong = scored & ~(margins > margin)  # a token whose margin is NaN is wrong
     given = jnp.cumsum(scored) == 0
     leading = (jnp.cumsum(wrong) == 0) & (scored | given)
     return jnp.sum(leading, dtype=jnp.int32)
 
 
-# Asked margins are margins less what the recipe asks for: above 0 is good enough.
-SURE = 0.2  # an asked margin from which a token is surely right, in logits
-FRESH = 20  # steps after progress in which it is likely that there is more soon
+# An asked margin is the margin minus the recipe's `margin`; above 0, the token is right by
+# as much as the recipe asks for.
+SURE = 0.2  # asked margin in logits above which a token is surely right
+FRESH = 20  # number of steps after progress in which more progress is likely
 
 
 def _cross_entropy(loss, asked):
@@ -40,11 +43,35 @@ def _margin(loss, asked):
 
 # Loss of each position, given cross-entropies and asked margins [T]. "cross_entropy":
 # Kuratov et al. 2025, arXiv:2502.13063, section 3. "margin": the logistic loss of the lead
-# over the best other token, which is all that greedy decoding looks at.
+# over the best other token, because greedy decoding depends on this lead alone.
 LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, "T"]]] = {
     "cross_entropy": _cross_entropy,
     "margin": _margin,
 }
+
+
+SHORTEST = 8  # tokens of a text that are always looked at
+
+
+def looked_at(
+    length: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+    prefix: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+    ahead: int,
+) -> Any:
+    """How many leading tokens of a text a step computes, with a recipe that grows.
+
+    The loss covers the tokens up to the first that has never been right, and `ahead` more.
+    A third more than these are computed, so that the prefix can grow by several tokens at
+    once. It is a function of the text's own state, so that a result depends neither on
+    the padding nor on the other texts of the batch.
+
+    Args:
+      length: tokens of the text.
+      prefix: leading tokens that have been right so far; -1 before the first step.
+      ahead: of the recipe.
+    """
+    wanted = (prefix + 1 + ahead) * 4 // 3
+    return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORTEST, length)
 
 
 def token_weights(
@@ -57,19 +84,19 @@ def token_weights(
     ahead: int,
     sure_weight: float,
 ) -> Float[Array, "T"]:
-    """Weight of the loss of each position; no gradient goes through them.
+    """Weight of the loss of each position; no gradient flows through the weights.
 
     Args:
-      asked: margins.
-      scored: positions that count.
-      prefix: leading tokens that are right, or have been so far.
-      stale: steps since progress.
-      grows: whether only the tokens up to the first that has never been right weigh
-        anything. Progressive Cramming, 2026, arXiv:2607.21231, whose stages of one token
-        are steps here.
-      ahead: tokens more than that, in the `FRESH` steps after progress.
-      sure_weight: of tokens that are right by `SURE` more than asked for, of which
-        exactness wants nothing more.
+      asked: asked margins.
+      scored: mask of the scored positions.
+      prefix: number of leading tokens that are right, or were right at an earlier step.
+      stale: number of steps since the last progress.
+      grows: whether the tokens after the first that has never been right get no weight.
+        Progressive Cramming, 2026, arXiv:2607.21231, whose stages of one token are steps
+        here.
+      ahead: number of further tokens that get a weight in the `FRESH` steps after progress.
+      sure_weight: weight of tokens that are right by `SURE` more than asked for, and need
+        no further training to be exact.
     """
     if grows:
         last = prefix + jnp.where(stale < FRESH, ahead, 0)
@@ -80,5 +107,5 @@ def token_weights(
 def mean_over(
     values: Float[Array, "T"] | Bool[Array, "T"], where: Bool[Array, "T"]
 ) -> Float[Array, ""]:
-    """Mean of the values at the positions that count."""
+    """Mean of the values at the positions where the mask `where` is True."""
     return jnp.sum(jnp.where(where, values, 0)) / jnp.sum(where)

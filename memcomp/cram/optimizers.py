@@ -1,4 +1,4 @@
-"""How a memory moves, given its gradients: AdamW's directions, or those of all of them."""
+"""GGT: an optimiser that preconditions with the full matrix of second moments."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 
 class GGTState(NamedTuple):
-    """What GGT remembers.
+    """State of GGT.
 
     Attributes:
-      window: the last gradients, newest first, each one b2 times as long with each step
-        since; zero where there was none.
+      window: the last W gradients, newest first, each multiplied by b2 in every later step;
+        zeros before the W-th step.
     """
 
     window: Float[Array, "W P"]
@@ -24,25 +24,26 @@ class GGTState(NamedTuple):
 def scale_by_ggt(
     b1: float, b2: float, eps: float, window: int, power: float
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradients over the whole matrix of their second moments, not its diagonal alone.
+    """Scales gradients by the full matrix of their second moments, not its diagonal alone.
 
-    With G [W P] the window of gradients, the update is (G^T G)^-power m, where m is the
-    running mean of them with decay b1, made as long as AdamW's usually are: root mean
-    square 1. Both are sums over the window, so that the update is G^T f(G G^T) w, with the
-    weights w that make m, and the only matrix that has to be decomposed is [W W].
+    With G [W P] the window of gradients, the update is (G^T G)^-power m, where m is their
+    running mean with decay b1. The update is then scaled to root mean square 1, the usual
+    length of AdamW's updates. Both the matrix and m are sums over the window, so that the
+    update is G^T f(G G^T) w, with the weights w of the mean m, and the only matrix to
+    decompose is [W W].
 
-    Memory is the case for it: P is only M D, hence G small beside the LM's activations, and
-    one text has few tokens, so that few directions matter and they are not the axes.
+    This suits memory: P is only M D, so that G is small beside the LM's activations, and
+    one text has few tokens, so that few directions matter, and these are not the axes.
 
     Source: GGT, Agarwal et al. 2019, arXiv:1806.02958, section 2, whose power is 1/2, and
       which adds the identity to what is inverted.
 
     Args:
-      b1: decay of the mean of gradients, below b2.
-      b2: decay of the gradients in the matrix.
+      b1: decay rate of the mean of gradients, below b2.
+      b2: decay rate of the gradients in the matrix.
       eps: added to the singular values of G, as a share of the largest.
-      window: gradients that are kept (W).
-      power: 1/2 makes steps in all directions of the window alike long, as Adam's are in
+      window: number of gradients that are kept (W).
+      power: 1/2 makes steps equally long in all directions of the window, as Adam's are in
         all coordinates; 1 divides by the second moments themselves, as a natural gradient
         step does.
     """
@@ -67,10 +68,11 @@ def scale_by_ggt(
 
 
 def _eigh(matrix: Float[Array, "W W"]) -> tuple[Float[Array, "W"], Float[Array, "W W"]]:
-    """Eigenvalues and vectors of one text's matrix, where the text is.
+    """Eigenvalues and eigenvectors of one text's matrix, computed on the text's device.
 
-    The compiler cannot cut a decomposition: it would gather those of all texts and make
-    each device do all. `jax.vmap` with `spmd_axis_name` has the axes of the batch.
+    The compiler cannot shard a decomposition: it would gather the matrices of all texts and
+    decompose all of them on each device. The axes of the batch come from `jax.vmap` with
+    `spmd_axis_name`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

@@ -1,4 +1,4 @@
-"""What an optimiser steps on: memory itself, or what memory is made of."""
+"""Parametrisations of memory: the optimiser updates memory itself or its factors."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ class LowDim(NamedTuple):
     """Memory as z W + b.
 
     Attributes:
-      z: what is left of memory.
-      W: from there to the dimensions of memory.
-      b: of each vector.
+      z: low-dimensional coordinates of the memory vectors.
+      W: linear map from these coordinates to the input vectors of the LM.
+      b: offset of each memory vector.
     """
 
     z: Float[Array, "M R"]
@@ -22,29 +22,29 @@ class LowDim(NamedTuple):
     b: Float[Array, "M D"]
 
     def memory(self) -> Float[Array, "M D"]:
-        """What the LM reads."""
+        """Memory that the LM reads."""
         return self.z @ self.W + self.b
 
 
 def _direct(
     inner: optax.GradientTransformationExtraArgs, rank: int
 ) -> optax.GradientTransformationExtraArgs:
-    """`inner` on memory itself."""
+    """Applies `inner` to memory itself."""
     return inner
 
 
 def _low_dim(
     inner: optax.GradientTransformationExtraArgs, rank: int
 ) -> optax.GradientTransformationExtraArgs:
-    """`inner` on z, W and b of memory = z W + b, which starts as it does without.
+    """Applies `inner` to z, W and b of memory = z W + b; the initial memory is unchanged.
 
-    W and b are each text's own, as in the paper. The public code makes one linear map for
+    Each text has its own W and b, as in the paper. The public code makes one linear map for
     a batch, which is the same at its scripts' batch size of 1.
 
-    Source: Progressive Cramming, 2026, arXiv:2607.21231. How z and W start is not
+    Source: Progressive Cramming, 2026, arXiv:2607.21231. How z and W are initialised is not
       published. Here they are normal from one fixed key, so that all texts start with the
-      same z and W. W has the standard deviation rank^-1/2, and b starts as the memory less
-      z W.
+      same W and, up to its scale, the same z. W has the standard deviation rank^-1/2, and b
+      starts as the memory minus z W.
     """
 
     def init(params):

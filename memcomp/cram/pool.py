@@ -1,13 +1,12 @@
 """The cramming loop on the host: a pool of batch slots that waiting texts pass through.
 
-All texts of a pool are padded to one length and share one compiled program. A finished
-text's slot goes to the next waiting one between two chunks.
+All texts of a pool are padded to one length and share one compiled program. Between two
+chunks, the slots of finished texts go to waiting ones.
 
-On a mesh the slots are cut over its devices. With several processes each runs the same
-pool: what the host decides by is brought to all of them, so that all come to the same.
+On a mesh the slots are sharded over its devices. With several processes, each runs the same
+pool; what the host decides by is gathered to all processes, so that all decide the same.
 """
 
-import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,57 +15,35 @@ import jax
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import CramState, cram_chunk, init_states, put_states, take_states
+from memcomp.cram.loop import (
+    CramState,
+    cram_chunk,
+    init_states,
+    put_states,
+    score_memories,
+    take_states,
+)
+from memcomp.cram.objective import looked_at
+from memcomp.cram.program_size import padded_length, pays, step_flops
 from memcomp.cram.result import CramResult
+from memcomp.cram.slot import NEVER, Slot
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import GROUP, grouped
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
 
-EMPTY = -1  # the id in a batch slot without a text
-NEVER = -1  # the step at which a token was first right that was not
-# FLOPs that a device computes while the loop is compiled for another number of slots. CPU:
-# 2 to 4 s at 1.6e11 FLOP/s, SmolLM2-135M on two cores; the others are guessed.
-COMPILATION = {"cpu": 6e11, "gpu": 3e14, "tpu": 3e14}
-
-
-@dataclasses.dataclass
-class _Slot:
-    """A text in flight, with what the host knows of it."""
-
-    text: Text
-    first_right: np.ndarray
-    seconds: float = 0.0
-    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
-    accuracies: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def of(cls, text: Text) -> "_Slot":
-        return cls(text, np.full(len(text.tokens), NEVER, np.int32))
-
-    @property
-    def steps(self) -> int:
-        """Steps in this slot; the text may have had others at a shorter length."""
-        return sum(len(losses) for losses in self.losses)
-
-    def note(self, steps: int, loss, accuracy, first_right) -> None:
-        """What a chunk of `steps` steps of this text has shown."""
-        before = self.steps
-        self.losses.append(loss[:steps])
-        self.accuracies.append(accuracy[:steps])
-        now = first_right[: len(self.first_right)]
-        new = (self.first_right == NEVER) & (now < steps)
-        self.first_right = np.where(new, before + now, self.first_right).astype(np.int32)
+EMPTY = -1  # text id of an empty batch slot
 
 
 Snapshot = Mapping[str, np.ndarray]
 
 
 class Flying(NamedTuple):
-    """How far a text in flight has come.
+    """Progress of a text in flight.
 
     Attributes:
-      text_id: of the text.
-      num_tokens: length of the text.
+      text_id: id of the text.
+      num_tokens: length of the text in tokens.
       prefix: exact prefix of its best memory so far, in tokens.
       steps_left: steps until the text is given up, if it makes no progress from here on.
     """
@@ -78,21 +55,21 @@ class Flying(NamedTuple):
 
 
 class Pool:
-    """Some texts in flight in the slots of a batch, some waiting.
+    """Texts in flight in the slots of a batch, and a queue of waiting texts.
 
     Args:
       lm: the frozen language model.
-      texts: in the order in which they get a slot.
+      texts: texts in the order in which they get a slot.
       cfg: what to cram and how.
-      done: ids that have a result already and are passed over.
-      snapshot: of an earlier pool of the same texts, which this one resumes.
+      done: ids of texts that have a result already and are skipped.
+      snapshot: snapshot of an earlier pool of the same texts, which this one resumes.
       num_tokens: length to which texts are padded; None for that of the longest.
-      starts: states of one text that some ids start from, instead of `init_states`.
+      starts: initial states by text id, each of one text; others get `init_states`.
 
     Attributes:
-      num_tokens: length to which texts are padded.
+      num_tokens: length to which texts are padded; with a recipe that grows, at the most.
       last_steps: gradient evaluations of the last chunk, summed over texts.
-      last_token_steps: the same times the tokens of each text.
+      last_token_steps: number of tokens that these evaluations computed, summed.
     """
 
     def __init__(
@@ -111,7 +88,7 @@ class Pool:
         self._starts = dict(starts or {})
         self.num_tokens = num_tokens or max(len(text.tokens) for text in texts)
         self.last_steps = self.last_token_steps = 0
-        self._slots: list[_Slot | None]
+        self._slots: list[Slot | None]
         if snapshot is not None:
             self._restore({text.text_id: text for text in texts}, snapshot)
         else:
@@ -128,11 +105,11 @@ class Pool:
 
     @property
     def num_flying(self) -> int:
-        """How many texts are in flight."""
+        """Number of texts in flight."""
         return sum(slot is not None for slot in self._slots)
 
     def advance(self) -> list[CramResult]:
-        """Runs one chunk; the texts that ended in it, their slots given to others."""
+        """Runs one chunk, refills the slots of ended texts, and returns their results."""
         begin = time.perf_counter()
         self.last_steps = self.last_token_steps = 0
         before = fetch(self._states.step)
@@ -147,18 +124,18 @@ class Pool:
                 cfg=self._cfg,
             )
         curves = fetch(curves)
-        loss, accuracy = curves["loss"], curves["accuracy"]
-        first_right = curves["first_right"]
+        first_right = curves.pop("first_right")
         steps = fetch(self._states.step) - before
         share = (time.perf_counter() - begin) / self.num_flying
         for i, slot in enumerate(self._slots):
             if slot is None:
                 continue
             slot.seconds += share
-            seen = loss[:, i], accuracy[:, i], first_right[i]
-            slot.note(int(steps[i]), *seen)
+            self.last_token_steps -= slot.token_steps
+            seen = {name: curve[:, i] for name, curve in curves.items()}
+            slot.note(int(steps[i]), **seen, first_right=first_right[i])
             self.last_steps += int(steps[i])
-            self.last_token_steps += int(steps[i]) * len(slot.text.tokens)
+            self.last_token_steps += slot.token_steps
         finished = self._collect()
         self._refill()
         self._shrink()
@@ -171,7 +148,7 @@ class Pool:
         self._refill()
 
     def flying(self) -> list[Flying]:
-        """Every text in flight, with how far it has come."""
+        """Returns the progress of every text in flight."""
         names = ("best_prefix", "stale", "step")
         prefix, stale, step = fetch([getattr(self._states, name) for name in names])
         recipe = self._cfg.resolved_recipe()
@@ -188,14 +165,14 @@ class Pool:
         ]
 
     def mean_loss(self) -> float | None:
-        """Mean loss of the texts in flight at their last step; None before there is one."""
+        """Mean loss of the texts in flight at their last step; None before the first."""
         last = [p.losses[-1][-1] for p in self._slots if p and p.losses]
         return float(np.mean(last)) if last else None
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that is needed to resume from here, as named arrays that share no memory.
+        """Returns what is needed to resume from here, as named copies of all arrays.
 
-        On any mesh: it says nothing of the devices.
+        A snapshot does not depend on the devices and can be resumed on any mesh.
         """
         states = fetch(self._states)
         arrays = {f"state{key}": value for key, value in _named_leaves(states)}
@@ -204,6 +181,7 @@ class Pool:
         arrays["wasted"] = np.array(self._wasted)
         arrays["waiting"] = np.array([text.text_id for text in self._waiting], np.int64)
         arrays["seconds"] = np.array([p.seconds if p else 0.0 for p in self._slots])
+        arrays["token_steps"] = np.array([p.token_steps if p else 0 for p in self._slots])
         for i, slot in enumerate(self._slots):
             if slot is not None and slot.losses:
                 arrays[f"first_right/{i}"] = slot.first_right
@@ -218,26 +196,27 @@ class Pool:
         for i, text_id in enumerate(ids):
             if text_id == EMPTY:
                 continue
-            slot = _Slot.of(texts[text_id])
+            slot = Slot.of(texts[text_id])
             slot.seconds = float(snapshot["seconds"][i])
+            slot.token_steps = int(snapshot["token_steps"][i])
             if f"losses/{i}" in snapshot:
                 slot.first_right = snapshot[f"first_right/{i}"]
                 slot.losses.append(snapshot[f"losses/{i}"])
                 slot.accuracies.append(snapshot[f"accuracies/{i}"])
             self._slots[i] = slot
-        # Places that were not there are empty, as they are in fresh states.
+        # Slots beyond those of the snapshot are empty, as they are in fresh states.
         fresh = fetch(self._fresh_states())
         for key, leaf in _named_leaves(fresh):
             leaf[: len(ids)] = snapshot[f"state{key}"]
         self._states = put_rows(fresh, self._lm.mesh)
 
     def _whole(self, num_slots: int) -> int:
-        """So many slots or a few more, so that the mesh cuts them into equal parts."""
+        """Rounds a number of slots up to one that the mesh shards into equal parts."""
         multiple = row_multiple(self._lm.mesh)
         return -(-num_slots // multiple) * multiple
 
     def _fresh_states(self) -> CramState:
-        """States of the texts in the slots; those of empty slots are done."""
+        """Returns the initial states of the texts in the slots; empty slots are done."""
         lm = self._lm
         ids = np.array([p.text.text_id if p else 0 for p in self._slots], np.int32)
         with on_mesh(lm.mesh):
@@ -253,7 +232,7 @@ class Pool:
         return self._with_rows(states, starts) if starts else states
 
     def _with_rows(self, states: CramState, rows: Mapping[int, CramState]) -> CramState:
-        """`states` with the states of one text in some slots."""
+        """Returns `states` with the states of the slots in `rows` replaced."""
         states = fetch(states)
         for i, row in rows.items():
             for leaf, value in zip(*map(jax.tree.leaves, (states, row)), strict=True):
@@ -266,7 +245,7 @@ class Pool:
         if not taken:
             return
         for i in taken:
-            self._slots[i] = _Slot.of(self._waiting.pop(0))
+            self._slots[i] = Slot.of(self._waiting.pop(0))
         mask = np.isin(np.arange(len(self._slots)), taken)
         fresh = self._fresh_states()
         with on_mesh(self._lm.mesh):
@@ -275,21 +254,21 @@ class Pool:
     def _shrink(self) -> None:
         """Drops half of the slots, or more, once empty ones have cost a compilation.
 
-        Empty slots cost as much time as others, and a smaller program has to be compiled.
-        How long the texts in flight still take is not known: to compile once as much has
-        been wasted costs at the most twice of what knowing it would. Work is counted and
-        not timed, so that a run that is resumed has the same sizes.
+        Empty slots cost as much time as others, but fewer slots need another compilation.
+        How long the texts in flight will still take is unknown. Waiting until the waste
+        equals one compilation costs at most twice as much as the best choice would. Work is
+        counted in FLOPs and not timed, so that a resumed run has the same sizes.
         """
         flying = [i for i, slot in enumerate(self._slots) if slot is not None]
         if not flying:
             return
         num_empty = len(self._slots) - len(flying)
         steps = num_empty * self._cfg.steps_per_chunk
-        self._wasted += 4.0 * self._num_params * self.num_tokens * steps
+        self._wasted += step_flops(self._num_params, self._padded_length() * steps)
         size = len(self._slots)
         while size > 1 and len(flying) <= (half := self._whole(size // 2)) < size:
             size = half
-        if size == len(self._slots) or self._wasted < COMPILATION[jax.default_backend()]:
+        if size == len(self._slots) or not pays(self._wasted):
             return
         self._wasted = 0.0
         keep = flying + [i for i, p in enumerate(self._slots) if p is None]
@@ -298,14 +277,27 @@ class Pool:
         with on_mesh(self._lm.mesh):
             self._states = take_states(self._states, np.array(keep, np.int32))
 
+    def _padded_length(self) -> int:
+        """The length of the next chunk's program: not below what any text looks at."""
+        recipe = self._cfg.resolved_recipe()
+        if not recipe.grows:
+            return self.num_tokens
+        lengths = np.array([len(p.text.tokens) if p else 0 for p in self._slots])
+        prefixes = fetch(self._states.best_prefix)
+        needed = int(looked_at(lengths, prefixes, recipe.ahead).max())
+        sizes = len(self._slots), self._num_params
+        return padded_length(needed, self.num_tokens, *sizes)
+
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.zeros((len(self._slots), self.num_tokens), np.int32)
+        padded = self._padded_length()
+        tokens = np.zeros((len(self._slots), padded), np.int32)
         # Empty slots get a full-length dummy text, so that no mean divides by zero.
-        lengths = np.full(len(self._slots), self.num_tokens, np.int32)
+        lengths = np.full(len(self._slots), padded, np.int32)
         for i, slot in enumerate(self._slots):
             if slot is not None:
                 lengths[i] = len(slot.text.tokens)
-                tokens[i, : lengths[i]] = slot.text.tokens
+                given = slot.text.tokens[:padded]
+                tokens[i, : len(given)] = given
         return tokens, lengths
 
     def _collect(self) -> list[CramResult]:
@@ -314,13 +306,39 @@ class Pool:
         if not ended:
             return []
         states = fetch(self._states)
+        if self._cfg.resolved_recipe().grows:
+            self._score_whole(states, ended)
         owners = row_owners(len(self._slots), self._lm.mesh)
         for i, _ in ended:
             self._slots[i] = None
         return [self._result(slot, states, i, owners[i]) for i, slot in ended]
 
-    def _result(self, slot: _Slot, states: Any, i: int, owner: int) -> CramResult:
-        """Result of the text in batch slot `i`; `states` are the pool's, in host memory."""
+    def _score_whole(self, states: Any, ended: Sequence[tuple[int, Slot]]) -> None:
+        """Writes into `states` the scores of the best memories of `ended` on whole texts.
+
+        The steps that found these memories may have scored only the beginnings.
+        """
+        measured = [
+            (i, slot.text.tokens) for i, slot in ended if states.best_accuracy[i] >= 0
+        ]
+        for group in grouped(measured):
+            group += [group[-1]] * (GROUP - len(group))
+            tokens = np.zeros((GROUP, self.num_tokens), np.int32)
+            for row, (_, text) in zip(tokens, group, strict=True):
+                row[: len(text)] = text
+            memory = states.best_memory[[i for i, _ in group]]
+            lengths = np.array([len(text) for _, text in group], np.int32)
+            scores = self._lm.run(
+                score_memories, memory, tokens, lengths, cfg=self._cfg.program()
+            )
+            loss, accuracy, margin = fetch(scores)
+            for row, (i, _) in enumerate(group):
+                states.best_loss[i] = loss[row]
+                states.best_accuracy[i] = accuracy[row]
+                states.best_margin[i] = margin[row]
+
+    def _result(self, slot: Slot, states: Any, i: int, owner: int) -> CramResult:
+        """Makes the result of the text in slot `i`; `states` are copies in host memory."""
         first_right = slot.first_right.copy()
         first_right[: self._cfg.num_given] = NEVER
         return CramResult(
@@ -328,13 +346,14 @@ class Pool:
             source=slot.text.source,
             tokens=slot.text.tokens,
             memory=states.best_memory[i].copy(),
-            # A text that diverged at once has no score: -1 in the states.
+            # A text that diverged in its first step has no score, which states hold as -1.
             accuracy=max(float(states.best_accuracy[i]), 0.0),
             prefix=max(int(states.best_prefix[i]), 0),
             loss_nats=float(states.best_loss[i]),
             min_loss_nats=float(states.min_loss[i]),
             margin=float(states.best_margin[i]),
             steps=slot.steps,
+            token_steps=slot.token_steps,
             protocol=self._cfg.protocol,
             num_given=self._cfg.num_given,
             lm_name=self._lm.name,

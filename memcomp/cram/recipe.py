@@ -25,36 +25,36 @@ DECAYS = ("b1", "b2")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides which memory a text ends with, the LM and seed aside.
+    """Everything that determines the memory of a text, apart from the LM and the seed.
 
     Attributes:
-      learning_rate: peak step size.
-      max_steps: gradient evaluations that a text gets at the most; in a horizon, what
-        each of its targets gets, or if the recipe `grows`, all of them together.
+      learning_rate: peak learning rate.
+      max_steps: largest number of gradient evaluations of a text; in a horizon, of each
+        target, or of all targets together if the recipe `grows`.
       patience: a text is given up after this many evaluations without a new best
         accuracy, or longest prefix (see `grows`).
       margin: a text is done when the logit of every scored token is above that of the
         best other token by more than this; 0 is plain exactness.
-      warmup_steps: steps of linear rise to the learning rate.
-      schedule: after that, a key of `SCHEDULES`.
-      final_learning_rate: where a cosine ends.
-      optimizer: what makes an update of a gradient, a key of `OPTIMIZERS`.
-      b1: decay of its mean of gradients.
-      b2: decay of their second moments; in "ggt", of what these are made of.
-      eps: AdamW's epsilon, or see `scale_by_ggt`.
-      window: of "ggt".
-      power: of "ggt".
-      weight_decay: decoupled, as AdamW's, of each optimiser.
-      init: how memory starts, a key of `INITS`.
-      init_scale: see `INITS`.
-      loss: what the gradient is of, a key of `LOSSES`.
-      grows: whether the target is at first one token and one more whenever all of it has
-        been right. Then the best memory is that of the longest exact prefix, otherwise
-        that of the highest accuracy; and so is progress.
-      ahead: tokens that a target which has just grown is longer, see `token_weights`.
-      sure_weight: of the loss of tokens that are surely right, see there.
-      parametrisation: what the optimiser steps on, a key of `PARAMETRISATIONS`.
-      rank: of "low_dim".
+      warmup_steps: number of steps in which the learning rate rises linearly to its peak.
+      schedule: learning rate schedule after that, a key of `SCHEDULES`.
+      final_learning_rate: learning rate at the end of a cosine.
+      optimizer: optimiser of the memory, a key of `OPTIMIZERS`.
+      b1: decay rate of its running mean of gradients.
+      b2: decay rate of the second moments; in "ggt", of the gradients in their matrix.
+      eps: AdamW's epsilon, or that of `scale_by_ggt`.
+      window: number of gradients that "ggt" keeps.
+      power: exponent of "ggt", see `scale_by_ggt`.
+      weight_decay: decoupled weight decay, as in AdamW, with every optimiser.
+      init: initialisation of the memory, a key of `INITS`.
+      init_scale: scale of the initialisation, see `INITS`.
+      loss: loss of each token, a key of `LOSSES`.
+      grows: whether the target starts with one token and grows by one whenever all of it
+        is right. Progress is then a longer exact prefix, and the best memory has the
+        longest; otherwise both go by accuracy.
+      ahead: number of further tokens in a target that has just grown, see `token_weights`.
+      sure_weight: weight of the loss of tokens that are surely right, see `token_weights`.
+      parametrisation: what the optimiser updates, a key of `PARAMETRISATIONS`.
+      rank: number of coordinates of each memory vector in "low_dim".
     """
 
     learning_rate: float
@@ -109,10 +109,10 @@ class Recipe:
 
 
 class Numbers(NamedTuple):
-    """The numbers of a `CramConfig` that change no program; inside one they are traced.
+    """Numbers of a `CramConfig` that are traced, so that programs do not depend on them.
 
     Attributes:
-      seed: of the initial memories.
+      seed: seed of the initial memories.
       learning_rate, final_learning_rate, max_steps, patience, margin, warmup_steps: as in
         `Recipe`.
     """
@@ -139,10 +139,11 @@ def _restarts(numbers: Numbers, step: Array, stale: Array) -> Array:
     return stale / numbers.patience
 
 
-# How far the learning rate is down a half cosine, 0 to 1, given the steps before this one
-# and those since the last progress. "cosine" is down at `max_steps`; "restarts" after
-# `patience` steps without progress, and at the top again with each: warm restarts, as in
-# Loshchilov and Hutter 2017, arXiv:1608.03983, but when there is something new to learn.
+# Position of the learning rate on a half cosine from 0, the peak, to 1, the floor, given
+# the steps taken and the steps since the last progress. "cosine" reaches 1 at `max_steps`.
+# "restarts" reaches 1 after `patience` steps without progress and returns to 0 with each
+# progress: warm restarts as in Loshchilov and Hutter 2017, arXiv:1608.03983, except that
+# theirs come at fixed steps.
 SCHEDULES: dict[str, Callable[[Numbers, Array, Array], Array]] = {
     "constant": _constant,
     "cosine": _cosine,
@@ -157,7 +158,7 @@ def learning_rate(
 
     Args:
       schedule: a key of `SCHEDULES`.
-      numbers: peak, floor, and when to go from one to the other.
+      numbers: peak and floor of the schedule, and the steps that it takes.
       step: number of steps taken.
       stale: steps since the last progress.
     """
@@ -175,13 +176,13 @@ def _ggt(recipe: Recipe) -> optax.GradientTransformation:
     return scale_by_ggt(recipe.b1, recipe.b2, recipe.eps, recipe.window, recipe.power)
 
 
-# "adamw": with the decay and rate below, Loshchilov and Hutter 2019, arXiv:1711.05101;
-# "ggt": see `scale_by_ggt`.
+# "adamw": Loshchilov and Hutter 2019, arXiv:1711.05101; `optimizer` adds its weight decay
+# and learning rate. "ggt": see `scale_by_ggt`.
 OPTIMIZERS = {"adamw": _adam, "ggt": _ggt}
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
-    """That of the memory [M D] of one text; `update` wants `learning_rate=` as well."""
+    """Optimiser of one text's memory [M D]; its `update` also takes `learning_rate`."""
 
     def scaled(updates, state, params=None, **extra_args):
         rate = extra_args["learning_rate"]
@@ -197,7 +198,8 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
 
 
 def _normal(key, shape, embedding, scale):
-    # In float32 at the least; more where there is more, so that a mesh shows no rounding.
+    # At least in float32. A float64 table stays float64, so that a mesh and one device
+    # agree up to the rounding of float64.
     std = jnp.std(embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32)))
     return scale * std * jax.random.normal(key, shape)
 
@@ -214,7 +216,7 @@ INITS = {"normal": _normal, "uniform": _uniform}
 def initial_memory(
     key: Key[Array, ""], num_memory: int, embedding: Float[Array, "V D"], recipe: Recipe
 ) -> Float[Array, "M D"]:
-    """The memory of one text before the first step, in float32."""
+    """Initial memory of one text, in float32."""
     shape = (num_memory, embedding.shape[1])
     return INITS[recipe.init](key, shape, embedding, recipe.init_scale)
 
@@ -233,13 +235,14 @@ _PROGRESSIVE = Recipe(
 )
 
 RECIPES = {
-    # The first paper's, to the letter: Kuratov et al. 2025, arXiv:2502.13063, appendix A;
-    # the paper does not give patience, which is from its public code.
+    # Exactly that of the first paper: Kuratov et al. 2025, arXiv:2502.13063, appendix A;
+    # the paper does not give the patience, which is from its public code.
     "reference": Recipe(learning_rate=1e-2, max_steps=5000, patience=2000, margin=0.0),
-    # The follow-up's: arXiv:2607.21231; 0.1 is its rate for all LMs but Pythia, 0.5.
+    # That of the follow-up, arXiv:2607.21231, whose learning rate is 0.1 for all LMs except
+    # Pythia, 0.5.
     "progressive": _PROGRESSIVE,
     "low_dim": dataclasses.replace(_PROGRESSIVE, parametrisation="low_dim"),
-    # Ours, docs/recipes.md. For whole texts, exact:
+    # Ours, see docs/recipes.md. For exact reproduction of whole texts:
     "default": Recipe(
         learning_rate=0.7,
         max_steps=10_000,
@@ -256,7 +259,7 @@ RECIPES = {
         ahead=4,
         sure_weight=0.02,
     ),
-    # For the least cross-entropy of all of a text, exact or not.
+    # For the smallest cross-entropy of the whole text, exact or not.
     "full": Recipe(
         learning_rate=1.0,
         max_steps=1000,

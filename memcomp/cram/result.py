@@ -1,4 +1,4 @@
-"""`CramResult`: what cramming one text came to."""
+"""`CramResult`: the result of cramming one text."""
 
 import dataclasses
 from typing import Any
@@ -8,34 +8,39 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class CramResult:
-    """What cramming one text came to.
+    """Result of cramming one text.
 
     Attributes:
-      text_id: of the text.
-      source: of the text.
-      tokens: int32 [T]: the text.
-      memory: float32 [M D]: the vectors that scored what is reported.
+      text_id: id of the text.
+      source: source of the text.
+      tokens: int32 [T], the text.
+      memory: float32 [M D], the vectors that have the scores reported here.
       accuracy: share of the scored tokens that are right, teacher-forced.
-      prefix: leading tokens that are right by more than the recipe's margin.
-      loss_nats: mean cross-entropy of a scored token.
+      prefix: number of leading tokens that are right by more than the recipe's margin.
+      loss_nats: mean cross-entropy in nats per scored token.
       min_loss_nats: smallest mean cross-entropy of any step (reference protocol).
       margin: smallest margin in logits of a scored token.
-      steps: gradient evaluations that the text took.
-      diverged_at: the step, from 0, whose loss was not finite, after which the text was
-        given up; None where every loss was finite. What is reported was found before it.
+      steps: number of gradient evaluations of the text.
+      token_steps: number of tokens that these evaluations computed, summed: the cost, free
+        of batching and padding. It is steps times tokens, unless the recipe grows.
+      diverged_at: step, from 0, whose loss was not finite, so that the text was given up
+        with the scores of earlier steps; None if every loss was finite.
       protocol: "strict" or "reference".
-      num_given: how many leading tokens the protocol gives and does not score.
-      lm_name: what the LM was loaded from.
+      num_given: number of leading tokens that the protocol gives and does not score.
+      lm_name: folder or name that the LM was loaded from.
       lm_fingerprint: SHA-256 of its weights and of what its config computes.
-      seconds: the text's share of the loop's time: each chunk's, by texts in flight.
-      loss_curve: float32 [steps]: mean loss at every step.
-      accuracy_curve: float32 [steps].
-      first_right_steps: int32 [T]: the step, from 0, at which each token was first right;
+      seconds: the text's share of the loop's wall-clock time: the time of each chunk,
+        divided by the number of texts in flight.
+      loss_curve: float32 [steps], the mean loss of the tokens that each step scored, which
+        are all tokens, unless the recipe grows.
+      accuracy_curve: float32 [steps], the number of these tokens that are right, as a share
+        of all scored tokens of the text.
+      first_right_steps: int32 [T], the step, from 0, at which each token was first right;
         -1 for never.
-      opt_state: final state of the optimiser, for whoever continues from `memory`.
-      process: that the text's place belonged to.
-      comes_back: whether the tokenizer gives back the text from its tokens; None where
-        they were given as ids.
+      opt_state: final optimiser state, with which one can continue from `memory`.
+      process: process that owned the text's batch slot.
+      comes_back: whether the tokenizer decodes the tokens to the same text; None if the
+        text was given as token ids.
     """
 
     text_id: int
@@ -48,6 +53,7 @@ class CramResult:
     min_loss_nats: float
     margin: float
     steps: int
+    token_steps: int
     protocol: str
     num_given: int
     lm_name: str
@@ -70,8 +76,3 @@ class CramResult:
     def num_tokens(self) -> int:
         """Length of the text (T)."""
         return len(self.tokens)
-
-    @property
-    def token_steps(self) -> int:
-        """Gradient evaluations times tokens: the cost, free of batching and padding."""
-        return self.steps * len(self.tokens)

@@ -1,4 +1,4 @@
-"""Which texts share a pool: buckets of similar length, one compiled program each."""
+"""Scheduling of texts: those of similar length share a pool and a compiled program."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -15,11 +15,11 @@ SHORT = 8  # tokens; see `buckets`
 
 
 def buckets(texts: Sequence[Text]) -> list[list[Text]]:
-    """Texts by length: in each bucket the longest is at most 4/3 of the shortest.
+    """Groups texts by length; the longest text of a bucket has at most 4/3 of the shortest.
 
-    Padding is then at most a third of a bucket's work, and there are about three programs
-    to compile each time that the length doubles. Texts of up to `SHORT` tokens share one
-    bucket: there the program costs more to compile than its padding to run.
+    Padding then adds at most a third to the work of a bucket, and about three programs are
+    compiled for each doubling of the length. Texts of up to `SHORT` tokens share one
+    bucket, because compiling another program would cost more than their padding.
     """
     groups: list[list[Text]] = []
     for text in sorted(texts, key=lambda text: len(text.tokens)):
@@ -35,7 +35,7 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
     """Raises `InputError` for texts that cannot be crammed into this LM at all."""
     if not texts:
         raise InputError("there are no texts to cram; give at least one")
-    if lm.dtype == jnp.float16:  # the one dtype in which sound weights may overflow
+    if lm.dtype == jnp.float16:  # the only dtype in which sound parameters may overflow
         lm.logits(texts[0].tokens[None, :SHORT])
     most = lm.config.max_positions
     for text in texts:
@@ -67,18 +67,18 @@ def advance_all(
     done: Collection[int] = (),
     snapshot: Snapshot | None = None,
 ) -> Iterator[tuple[list[CramResult], Pool]]:
-    """Crams all texts; after each chunk, the texts that ended in it and the pool.
+    """Crams all texts; after each chunk, yields the results of ended texts and the pool.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct ids.
+      texts: texts with distinct ids.
       cfg: what to cram and how.
-      done: ids that have a result already and are passed over.
-      snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result and
-        are still in flight in the snapshot come to the same result again.
+      done: ids of texts that have a result already and are skipped.
+      snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result but
+        are still in flight in the snapshot end with the same result again.
 
     Raises:
-      InputError: a text that the LM has no room for.
+      InputError: a text is too long for the LM.
     """
     check_fits(lm, texts, cfg)
     flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}

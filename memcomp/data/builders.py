@@ -1,7 +1,7 @@
 """Texts as a data set of TensorFlow Datasets: array_record files, read without TensorFlow.
 
-`import tensorflow_datasets` takes a second, so that this module is imported where a data
-set is asked for, and not by `import memcomp`.
+`import tensorflow_datasets` takes a second, so that this module is imported only where a
+data set is needed, and not by `import memcomp`.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ SPLIT = "test"
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class TextsConfig(tfds.core.BuilderConfig):
-    """Texts of one source, by files and options.
+    """Config of the texts of one source.
 
     Attributes:
-      source: how they are got.
+      source: source of the texts.
       arguments: all options of `read_texts`.
-      num_texts: how many; None for all.
+      num_texts: number of texts; None for all.
     """
 
     source: Source
@@ -40,16 +40,16 @@ class TextsConfig(tfds.core.BuilderConfig):
     num_texts: int | None
 
     def found(self) -> Iterator[Found]:
-        """The texts, in their order."""
+        """Reads the texts in order."""
         return itertools.islice(self.source.found(self.arguments), self.num_texts)
 
 
 class MemcompTexts(tfds.core.GeneratorBasedBuilder):
-    """One example a text: `source`, `place`, `context`, and `text` or else `tokens`."""
+    """Data set of texts: `source`, `place`, `context`, and `text` or else `tokens`."""
 
-    VERSION = tfds.core.Version("1.0.0")  # of what is made of the same files and options
-    # Where a list of downloads would be. TFDS 4.9.10 looks for it with a package that it
-    # does not depend on, importlib_resources.
+    VERSION = tfds.core.Version("1.0.0")  # changes if the same files give other examples
+    # Without a path, TFDS looks for no list of downloads. TFDS 4.9.10 would look for it
+    # with importlib_resources, a package that it does not depend on.
     code_path = None
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -81,20 +81,20 @@ def prepare(
     num_texts: int | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """The data set of a source, made where it is not there yet.
+    """Returns the data set of a source; makes it if it does not exist.
 
-    It is named by a hash of its options and of the content of the files that it is made
-    of, so that another seed or another file is another data set, and none is stale.
+    Its name is a hash of its options and of the content of its files, so that another seed
+    or another file gives another data set, and none is stale.
 
     Args:
-      name: of `SOURCES`, a folder or a file.
-      options: all of `read_texts`.
-      num_texts: how many are made; None for all.
-      data_dir: where it is kept; None for the environment's TFDS_DATA_DIR, and else
-        ~/tensorflow_datasets.
+      name: a key of `SOURCES`, a folder or a file.
+      options: all options of `read_texts`.
+      num_texts: number of texts to make; None for all.
+      data_dir: folder of data sets; None for that of the environment variable
+        TFDS_DATA_DIR, or else ~/tensorflow_datasets.
 
     Returns:
-      A source of random access, as grain takes it; strings are bytes in UTF-8.
+      A random-access data source for grain; strings are bytes in UTF-8.
 
     Raises:
       InputError: files are missing or wrong, or `data_dir` cannot be written.
@@ -120,15 +120,15 @@ def made(
     config: tfds.core.BuilderConfig,
     data_dir: str | os.PathLike | None,
 ) -> Any:
-    """The builder of a data set that is there, made now if it was not.
+    """Returns the builder of a data set; makes the data set if it does not exist.
 
     Args:
-      builder_class: of the data set.
-      config: its name has to tell data sets apart; see `content_key`.
-      data_dir: as for `prepare`.
+      builder_class: class of the builder.
+      config: config whose name identifies the data set; see `content_key`.
+      data_dir: folder of data sets, as for `prepare`.
 
     Raises:
-      InputError: `data_dir` cannot be written, or what making it raises.
+      InputError: `data_dir` cannot be written, or making the data set raises it.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     builder: Any = functools.partial(  # Any: TFDS's decorators hide its types
@@ -138,7 +138,7 @@ def made(
         try:
             builder().download_and_prepare()
         except OSError as error:
-            # Where another process has made it in the meantime, it is there.
+            # Another process may have made it in the meantime.
             if not builder().is_prepared():
                 raise InputError(
                     f"{builder().data_dir} cannot be written ({error}); set "
@@ -149,11 +149,11 @@ def made(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing on standard output, and no progress bar off a terminal."""
+    """Silences standard output, and the progress bar if there is no terminal."""
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it warns of configs that are not in its list
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of configs that are not in its list
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
@@ -162,12 +162,12 @@ def _quiet() -> Iterator[None]:
 
 
 def read_stored(name: str, options: Options) -> Iterator[Found]:
-    """The texts of a source out of its data set."""
+    """Reads the texts of a source from its data set."""
     for row in prepare(name, options):
         texts = (row[k].decode() for k in Found._fields)
         yield Found(*texts)
 
 
 def content_key(files: Files, chosen: Options) -> str:
-    """The first digits of `content_sha256`, which name a data set."""
+    """First digits of `content_sha256`, which identify a data set."""
     return content_sha256(files, chosen)[:16]

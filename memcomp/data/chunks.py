@@ -1,7 +1,7 @@
 """Passages of books, 12,000 to 25,000 words each, cut at sentences and then in half.
 
-Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py. Theirs are not
-seeded, and their sentences are those of nltk's punkt, whose model has to be downloaded.
+Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py. The authors do
+not set a seed, and split sentences by nltk's punkt, whose model has to be downloaded.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from memcomp.errors import InputError
 
 NUM_CHUNKS = 1000
-WORDS = (12_000, 25_000)  # a chunk has more words than the one and fewer than the other
+WORDS = (12_000, 25_000)  # a chunk has more words than the first, fewer than the second
 MIN_SENTENCES = 10
 
 _STOP = re.compile(r"([.!?])[\"'”’)\]*_]*$")
@@ -28,7 +28,7 @@ _ABBREVIATIONS = frozenset(
 
 
 class Chunk(NamedTuple):
-    """A passage of a book: the half to compress, and the half that comes before it."""
+    """Passage of a book: `text` is the half to compress, `context` the half before it."""
 
     book: str
     context: str
@@ -36,16 +36,16 @@ class Chunk(NamedTuple):
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, whose whitespace is collapsed.
+    """Splits a text into sentences and collapses its whitespace.
 
-    One ends after a word that ends in . ! or ?, with or without closing quotes. A full
-    stop does not end one where the next word begins with a lower-case letter, or after an
-    initial ("J.", "i.e.") or one of a list of abbreviations, as "Mr." That looks at two
-    words only, so that a run of sentences, joined by spaces, has the same sentences again.
+    A sentence ends after a word that ends in . ! or ?, with or without closing quotes. A
+    full stop does not end a sentence if the next word begins with a lower-case letter, or
+    after an initial ("J.", "i.e.") or a listed abbreviation such as "Mr." The rule looks at
+    two words only, so that sentences joined by spaces are split in the same places again.
 
-    punkt differs: which words are abbreviations, and which ones begin sentences, it has
-    learnt from a corpus. Over 99% of the ends are the same, measured on four novels of
-    ELTeC-eng with punkt trained on three others and given our abbreviations.
+    punkt instead learns from a corpus which words are abbreviations and which begin
+    sentences. Over 99% of the ends are the same, measured on four novels of ELTeC-eng with
+    punkt trained on three others and given our abbreviations.
     """
     words = text.split()
     found, start = [], 0
@@ -67,9 +67,9 @@ def _ends(word: str, following: str) -> bool:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """The first and the second half of a text, counted in sentences.
+    """Splits a text into two halves with equally many sentences.
 
-    The second, which is what the paper compresses, has the sentence in the middle.
+    The paper compresses the second half, which has one more if their number is odd.
     """
     found = sentences(text)
     middle = len(found) // 2
@@ -77,14 +77,14 @@ def halves(text: str) -> tuple[str, str]:
 
 
 def draw_chunks(books: Iterable[tuple[str, str]], *, seed: int) -> Iterator[Chunk]:
-    """`NUM_CHUNKS` chunks, each of a book drawn uniformly, with replacement.
+    """Draws `NUM_CHUNKS` chunks, each from a book drawn uniformly, with replacement.
 
-    Chunk i is drawn by `default_rng([seed, i])`: it depends on the books, not on how many
-    chunks are asked for. Books without a chunk, the short ones, are not drawn.
+    Chunk i is drawn by `default_rng([seed, i])`, so that it does not depend on how many
+    chunks are taken. Books that are too short for a chunk are not drawn.
 
     Args:
-      books: name and text of each.
-      seed: at least 0.
+      books: name and text of each book.
+      seed: seed of all draws, at least 0.
 
     Raises:
       InputError: no book is long enough.
@@ -101,11 +101,12 @@ def draw_chunks(books: Iterable[tuple[str, str]], *, seed: int) -> Iterator[Chun
 
 
 class _Spans:
-    """The chunks that a book has.
+    """Possible chunks of a book, from which `draw` draws one.
 
     The paper draws the first sentence uniformly from 0..S - 10 and the end uniformly from
-    first + 10..S until the words in between are right. This draws from the same
-    distribution at once: a first sentence is as likely as its share of right ends.
+    first + 10..S until the number of words in between is in range. This draws from the same
+    distribution at once: the probability of a first sentence is proportional to its share
+    of ends in range.
     """
 
     def __init__(self, name: str, found: Sequence[str]):
@@ -130,14 +131,14 @@ class _Spans:
 def ends(
     counts: Int[np.ndarray, " S"],
 ) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-    """Where a chunk may end that starts at sentence 0, 1, ... N - 1 = S - MIN_SENTENCES.
+    """Possible ends of chunks that start at sentence 0, 1, ... N - 1 = S - MIN_SENTENCES.
 
     Args:
-      counts: words of each sentence.
+      counts: number of words of each sentence.
 
     Returns:
-      The first end, the number of ends, which follow each other, and their share of all
-      the ends that the paper draws from.
+      For each start: the first end, the number of consecutive ends, and their share of all
+      ends from which the paper draws.
     """
     total = np.concatenate([[0], np.cumsum(counts)])
     starts = np.arange(max(len(counts) - MIN_SENTENCES + 1, 0))

@@ -1,9 +1,9 @@
 """Training input of context compressors: windows of documents, and questions about texts.
 
-Each batch is a gather from tokens on disk, and depends on the seed and its number alone:
-not on how many processes share it, nor on which batches were read before.
+Each batch is a gather from tokens on disk. It depends only on the seed and its index, not
+on the number of processes that share it, nor on the batches that were read before.
 
-Letters: R sequences, B rows of a batch.
+Letters: R sequences, B sequences of a batch.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from memcomp.errors import InputError
 
 
 class Contexts(NamedTuple):
-    """A batch of windows.
+    """Batch of windows.
 
     Attributes:
-      context: what is compressed; at least one token a row.
-      continuation: what follows it in its document; 0 tokens where nothing does.
+      context: tokens to compress, at least one in each context.
+      continuation: tokens that follow the context in its document; 0 tokens at its end.
     """
 
     context: Padded
@@ -31,12 +31,12 @@ class Contexts(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """A batch of questions about texts.
+    """Batch of questions about texts.
 
     Attributes:
-      context: what is compressed.
-      prompt: the question.
-      answer: what is to be said.
+      context: tokens to compress.
+      prompt: tokens of the question.
+      answer: tokens of the expected answer.
     """
 
     context: Padded
@@ -45,7 +45,7 @@ class Questions(NamedTuple):
 
 
 class QuestionTokens(NamedTuple):
-    """All questions; row i of the three belongs together."""
+    """All questions; sequences i of the three attributes belong together."""
 
     context: Ragged
     prompt: Ragged
@@ -54,7 +54,7 @@ class QuestionTokens(NamedTuple):
     def batch(
         self, rows: Int[np.ndarray, " B"], *, context: int, prompt: int, answer: int
     ) -> Questions:
-        """The rows, each column as wide as said and cut off there; see `fitting`."""
+        """Gathers the questions `rows`, padded or cut to these numbers of tokens."""
         widths = (context, prompt, answer)
         columns = zip(self, widths, strict=True)
         return Questions(*(column.padded(rows, width) for column, width in columns))
@@ -63,13 +63,13 @@ class QuestionTokens(NamedTuple):
 def fitting(
     questions: QuestionTokens, *, context: int | None, prompt: int, answer: int
 ) -> Int64[np.ndarray, " R"]:
-    """Numbers of the rows in which nothing is empty and nothing longer than said.
+    """Indices of the questions of which no part is empty or too long.
 
     Args:
-      questions: all of them.
-      context: most tokens; None for any number, where the first ones are to be taken.
-      prompt: most tokens.
-      answer: most tokens.
+      questions: all questions.
+      context: largest number of tokens; None for any number, if contexts are cut later.
+      prompt: largest number of tokens.
+      answer: largest number of tokens.
 
     Source: Wang et al. 2024, arXiv:2406.13618, data_utils.py, which takes the first
     tokens of a long context, so that its answer may not be in them.
@@ -95,28 +95,28 @@ def context_batches(
 ) -> grain.MapDataset[Contexts]:
     """Random windows of documents, as a grain dataset of `Contexts`.
 
-    In one pass every document gives one window, in random order. A window is as long as
-    wanted or as its document, and starts anywhere in it, every place as likely.
+    In one pass every document gives one window, in random order. A window has the length
+    that is asked for, or else that of its document, and starts anywhere in it with equal
+    probability.
 
     Args:
-      documents: tokens of each, none empty.
-      length: tokens of a context.
-      batch_size: windows a batch, over all processes.
+      documents: tokens of each document; none may be empty.
+      length: number of tokens of a context.
+      batch_size: number of windows in a batch, over all processes.
       num_batches: length of the dataset; passes are repeated as needed.
-      seed: of order and windows; at least 0.
-      continuation: tokens wanted after a context; a document that is too short for
-        both has fewer, down to none.
-      min_length: contexts have between so many and `length` tokens, every number as
-        likely; None: all have `length`. Documents that are too short give what they
-        have.
-      by_tokens: in one pass a document gives a window for each `length` of its tokens,
-        begun or not, so that a novel counts for more than a page.
-      process_index: the part of each batch that is wanted here.
-      process_count: number of equal parts.
+      seed: seed of order and windows, at least 0.
+      continuation: number of tokens after a context; there are fewer, or none, if the
+        document is too short for both.
+      min_length: contexts have uniformly distributed lengths from this to `length`; None
+        if all have `length`. Documents that are too short are used whole.
+      by_tokens: whether a document gives a window for each `length` of its tokens or part
+        of it, not one window, so that a novel counts for more than a page.
+      process_index: index of this process, which selects its part of each batch.
+      process_count: number of processes, each with an equal part.
 
     Raises:
-      InputError: no documents, an empty one, sizes below 1, or a batch that cannot be
-        divided.
+      InputError: there are no documents, one is empty, a size is below 1, or the processes
+        do not divide a batch.
 
     Source: Wang et al. 2024, arXiv:2406.13618, modules.py, pretraining, which draws anew
     in every pass and from unseeded generators; min_length as in Ge et al. 2024,
@@ -138,8 +138,8 @@ def context_batches(
 
     def gather(batch: int) -> Contexts:
         rows = np.searchsorted(ends, places(batch * batch_size + part), side="right")
-        # Drawn for the whole batch. The 1 tells these draws from those of the order:
-        # numpy takes the seeds [a, b] and [a, b, 0] for the same.
+        # Drawn for the batch of all processes. The 1 makes these draws differ from those of
+        # the order; numpy treats the seeds [a, b] and [a, b, 0] as equal.
         draws = np.random.default_rng([seed, batch, 1]).random((2, batch_size))[:, part]
         have = sizes[rows]
         shortest, longest = np.minimum(have, least), np.minimum(have, length)
@@ -167,22 +167,23 @@ def question_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset[Questions]:
-    """Questions in an order that is drawn anew in each pass, as a grain dataset.
+    """Questions in a new random order for each pass, as a grain dataset.
 
     Args:
-      questions: all of them.
-      context: most tokens; of a longer context the first ones are taken.
-      prompt: most tokens.
-      answer: most tokens.
-      batch_size: rows a batch, over all processes.
+      questions: all questions.
+      context: largest number of tokens; longer contexts are cut after the first ones.
+      prompt: largest number of tokens.
+      answer: largest number of tokens.
+      batch_size: number of questions in a batch, over all processes.
       num_batches: length of the dataset; passes are repeated as needed.
-      seed: of the order; at least 0.
-      rows: those that are taken; None: all that are `fitting`.
-      process_index: the part of each batch that is wanted here.
-      process_count: number of equal parts.
+      seed: seed of the order, at least 0.
+      rows: indices of the questions to use; None for all that are `fitting`.
+      process_index: index of this process, which selects its part of each batch.
+      process_count: number of processes, each with an equal part.
 
     Raises:
-      InputError: no rows, sizes below 1, or a batch that cannot be divided.
+      InputError: no question fits, a size is below 1, or the processes do not divide a
+        batch.
     """
     _check_sizes(context=context, prompt=prompt, answer=answer, batch_size=batch_size)
     if rows is None:
@@ -215,5 +216,5 @@ def _shuffled(
 
 
 def _scaled(uniform: np.ndarray, sizes: np.ndarray) -> Int64[np.ndarray, " B"]:
-    """Numbers in 0..sizes - 1 out of draws in [0, 1)."""
+    """Turns draws in [0, 1) into integers in 0..sizes - 1."""
     return (uniform * sizes).astype(np.int64)

@@ -1,6 +1,6 @@
-"""What compressors are trained on, as data sets of TensorFlow Datasets.
+"""Training corpora of compressors, as data sets of TensorFlow Datasets.
 
-As `memcomp.data.builders`, this module is imported where a data set is asked for.
+Like `memcomp.data.builders`, this module is imported only where a data set is needed.
 """
 
 import array
@@ -24,37 +24,38 @@ SPLIT = "rows"
 
 
 class Corpus(NamedTuple):
-    """A data set that is there.
+    """Data set that has been made.
 
     Attributes:
-      rows: a source of random access, as grain takes it; strings are bytes in UTF-8.
-      counts: of what was "read", what was "kept", and what was left out, by reason.
+      rows: random-access data source of examples for grain; strings are bytes in UTF-8.
+      counts: number of examples that were "read", "kept", and left out, by reason.
     """
 
     rows: Sequence[Mapping[str, bytes]]
     counts: Mapping[str, int]
 
     def texts(self, *fields: str) -> Iterator[tuple[str, ...]]:
-        """The rows in their order, as `memcomp.data.ragged.tokenized` takes them."""
+        """Yields these fields of the examples in order, for `ragged.tokenized`."""
         for row in self.rows:
             yield tuple(row[field].decode() for field in fields)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CorpusConfig(tfds.core.BuilderConfig):
-    """One corpus.
+    """Config of one corpus.
 
     Attributes:
-      read: yields the rows, and counts into what it is given; see `Corpus`.
+      read: function that yields the examples, and updates the counter that it is given; see
+        `Corpus`.
     """
 
     read: Callable[[collections.Counter[str]], Iterable[tuple[str, ...]]]
 
 
 class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows of texts, in the order in which they are read."""
+    """Builder of a data set whose examples are text fields, in the order of reading."""
 
-    VERSION = tfds.core.Version("1.0.0")  # of what is made of the same files and options
+    VERSION = tfds.core.Version("1.0.0")  # changes if the same files give other examples
     FIELDS: tuple[str, ...]
     code_path = None  # as in memcomp.data.builders
 
@@ -79,10 +80,10 @@ class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         info.metadata.update(counts)
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list:
-        """Each row is written as it comes, to one file.
+        """Writes the examples to one file, each as soon as it is read.
 
-        The writer of TFDS 4.9.10 keeps rows in memory to sort them, and from 1 GB on needs
-        TensorFlow for that.
+        The writer of TFDS 4.9.10 keeps examples in memory to sort them, and from 1 GB on
+        needs TensorFlow for that.
         """
         features: Any = self.info.features
         serializer = ExampleSerializer(features.get_serialized_info())
@@ -108,13 +109,13 @@ class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class MemcompDocuments(_Rows):
-    """One example a document: `text`."""
+    """Data set of documents with the field `text`."""
 
     FIELDS = ("text",)
 
 
 class MemcompPwc(_Rows):
-    """One example a question: `context`, `prompt`, `answer`."""
+    """Data set of questions with the fields `context`, `prompt` and `answer`."""
 
     FIELDS = Question._fields
 
@@ -122,12 +123,12 @@ class MemcompPwc(_Rows):
 def prepare_documents(
     source: str, *, field: str = "text", data_dir: str | os.PathLike | None = None
 ) -> Corpus:
-    """The documents of JSON lines, without exact duplicates, made where not there yet.
+    """Returns the documents of JSON lines without exact duplicates; makes it if needed.
 
     Args:
       source: a .jsonl file, or a folder of them.
-      field: of each object, that has the text.
-      data_dir: as for `memcomp.data.builders.prepare`, and so is how it is named.
+      field: field of each object that has the text.
+      data_dir: folder of data sets, as for `memcomp.data.builders.prepare`.
 
     Raises:
       InputError: files are missing or wrong, have no documents, or `data_dir` cannot be
@@ -150,17 +151,17 @@ def prepare_pwc(
     filters: Sequence[str] | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> Corpus:
-    """Rows of Prompt-with-Context, made where they are not there yet.
+    """Returns questions of Prompt-with-Context; makes the data set if it does not exist.
 
     Args:
       split: "train" or "test".
       manual_dir: folder of PwC_train.jsonl and PwC_test.jsonl.
-      filters: of `memcomp.data.pwc.FILTERS`; None for those that were published, which
-        are "cjk" for the one, "cjk" and "general" for the other.
-      data_dir: as for `memcomp.data.builders.prepare`, and so is how it is named.
+      filters: keys of `memcomp.data.pwc.FILTERS`; None for the published ones, which are
+        "cjk" for "train", and "cjk" and "general" for "test".
+      data_dir: folder of data sets, as for `memcomp.data.builders.prepare`.
 
     Raises:
-      InputError: files are missing or wrong, no such filter, or nothing passes them.
+      InputError: files are missing or wrong, a filter is unknown, or no question passes.
     """
     path = find_pwc(split, manual_dir)
     chosen = list(PUBLISHED[split] if filters is None else filters)

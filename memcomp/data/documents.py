@@ -1,4 +1,4 @@
-"""Documents to train on: JSON lines, read one by one."""
+"""Training documents in JSON lines, read one by one."""
 
 import collections
 import hashlib
@@ -11,13 +11,13 @@ from memcomp.errors import InputError
 
 
 def find_documents(source: str) -> list[pathlib.Path]:
-    """The file, or the .jsonl files of a folder and below, sorted by path.
+    """Returns the file itself, or the .jsonl files at and below a folder, sorted by path.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no such file.
     """
     path = local_path(source)
-    if not source:  # which would be the current folder
+    if not source:  # an empty path would be the current folder
         raise InputError("there is no name of documents; give a .jsonl file, or a folder")
     found = find_files(path, ".jsonl") if path.is_dir() else [path]
     if not all(file.is_file() for file in found) or not found:
@@ -30,19 +30,19 @@ def find_documents(source: str) -> list[pathlib.Path]:
 def read_documents(
     files: Sequence[pathlib.Path], field: str, counts: collections.Counter[str]
 ) -> Iterator[str]:
-    """The documents of all files; of those that are equal the first.
+    """Reads the documents of all files, without exact duplicates.
 
-    In memory are 16 bytes a document, a hash of its text, and what Python adds to them.
-    That two different documents have the same is expected once in 2^64 of them.
+    Memory holds a hash of 16 bytes for each document, plus Python's overhead. Among 2^64
+    different documents, about one pair is expected to have the same hash.
 
     Args:
-      files: JSON lines.
-      field: of each object, that has the text.
-      counts: counted into it are the documents "read", those "kept", and those left out
-        because they are "empty" or a "duplicate".
+      files: files of JSON lines.
+      field: field of each object that has the text.
+      counts: counter that is updated with the documents "read", those "kept", and those
+        left out because they are "empty" or a "duplicate".
 
     Raises:
-      InputError: a line that is not JSON or lacks the field, by its number.
+      InputError: a line, named by its number, is not JSON or lacks the field.
     """
     seen: set[bytes] = set()
     for path in files:

@@ -15,13 +15,13 @@ from memcomp.errors import InputError
 
 
 class Found(NamedTuple):
-    """One text where it was found.
+    """Text and where it was found.
 
     Attributes:
-      source: where it came from, for the record.
+      source: source of the text, for the record.
       place: file and line, for messages.
-      text: to be compressed; a string, or token ids.
-      context: what comes before it in its book; "" where that is not known.
+      text: text to compress, a string or token ids.
+      context: text that comes before it in its book; "" if that is unknown.
     """
 
     source: str
@@ -31,14 +31,14 @@ class Found(NamedTuple):
 
 
 def lines(path: pathlib.Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file; those without a text only where `blank` is set.
+    """Yields numbered lines of a file; blank lines only if `blank` is set.
 
     Raises:
       InputError: the file is not there, cannot be read, or is not UTF-8.
     """
     try:
-        # utf-8-sig: a byte order mark is no part of a text. surrogateescape: so that the
-        # line of a wrong byte is known, as decoding runs ahead of the lines.
+        # utf-8-sig removes a byte order mark. surrogateescape tells the line of a wrong
+        # byte, although decoding runs ahead of the lines.
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
                 if not line.isascii():
@@ -56,12 +56,12 @@ def lines(path: pathlib.Path, *, blank: bool = False) -> Iterator[tuple[int, str
 
 
 def whole(path: pathlib.Path) -> str:
-    """All of a file; raises as `lines`."""
+    """Reads a whole file; raises as `lines`."""
     return "".join(line for _, line in lines(path, blank=True))
 
 
 def read_stdin(files: Sequence[pathlib.Path]) -> Iterator[Found]:
-    """A text a line of standard input."""
+    """Reads standard input, one text per line."""
     # Bytes, because the locale's encoding need not be UTF-8.
     stream = getattr(sys.stdin, "buffer", sys.stdin)
     for number, line in enumerate(stream, start=1):
@@ -76,9 +76,9 @@ def read_stdin(files: Sequence[pathlib.Path]) -> Iterator[Found]:
 
 
 def read_folder(files: Sequence[pathlib.Path]) -> Iterator[Found]:
-    """The .txt files of a folder and below, sorted by path, each file one text.
+    """Reads the .txt files at and below a folder, sorted by path, each file as one text.
 
-    Linked folders and files are read as if they were there themselves.
+    Links to folders and files are followed.
     """
     (folder,) = files
     found = find_files(folder, ".txt")
@@ -90,23 +90,23 @@ def read_folder(files: Sequence[pathlib.Path]) -> Iterator[Found]:
 
 
 def read_txt(files: Sequence[pathlib.Path]) -> Iterator[Found]:
-    """A file that is one text."""
+    """Reads a file as one text."""
     (path,) = files
     yield Found(path.name, str(path), whole(path))
 
 
 def read_jsonl(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
-    """A text a line: `field` of an object."""
+    """Reads one text per line, from `field` of a JSON object."""
     (path,) = files
     for place, row in json_rows(path):
         yield Found(path.name, place, text_field(row, field, place))
 
 
 def json_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects in the lines of a file, each with its place for messages.
+    """Yields the JSON objects in the lines of a file, each with its place for messages.
 
     Raises:
-      InputError: a line is not one object in JSON, or the file cannot be read.
+      InputError: a line is not one JSON object, or the file cannot be read.
     """
     for number, line in lines(path):
         place = f"line {number} of {path}"
@@ -126,11 +126,11 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parsed(line: str) -> tuple[Any, str | None]:
-    """What a line of JSON says, and a field that its object has twice."""
+    """Parses a line of JSON; also returns a field that its object has twice, or None."""
     again = None
 
     def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal again  # inner objects come first, so that in the end it is the outer one's
+        nonlocal again  # inner objects come first, so that the outer one sets it last
         again = _repeated([name for name, _ in pairs])
         return dict(pairs)
 
@@ -138,14 +138,14 @@ def _parsed(line: str) -> tuple[Any, str | None]:
 
 
 def _repeated(names: Sequence[str]) -> str | None:
-    """The first name that comes a second time; None where all differ."""
+    """Returns the first name that occurs a second time; None if all differ."""
     return next((name for i, name in enumerate(names) if name in names[:i]), None)
 
 
 def read_csv(files: Sequence[pathlib.Path], *, field: str) -> Iterator[Found]:
-    """A text a row: `field` of it, as the header line names it."""
+    """Reads one text per CSV row, from the column `field` of the header line."""
     (path,) = files
-    # The default limit, 131,072 characters a field, is below the chunks of PG-19.
+    # Chunks of PG-19 exceed the default limit of 131,072 characters in a field.
     limit = csv.field_size_limit(2**31 - 1)
     try:
         rows = csv.reader((line for _, line in lines(path, blank=True)), strict=True)
@@ -178,8 +178,8 @@ def content_sha256(files: Sequence[pathlib.Path], chosen: Mapping[str, Any]) -> 
     """SHA-256 of the names and contents of files, and of the options that were chosen.
 
     Args:
-      files: or folders of .txt files.
-      chosen: what else decides which texts they give; of JSON.
+      files: files, or folders of .txt files.
+      chosen: options that determine which texts the files give, as JSON values.
 
     Raises:
       InputError: a file cannot be read.
@@ -196,17 +196,17 @@ def content_sha256(files: Sequence[pathlib.Path], chosen: Mapping[str, Any]) -> 
 
 
 def _members(files: Sequence[pathlib.Path]) -> Iterator[tuple[str, pathlib.Path]]:
-    """Names and paths of files, and of those in folders and below."""
+    """Yields names and paths of files, and of those at and below folders."""
     for path in files:
         for member in find_files(path, ".txt") if path.is_dir() else [path]:
             yield member.relative_to(path.parent).as_posix(), member
 
 
 def text_field(row: Mapping[str, Any], field: str, place: str) -> str:
-    """The text in `field` of a row that was read at `place`.
+    """Returns the text in `field` of a row that was read at `place`.
 
     Raises:
-      InputError: there is none, or it is not text.
+      InputError: the field is missing or not text.
     """
     if not isinstance(row.get(field), str):
         what = "has no field" if field not in row else "has no text in field"
@@ -215,5 +215,5 @@ def text_field(row: Mapping[str, Any], field: str, place: str) -> str:
             f"{place} {what} {field!r}; its fields are {names or 'none'}: name one of "
             "them that is text"
         )
-    # JSON can spell one half of a surrogate pair, which is no character.
+    # JSON can contain one half of a surrogate pair, which is no character.
     return row[field].encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Prompt-with-Context: texts with 15 prompts each, and what GPT-4 answered.
+"""Prompt-with-Context: texts with 15 prompts each, and GPT-4's answers.
 
 The files are PwC_train.jsonl and PwC_test.jsonl of the data set sggetao/PwC on the
-Hugging Face Hub, to be fetched by hand.
+Hugging Face Hub, which have to be downloaded by hand.
 
 Source: Ge et al. 2024, arXiv:2307.06945, appendix C; the filters are those of Wang et al.
 2024, arXiv:2406.13618, data_utils.py.
@@ -18,7 +18,7 @@ from memcomp.disk import local_path
 from memcomp.errors import InputError
 
 SPLITS = ("train", "test")
-# The five prompts that every text has; the other ten are about what it says.
+# The five prompts that every text has; the other ten are about its content.
 GENERAL = frozenset(
     (
         "Write a paragraph (i.e., continuation) that follows the above text.",
@@ -32,15 +32,15 @@ _CJK = re.compile("[\u4e00-\u9fff\u3040-\u30ff\uff00-\uffef]")
 
 
 class Question(NamedTuple):
-    """One row: a text, something to do with it, and how that was done."""
+    """Example: a text, a prompt about it, and the answer."""
 
     context: str
     prompt: str
     answer: str
 
 
-# Name -> whether a row is left out. Both are the authors': one full-width character
-# anywhere in the context is enough, and another spelling of a general prompt passes.
+# Name -> whether to leave a question out. Both filters are the authors': one full-width
+# character in the context is enough, and a general prompt in another spelling passes.
 FILTERS: dict[str, Callable[[Question], bool]] = {
     "cjk": lambda row: _CJK.search(row.context) is not None,
     "general": lambda row: row.prompt in GENERAL,
@@ -49,11 +49,11 @@ PUBLISHED = {"train": ("cjk",), "test": ("cjk", "general")}
 
 
 def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
-    """The file of a split.
+    """Returns the path of a split's file.
 
     Raises:
-      InputError: no such split, or the file is not there; says what to get, and from
-        where.
+      InputError: the split is unknown, or the file is missing; the message says what to
+        download, and from where.
     """
     if split not in SPLITS:
         raise InputError(f"PwC has no split {split!r}; give {' or '.join(SPLITS)}")
@@ -71,17 +71,18 @@ def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
 def read_pwc(
     path: pathlib.Path, filters: Sequence[str], counts: collections.Counter[str]
 ) -> Iterator[Question]:
-    """The rows that pass, in the order of the file.
+    """Yields the questions that pass the filters, in the order of the file.
 
     Args:
       path: JSON lines with the fields input, prompt and answer.
-      filters: of `FILTERS`.
-      counts: counted into it are the rows "read", those "kept", those with an "empty"
-        field, which are always left out, and by name those that each filter leaves out;
-        a row counts for the first of them that it does not pass.
+      filters: keys of `FILTERS`.
+      counts: counter that is updated with the questions "read", those "kept", those with an
+        "empty" field, which are always left out, and those left out by each filter; a
+        question counts for the first filter that it does not pass.
 
     Raises:
-      InputError: no such filter; a line that is not JSON or lacks a field, by its number.
+      InputError: a filter is unknown; or a line, named by its number, is not JSON or lacks
+        a field.
     """
     if unknown := sorted(set(filters) - FILTERS.keys()):
         raise InputError(f"no filter {', '.join(unknown)}; there are {', '.join(FILTERS)}")

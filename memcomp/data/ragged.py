@@ -1,7 +1,7 @@
 """Token sequences of many lengths: end to end in one array, on disk or in memory.
 
-Letters: N tokens of all sequences, R sequences, K = R + 1, B rows of a batch, T tokens of
-a row.
+Letters: N tokens of all sequences, R sequences, K = R + 1, B sequences of a batch, T tokens
+of a padded sequence.
 """
 
 import array
@@ -21,17 +21,17 @@ from memcomp.disk import make_folder, writing
 from memcomp.errors import InputError
 
 _DTYPE = np.dtype("<i4")
-_STARTS = "starts.npy"  # written last: where it is, all is there
-# Rows that the tokenizer gets at once: few, as it needs much memory for a novel.
+_STARTS = "starts.npy"  # written last, so that it marks a complete folder
+# Number of examples that are tokenized at once; small, as a novel takes much memory.
 _GROUP = 16
 
 
 class Padded(NamedTuple):
-    """Sequences in the rows of one array, each padded with 0 on the right.
+    """Batch of sequences, each padded with 0 on the right.
 
     Attributes:
-      tokens: ids.
-      lengths: how many leading tokens of each row are true; 0 where there is none.
+      tokens: token ids.
+      lengths: number of tokens of each sequence that are not padding; may be 0.
     """
 
     tokens: Int32[np.ndarray, "B T"]
@@ -44,7 +44,7 @@ class Ragged:
 
     Attributes:
       tokens: all sequences end to end, memory-mapped where they are on a disk.
-      starts: where each begins, and then the number of all tokens.
+      starts: index of the first token of each sequence, and then the number of all tokens.
     """
 
     tokens: Int32[np.ndarray, " N"]
@@ -52,7 +52,7 @@ class Ragged:
 
     @classmethod
     def of(cls, sequences: Iterable[Sequence[int]]) -> "Ragged":
-        """The sequences, in memory."""
+        """Makes a `Ragged` in memory."""
         tokens, starts = array.array("i"), array.array("q", [0])
         for sequence in sequences:
             tokens.extend(sequence)
@@ -63,13 +63,13 @@ class Ragged:
         return len(self.starts) - 1
 
     def __getitem__(self, i: int) -> Int32[np.ndarray, " T"]:
-        if not 0 <= i < len(self):  # also what ends an iteration
+        if not 0 <= i < len(self):  # this also ends an iteration
             raise IndexError(f"sequence {i} of {len(self)}")
         return self.tokens[self.starts[i] : self.starts[i + 1]]
 
     @property
     def lengths(self) -> Int64[np.ndarray, " R"]:
-        """Tokens of each sequence."""
+        """Number of tokens of each sequence."""
         return np.diff(self.starts)
 
     def padded(
@@ -80,13 +80,13 @@ class Ragged:
         skip: Int[np.ndarray, " B"] | int = 0,
         limit: Int[np.ndarray, " B"] | None = None,
     ) -> Padded:
-        """At most `width` tokens of the sequences `rows`, in one gather.
+        """Gathers at most `width` tokens of each of the sequences `rows`.
 
         Args:
-          rows: numbers of sequences; one may come several times.
-          width: T of the result.
-          skip: how many leading tokens of each are passed over.
-          limit: at most so many tokens of each.
+          rows: indices of sequences, which may repeat.
+          width: number of tokens that sequences are padded to (T).
+          skip: number of leading tokens of each sequence that are skipped.
+          limit: largest number of tokens of each sequence; None for `width`.
         """
         first, end = self.starts[rows] + skip, self.starts[rows + 1]
         lengths = np.clip(
@@ -94,7 +94,7 @@ class Ragged:
         )
         places = np.arange(width)
         true = places < lengths[:, None]
-        # What is no token is read as the first of all, and then made 0.
+        # Padding reads the first token of all, and is then set to 0.
         indices = np.where(true, first[:, None] + places, 0)
         every = self.tokens if len(self.tokens) else np.zeros(1, np.int32)
         tokens = np.where(true, every[indices], 0)
@@ -104,12 +104,13 @@ class Ragged:
 def tokenized(
     tokenizer: Any, rows: Iterable[Sequence[str]], *, special_tokens: bool = False
 ) -> Iterator[tuple[Sequence[int], ...]]:
-    """The token ids of rows of texts, a few rows at a time.
+    """Tokenizes examples of several texts each, a few examples at a time.
 
     Args:
-      tokenizer: of transformers.
-      rows: as many texts each; what looks like a special token in them is read as text.
-      special_tokens: add those that the tokenizer adds by default, such as BOS.
+      tokenizer: tokenizer of transformers.
+      rows: examples with the same number of texts; the names of special tokens in them are
+        read as text.
+      special_tokens: whether to add those that the tokenizer adds by default, such as BOS.
 
     Raises:
       InputError: there is no tokenizer.
@@ -132,15 +133,16 @@ def cached_ragged(
     columns: Sequence[str],
     make: Callable[[], Iterable[Sequence[Sequence[int]]]],
 ) -> tuple[Ragged, ...]:
-    """The columns kept in `folder`, memory-mapped; made and written if not there.
+    """Opens the columns in `folder`, memory-mapped; makes and writes them if needed.
 
-    They appear whole or not at all, and the rows are never all in memory. On a bucket
-    they are read into memory. Of several processes the first makes them.
+    They appear whole or not at all, and are never all in memory while they are written.
+    From a bucket they are read into memory. With several processes, the first makes them.
 
     Args:
-      folder: may be a gs:// path.
-      columns: a name each; files are called by it.
-      make: gives rows of as many sequences, such as those of `tokenized`.
+      folder: folder of the files, which may be a gs:// path.
+      columns: names of the columns, and of their files.
+      make: function that gives examples with one sequence per column, such as those of
+        `tokenized`.
     """
     if distributed.is_first() and not (folder / _STARTS).exists():
         make_folder(folder)

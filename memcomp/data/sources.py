@@ -1,7 +1,7 @@
-"""Where texts come from: one table of names, `SOURCES`.
+"""Sources of texts, in one table of names, `SOURCES`.
 
-A source is added by a row of the table and the function in it; configs, `read_texts` and
-the builder of TensorFlow Datasets find it there.
+A new source is an entry in the table, with a function. Configs, `read_texts` and the
+builder of TensorFlow Datasets find it there.
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ Options = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """How the texts of one name are got.
+    """Source of texts.
 
     Attributes:
-      make: (files, **options) -> the texts in their order. The first n of them must not
-        depend on how many are taken.
-      files: all options -> the files or the folder that they are made of; raises an
-        InputError that says what to get, and from where.
-      options: names of those that `make` takes; see `read_texts`.
-      endless: there is no last text, so that `num_texts` has to be said.
-      stored: made once and kept by TensorFlow Datasets, as making them takes long.
+      make: function (files, **options) that yields the texts in order. The first n texts
+        must not depend on how many are taken.
+      files: function of all options that returns the files or the folder of the texts; it
+        raises an InputError that says what to download, and from where.
+      options: names of the options that `make` takes; see `read_texts`.
+      endless: whether there is no last text, so that `num_texts` must be given.
+      stored: whether TensorFlow Datasets keeps the texts, because making them takes long.
     """
 
     make: Callable[..., Iterator[Found]]
@@ -53,13 +53,13 @@ class Source:
     stored: bool = False
 
     def found(self, options: Options) -> Iterator[Found]:
-        """The texts; raises an InputError where files are missing or wrong."""
+        """Yields the texts; raises an InputError if files are missing or wrong."""
         files = self.files(options)
         return self.make(files, **{name: options[name] for name in self.options})
 
 
 def _manual(pattern: str, what: str) -> Callable[[Options], Files]:
-    """Files that the user has to get: those of `manual_dir` that match `pattern`."""
+    """Makes `Source.files` for files in `manual_dir` that the user has to download."""
 
     def files(options: Options) -> Files:
         folder = options["manual_dir"]
@@ -88,7 +88,7 @@ def _builtin(files: Files) -> Iterator[Found]:
 
 
 def _pg19(files: Files, *, seed: int) -> Iterator[Found]:
-    """Second halves of chunks that are drawn from files of one book each."""
+    """Yields second halves of chunks that are drawn from files of one book each."""
     books = ((path.name, whole(path)) for path in files)
     for i, chunk in enumerate(draw_chunks(books, seed=seed)):
         place = f"text {i} of 'pg19', of {chunk.book},"
@@ -96,7 +96,7 @@ def _pg19(files: Files, *, seed: int) -> Iterator[Found]:
 
 
 def _halved_rows(name: str) -> Callable[..., Iterator[Found]]:
-    """Second halves of the chunks in the rows of a CSV file, in the order of the rows."""
+    """Makes `Source.make` for the second halves of the chunks in a CSV file, in order."""
 
     def make(files: Files) -> Iterator[Found]:
         for row in read_csv(files, field="text"):
@@ -172,7 +172,7 @@ _SUFFIXES = {
 
 
 def find_source(name: str) -> Source:
-    """The row of `SOURCES`, or how a folder or a file is read.
+    """Returns the entry of `SOURCES`, or the source of a folder or a file.
 
     Raises:
       InputError: there is no such source.

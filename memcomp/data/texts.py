@@ -1,4 +1,4 @@
-"""Texts to compress: of a source (`memcomp.data.sources`), then made tokens.
+"""Texts to compress: reads them from a source (`memcomp.data.sources`), and tokenizes them.
 
 The built-in texts, `memcomp/builtin/texts.txt`, are 32 short passages written for
 memcomp in the manner of English novels of 1840-1920; they are under its licence.
@@ -23,8 +23,8 @@ from memcomp.ranges import check_count, check_seed
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
-ALL = -1  # for num_texts, in configs, which have no other way to say it
-# Where a passage may start, the best first: after a blank line, after the end of a
+ALL = -1  # value of num_texts for all texts in configs, which cannot say None
+# Where a passage may start, in order of preference: after a blank line, after the end of a
 # sentence, after any space.
 _STARTS = tuple(map(re.compile, (r"\n[ \t]*\n\s*", r"[.!?][\"'”’)]*\s+", r"\s+")))
 
@@ -35,12 +35,12 @@ class Text:
 
     Attributes:
       text_id: position in its source, from 0; also the number folded into the seed.
-      source: where it came from, for the record: file name, "builtin", "random_words".
-      tokens: ids, in the order of the text.
-      num_faithful: how many of them, from the first, give back the text that they were
-        made of (`memcomp.data.tokens.num_faithful`); None where they were given as ids.
-      source_sha256: of all that the source holds (`source_sha256`); None where nothing is
-        known of it.
+      source: source of the text: a file name, "builtin", "random_words" or another.
+      tokens: token ids, in the order of the text.
+      num_faithful: number of leading tokens that decode to the same text
+        (`memcomp.data.tokens.num_faithful`); None if the text was given as token ids.
+      source_sha256: SHA-256 of the whole source (see `source_sha256`); None if it is
+        unknown.
     """
 
     text_id: int
@@ -51,11 +51,11 @@ class Text:
 
     @property
     def comes_back(self) -> bool | None:
-        """Whether the tokenizer gives back the text from all tokens; None for ids."""
+        """Whether all tokens decode to the same text; None if it was given as ids."""
         return None if self.num_faithful is None else self.num_faithful >= len(self.tokens)
 
     def beginning(self, num_tokens: int, text_id: int) -> "Text":
-        """The first tokens, as a text with another id."""
+        """Returns the first tokens as a text with another id."""
         tokens = self.tokens[:num_tokens]
         return dataclasses.replace(self, text_id=text_id, tokens=tokens)
 
@@ -72,10 +72,10 @@ def read_texts(
     manual_dir: str | None = None,
     vocab_size: int | None = None,
 ) -> list[tuple[str, str | np.ndarray]]:
-    r"""Texts and the names of where they came from, always in the same order.
+    r"""Reads texts with the names of their sources, always in the same order.
 
-    Whitespace is collapsed, `" ".join(text.split())`: line breaks are a file's, not
-    the text's. The first n texts do not depend on how many are asked for.
+    Whitespace is collapsed, `" ".join(text.split())`, because line breaks belong to the
+    file and not to the text. The first n texts do not depend on `num_texts`.
 
     Args:
       source: one of
@@ -83,32 +83,32 @@ def read_texts(
         "random_words": words drawn uniformly, with replacement, from `vocabulary`, and
         joined by spaces; text i is drawn by `default_rng([seed, i])`, so that neither
         `num_texts` nor `num_words` changes its beginning;
-        "uniform_tokens": token ids, drawn so from 0..vocab_size - 1;
-        "pg19": 1000 chunks of the books in `manual_dir`, drawn by `seed`, of
-        each the second half, counted in sentences (`memcomp.data.chunks`); made once,
-        and kept where TFDS_DATA_DIR says, or else in ~/tensorflow_datasets;
-        "pg19_csv", "fanfics_csv": the same of the chunks that the authors published;
-        "-": standard input, one text a line;
-        a folder: every .txt in it and below, sorted by path, each file one text;
+        "uniform_tokens": token ids, drawn in the same way from 0..vocab_size - 1;
+        "pg19": 1000 chunks of the books in `manual_dir`, drawn by `seed`, of which the
+        second half is taken, counted in sentences (`memcomp.data.chunks`); made once, and
+        kept in the folder TFDS_DATA_DIR, or else in ~/tensorflow_datasets;
+        "pg19_csv", "fanfics_csv": the same from the chunks that the authors published;
+        "-": standard input, one text per line;
+        a folder: every .txt at and below it, sorted by path, each file one text;
         a .txt file: one text;
-        a .jsonl or .csv file: one text a row. Empty lines are passed over where a line
-        is a text. A file named as one of those in quotes is reached as "./builtin".
-      field: of a .jsonl or .csv row.
-      num_texts: the first so many; all where None or `ALL`, which "random_words" and
-        "uniform_tokens" do not have.
-      passages: each text is cut into so many passages, which are the texts then: part
-        k starts at character k * length // passages, moved on to the next paragraph,
-        or to the next sentence or word in a part without one, and ends where the next
-        starts. For novels, of which one wants several beginnings.
-      seed: of all that is drawn; at least 0.
-      vocabulary: file with one word a line, for "random_words".
-      num_words: of each drawn text: words or ids, at least as many as tokens are wanted.
-      manual_dir: folder of the files that cannot be downloaded; the error says which.
-      vocab_size: for "uniform_tokens"; `num_token_ids` of the language model.
+        a .jsonl or .csv file: one text per line or row. Empty lines are skipped where a
+        line is a text. A file with a name in quotes above is given as "./builtin".
+      field: field of a .jsonl line, or column of a .csv file, that has the text.
+      num_texts: number of texts; None or `ALL` for all, which "random_words" and
+        "uniform_tokens" do not allow.
+      passages: number of passages into which each text is cut; each is then a text.
+        Passage k starts at character k * length // passages, moved on to the next
+        paragraph, or else to the next sentence or word in this part, and ends where the
+        next one starts. It is for several beginnings from one novel.
+      seed: seed of all draws, at least 0.
+      vocabulary: file with one word per line, for "random_words".
+      num_words: number of words or ids of each drawn text, at least that of the tokens.
+      manual_dir: folder of files that have to be downloaded by hand; the error says which.
+      vocab_size: number of ids for "uniform_tokens": `num_token_ids` of the LM.
 
     Raises:
-      InputError: no such source, a file that cannot be read, an empty text, fewer texts
-        than `num_texts`. Rows after the last one that is wanted are not looked at.
+      InputError: the source does not exist, a file cannot be read, a text is empty, or
+        there are fewer texts than `num_texts`. Texts after the last one are not checked.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, preprocess_pg19 and train.py, which
     draw five times as many words as tokens; nothing is seeded there.
@@ -150,16 +150,17 @@ def read_texts(
 
 
 def count_texts(source: str, **options: Any) -> int | None:
-    """How many texts a source has; None where there is no end, or it is not known.
+    """Number of texts of a source; None if it is endless or unknown.
 
     Args:
-      source: this and `options` as for `read_texts`.
+      source: source as for `read_texts`.
+      **options: options of `read_texts`.
     """
     if source == "-" or find_source(source).endless:
         return None
     try:
         return len(read_texts(source, num_texts=None, **options))
-    except InputError:  # in a row after those that are wanted
+    except InputError:  # a bad text, perhaps after those that are wanted
         return None
 
 
@@ -174,14 +175,14 @@ def source_sha256(
     manual_dir: str | None = None,
     **sizes: Any,
 ) -> str:
-    """SHA-256 of what decides which texts a source gives: files, field, passages, seed.
+    """SHA-256 of what determines the texts of a source: files, field, passages, seed.
 
-    It does not depend on how many of its texts are taken, standard input aside.
+    Except for standard input, it does not depend on how many texts are taken.
 
     Args:
-      source: this and the others as for `read_texts`.
-      texts: what `read_texts` gave.
-      sizes: its other options, which do not change how a text begins.
+      source: source; it and the options up to `manual_dir` are as for `read_texts`.
+      texts: texts that `read_texts` returned.
+      **sizes: other options of `read_texts`, which do not change how a text begins.
 
     Raises:
       InputError: as from `read_texts`.
@@ -191,7 +192,7 @@ def source_sha256(
     options |= {"manual_dir": manual_dir}
     chosen = {name: options[name] for name in found.options if name in options}
     chosen["passages"] = passages
-    if source == "-":  # which can be read only once
+    if source == "-":  # standard input can be read only once
         chosen["texts"] = [text for _, text in texts]
     return content_sha256(found.files(options), chosen)
 
@@ -200,21 +201,21 @@ def _found(name: str, options: dict[str, Any]) -> Iterator[Found]:
     source = find_source(name)
     if not source.stored:
         return source.found(options)
-    # Here, because TensorFlow Datasets takes a second to import.
+    # Imported here, because TensorFlow Datasets takes a second to import.
     from memcomp.data.builders import read_stored
 
     return read_stored(name, options)
 
 
 def num_token_ids(tokenizer: Any, vocab_size: int) -> int:
-    """How many ids stand for a token.
+    """Number of ids that stand for a token.
 
-    Embeddings are often padded to more rows (50,304 of Pythia's for 50,277 tokens); the
-    rest of them has not been trained, so that no text can have them.
+    Embedding tables are often padded (Pythia's to 50,304 entries for 50,277 tokens). The
+    additional entries are not trained, and no text can have them.
 
     Args:
-      tokenizer: of transformers, or None.
-      vocab_size: rows of the embedding.
+      tokenizer: tokenizer of transformers, or None.
+      vocab_size: number of entries of the embedding table.
     """
     return vocab_size if tokenizer is None else min(len(tokenizer), vocab_size)
 
@@ -242,22 +243,22 @@ def tokenize(
     vocab_size: int | None = None,
     source_sha256: str | None = None,
 ) -> list[Text]:
-    """The first tokens of each text; `text_id` is the position in `texts`.
+    """Tokenizes the beginning of each text; `text_id` is the position in `texts`.
 
     Args:
-      tokenizer: of transformers; None will do where all texts are token ids.
+      tokenizer: tokenizer of transformers; None if all texts are token ids.
       texts: pairs (source, text) as from `read_texts`, strings, or one-dimensional
-        arrays of token ids. Strings are not collapsed; ids get no special tokens.
-      num_tokens: of every text, or one number a text; None: the whole text. Special
-        tokens count.
+        arrays of token ids. Whitespace is kept; ids get no special tokens.
+      num_tokens: number of tokens of every text, or one number for each; None for whole
+        texts. Special tokens count.
       protocol: "strict" adds no special tokens; "reference" adds those that the
-        tokenizer adds by default, so that BOS is token 1 where there is one.
-      vocab_size: ids must be below it.
+        tokenizer adds by default, so that BOS is the first token if there is one.
+      vocab_size: ids must be below it; None for any id.
       source_sha256: see `Text`.
 
     Raises:
-      InputError: an empty text, one with fewer tokens than asked for, ids outside the
-        vocabulary, strings without a tokenizer, an unknown protocol.
+      InputError: a text is empty or has fewer tokens than asked for, ids are outside the
+        vocabulary, strings come without a tokenizer, or the protocol is unknown.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
@@ -299,7 +300,7 @@ def _lengths(num_tokens: Any, num_texts: int) -> Sequence[int | None]:
         raise InputError(
             f"num_tokens is {num_tokens!r}; give a whole number, or one a text"
         ) from error
-    if len(lengths) == 1:  # a config's tuple with one number, as from the command line
+    if len(lengths) == 1:  # a tuple with one number, as in a config or a flag
         lengths = lengths * num_texts
     if len(lengths) != num_texts:
         raise InputError(
@@ -321,9 +322,9 @@ def _encode(
         )
     if not text.strip():
         raise InputError(f"{name} is empty; remove it or fill it")
-    # A novel is not tokenized whole for its first words. Tokens near the cut may
-    # differ from those of the whole text; those 16 before it are more than any word
-    # has an influence on.
+    # A novel is not tokenized whole for its first tokens. Tokens near the cut may differ
+    # from those of the whole text, so 16 more than are needed are made, which is more than
+    # a word affects.
     if length is not None:
         for end in (8 * length + 256, 64 * length + 2048):
             ids = text_to_ids(tokenizer, text[:end], special_tokens=special)
@@ -356,7 +357,7 @@ def _checked(
 
 
 def _cut(found: Found, passages: int) -> Iterator[str | np.ndarray]:
-    """The passages of one text; see `read_texts`."""
+    """Yields the passages of one text; see `read_texts`."""
     text = found.text
     if not isinstance(text, str):
         if passages > 1:

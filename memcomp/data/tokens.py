@@ -1,4 +1,4 @@
-"""Text to token ids and back, by the tokenizer of a language model."""
+"""Conversion of text to token ids and back, by the tokenizer of a language model."""
 
 import bisect
 from collections.abc import Sequence
@@ -9,30 +9,31 @@ from jaxtyping import Int, Int32, Int64
 
 from memcomp.errors import InputError, refusing
 
-# What a decoder writes for bytes that are no whole character.
+# Decoders write this for bytes that are no whole character.
 CUT = "\N{REPLACEMENT CHARACTER}"
-# Tokens that a tokenizer adds to a text. Where <unk> is one of them, as in GPT-2, it stands
-# for nothing else: every byte has a token.
+# Tokens that a tokenizer adds to a text. If one of them is also <unk>, as in GPT-2, <unk>
+# never stands for text, because every byte has a token.
 ADDED = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 
 
 def checked_ids(
     what: str, ids: Any, vocab_size: int, *, axes: int = 1
 ) -> Int32[np.ndarray, "..."]:
-    """Token ids that somebody gives, as an array.
+    """Checks token ids that a user gives, and returns them as an array.
 
     Args:
-      what: they are, such as "a context".
-      ids: whatever was given.
+      what: name of the ids for messages, such as "a context".
+      ids: value that the user gives.
       vocab_size: ids must be below it.
-      axes: that the array must have.
+      axes: number of axes that the array must have.
 
     Raises:
-      InputError: no whole numbers, of another number of axes, or outside the vocabulary.
+      InputError: `ids` are no integers, have another number of axes, or are outside the
+        vocabulary.
     """
     try:
         ids = np.asarray(ids)
-    except ValueError as error:  # rows of different lengths
+    except ValueError as error:  # sequences of different lengths
         raise InputError(f"{what} is no array of token ids: {error}") from error
     if ids.ndim != axes or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
         raise InputError(
@@ -49,14 +50,14 @@ def checked_ids(
 def texts_to_ids(
     tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = False
 ) -> list[list[int]]:
-    """The token ids of each text.
+    """Tokenizes texts.
 
-    What looks like a control token in a text, such as <|endoftext|>, is read as text.
+    The name of a special token in a text, such as <|endoftext|>, is read as text.
 
     Args:
-      tokenizer: of transformers.
+      tokenizer: tokenizer of transformers.
       texts: any strings.
-      special_tokens: add those that the tokenizer adds by default, such as BOS.
+      special_tokens: whether to add those that the tokenizer adds by default, such as BOS.
 
     Raises:
       InputError: the tokenizer cannot read one of the texts.
@@ -73,21 +74,21 @@ def texts_to_ids(
 def text_to_ids(
     tokenizer: Any, text: str, *, special_tokens: bool = False
 ) -> Int64[np.ndarray, "_"]:
-    """`texts_to_ids` of one text."""
+    """Tokenizes one text; see `texts_to_ids`."""
     (ids,) = texts_to_ids(tokenizer, [text], special_tokens=special_tokens)
     return np.asarray(ids, np.int64)
 
 
 def ids_to_text(tokenizer: Any, ids: Int[np.ndarray, "_"] | list[int]) -> str:
-    """The text of token ids, with every space where it was."""
+    """Decodes token ids, and keeps every space."""
     return tokenizer.decode(np.asarray(ids).tolist(), clean_up_tokenization_spaces=False)
 
 
 def pieces(tokenizer: Any, ids: Int[np.ndarray, "_"]) -> list[str]:
-    """What each token adds to the text of those before it; joined, they are the text.
+    """Text that each token adds to that of the tokens before it; joined, it is the text.
 
-    A token decoded by itself may lose its space, or be a part of a character: that comes
-    with the last of its tokens.
+    A token decoded alone might lose its space. A character of several tokens is in the
+    piece of the last of them.
     """
     found, start, seen = [], 0, 0
     for end in range(1, len(ids) + 1):
@@ -101,14 +102,14 @@ def pieces(tokenizer: Any, ids: Int[np.ndarray, "_"]) -> list[str]:
 
 
 def num_bytes(tokenizer: Any, ids: Int[np.ndarray, "_"]) -> int:
-    """How many bytes of UTF-8 the tokens stand for; control tokens stand for none."""
+    """Number of UTF-8 bytes that the tokens stand for; special tokens stand for none."""
     ids = np.asarray(ids)
     ids = ids[~np.isin(ids, tokenizer.all_special_ids)]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend and backend.decoder and b'"ByteLevel"' in backend.decoder.__getstate__():
-        # Each character of such a token's name is a byte.
+        # In the names of byte-level tokens, each character is a byte.
         return sum(map(len, tokenizer.convert_ids_to_tokens(ids.tolist())))
-    # Other decoders write CUT for each byte of a character that is not whole.
+    # Other decoders write CUT for each byte of an incomplete character.
     text = ids_to_text(tokenizer, ids)
     return len(text.encode()) - text.count(CUT) * (len(CUT.encode()) - 1)
 
@@ -116,17 +117,17 @@ def num_bytes(tokenizer: Any, ids: Int[np.ndarray, "_"]) -> int:
 def num_faithful(
     tokenizer: Any, ids: Int[np.ndarray, "_"], text: str, *, whole: bool
 ) -> int:
-    """How many leading tokens give back the beginning of the text that they were made of.
+    """Number of leading tokens that decode to the beginning of the text.
 
-    A tokenizer may have no token for a character, and drop it or write <unk>; may change
-    case, spaces or accents. A space in front and a character that the last token cuts are
-    no difference. Less than all where something is lost after the last token.
+    A tokenizer may have no token for a character and drop it or write <unk>, or change
+    case, spaces or accents. A space in front, or a character that the last token cuts, is
+    no difference. If only text after the last token is lost, the result is len(ids) - 1.
 
     Args:
-      tokenizer: of transformers.
-      ids: of the text, special tokens that the tokenizer adds included.
-      text: at least what `ids` stand for.
-      whole: they stand for all of it.
+      tokenizer: tokenizer of transformers.
+      ids: token ids of the text, including special tokens that the tokenizer adds.
+      text: text that `ids` stand for, or a longer one.
+      whole: whether `ids` stand for all of `text`.
     """
     wanted, added = text.lstrip(" "), [getattr(tokenizer, name, None) for name in ADDED]
 

@@ -1,7 +1,7 @@
-"""Training input: documents become one flat array of tokens on disk, then windows of it.
+"""Training input: windows of one flat array of tokens on disk, made from documents.
 
-The array is memory-mapped and a batch is one numpy gather, so that no work is done for
-each example: what feeds an accelerator here is the copy alone.
+The array is memory-mapped and a batch is one numpy gather, so that a batch costs only a
+copy, without any work for each example.
 """
 
 import functools
@@ -16,17 +16,17 @@ from jaxtyping import Int, UInt16
 from memcomp.disk import writing
 from memcomp.errors import InputError
 
-# Documents that the tokenizer gets at once, one a thread.
+# Number of documents that are tokenized at once, one in each thread.
 _GROUP = 16
 
 
 def flat_tokens(
     documents: Iterable[str], tokenizer: Any, start: int
 ) -> UInt16[np.ndarray, " N"]:
-    """The tokens of all documents in their order, `start` before each.
+    """Tokenizes all documents in order, with `start` before each.
 
     Args:
-      documents: whole texts; what looks like a special token in them is read as text.
+      documents: whole texts; the names of special tokens in them are read as text.
       tokenizer: a `tokenizers.Tokenizer` of at most 65,536 tokens.
       start: id of the token that begins a document, such as <|endoftext|>.
 
@@ -41,7 +41,7 @@ def flat_tokens(
     pieces = []
     for first in range(0, len(documents), _GROUP):
         group = documents[first : first + _GROUP]
-        # The fast form leaves out the offsets, which are most of the memory.
+        # The fast method leaves out the offsets, which would take most of the memory.
         for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
             pieces.append(np.asarray([start, *encoding.ids], np.uint16))
     return np.concatenate(pieces) if pieces else np.zeros(0, np.uint16)
@@ -50,9 +50,9 @@ def flat_tokens(
 def cached_tokens(
     path: epath.Path, make: Callable[[], UInt16[np.ndarray, " N"]]
 ) -> UInt16[np.ndarray, " N"]:
-    """The array in the .npy file `path`, memory-mapped; made and written if not there.
+    """Opens the array in the .npy file `path`, memory-mapped; makes it if needed.
 
-    The file appears whole or not at all. On a bucket it is read into memory.
+    The file appears whole or not at all. From a bucket it is read into memory.
     """
     if not path.exists():
         partial = path.with_name(path.name + ".partial")
@@ -78,22 +78,23 @@ def windows(
 ) -> grain.MapDataset:
     """Batches [batch_size / process_count, length + 1] of windows, as a grain dataset.
 
-    A window's first `length` tokens are inputs, its last `length` the targets. In one
-    pass over the data the windows follow each other, so that each token is a target
-    once, and come in random order; every pass starts at another offset, so that the
-    borders move. Batch i depends on `seed` and i alone.
+    The first `length` tokens of a window are inputs, its last `length` are targets. In one
+    pass over the data the windows are adjacent, so that no token is a target twice, and
+    come in random order. Every pass starts at another offset, so that the borders move.
+    Batch i depends only on `seed` and i.
 
     Args:
-      tokens: such as `cached_tokens` gives.
-      length: targets a window.
-      batch_size: windows a batch, over all processes.
+      tokens: token ids, such as `cached_tokens` returns.
+      length: number of targets of a window.
+      batch_size: number of windows in a batch, over all processes.
       num_batches: length of the dataset; passes are repeated as needed.
-      seed: of order and offsets.
-      process_index: the part of each batch that is wanted here.
-      process_count: number of equal parts.
+      seed: seed of order and offsets.
+      process_index: index of this process, which selects its part of each batch.
+      process_count: number of processes, each with an equal part.
 
     Raises:
-      InputError: fewer tokens than one window has, or a batch that cannot be divided.
+      InputError: there are too few tokens for a window, or the processes do not divide a
+        batch.
     """
     check_window(len(tokens), length)
     part = process_part(batch_size, process_index, process_count)
@@ -107,7 +108,7 @@ def windows(
 
 
 def check_window(num_tokens: int, length: int) -> None:
-    """Raises `InputError` where there are fewer tokens than one window has."""
+    """Raises `InputError` if there are fewer tokens than one window has."""
     if num_tokens < length + 1:
         raise InputError(
             f"the texts have {num_tokens} tokens, fewer than the {length + 1} of one "
@@ -118,7 +119,7 @@ def check_window(num_tokens: int, length: int) -> None:
 def process_part(
     batch_size: int, process_index: int, process_count: int
 ) -> Int[np.ndarray, " P"]:
-    """The rows of each batch that are wanted in this process: one of equal runs of them.
+    """Indices in each batch of this process's examples, one of several equal ranges.
 
     Raises:
       InputError: `batch_size` is no multiple of `process_count`.
@@ -135,8 +136,8 @@ def process_part(
 def window_starts(
     num_tokens: int, length: int, seed: int
 ) -> Callable[[Int[np.ndarray, " B"]], Int[np.ndarray, " B"]]:
-    """A function from numbers of windows, counted over all passes, to their first token."""
-    # One window less than fits, so that every offset from 0 to length - 1 has room.
+    """Returns a function from indices of windows, over all passes, to their first token."""
+    # One window less than would fit, so that every offset from 0 to length - 1 has room.
     per_pass = max(1, (num_tokens - 1) // length - 1)
     offsets = min(length, num_tokens - per_pass * length)
 
@@ -150,13 +151,13 @@ def window_starts(
 def in_passes(
     order: Callable[[int], Int[np.ndarray, " P"]], per_pass: int
 ) -> Callable[[Int[np.ndarray, " B"]], Int[np.ndarray, " B"]]:
-    """A function from places in order(0), order(1), ... put end to end to what is there.
+    """Returns a function that indexes the concatenation of order(0), order(1), ...
 
     Args:
-      order: number of a pass -> its `per_pass` members in their order.
-      per_pass: at least 1.
+      order: function from the number of a pass to its `per_pass` members in order.
+      per_pass: number of members of a pass, at least 1.
     """
-    # A batch may lie in two passes, and threads that read ahead may be one pass apart.
+    # A batch may extend over two passes, and threads that read ahead may be a pass apart.
     order = functools.lru_cache(maxsize=4)(order)
 
     def members(indices: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:

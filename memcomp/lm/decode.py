@@ -1,6 +1,6 @@
-"""Free-running decoding with a cache: greedy or sampled, and a token at a time.
+"""Free-running decoding with a cache, one token at a time, greedy or sampled.
 
-The only place where the LM's cache is made and advanced.
+This is the only place where the LM's cache is made and advanced.
 
 Letters: B texts, S positions, N new tokens, M memory, G given tokens,
 D d_model, V vocabulary.
@@ -23,23 +23,23 @@ from memcomp.sharding import fetch
 def decode(
     lm: LanguageModel, memory: Any, num_tokens: Any, given: Any = None
 ) -> Int[np.ndarray, "*B {num_tokens}"]:
-    """The greedy continuation of memory, in the dtype of the LM: what a user gets back.
+    """Greedy continuation of memory in the dtype of the LM, as a user gets it back.
 
     One program is compiled for each shape.
 
     Args:
       lm: the language model.
-      memory: floats of one text [M D], or of several [B M D].
-      num_tokens: length of the result, the given tokens included.
+      memory: float memory of one text [M D], or of several [B M D].
+      num_tokens: length of the result, including the given tokens.
       given: ids [G] or [B G] of leading tokens that are not decoded but read after the
-        memory, as the reference protocol wants.
+        memory, as in the reference protocol.
 
     Returns:
       Token ids; the first G are `given`.
 
     Raises:
-      InputError: no such memory or tokens, no room for so many tokens, or logits that
-        are not finite.
+      InputError: the memory or the tokens do not fit the LM, it has too few positions, or
+        its logits are not finite.
     """
     memory = _checked_memory(lm, memory)
     given = np.zeros((*memory.shape[:-2], 0), np.int32) if given is None else given
@@ -105,24 +105,25 @@ def continue_vectors(
     num_tokens: int,
     num_prefill: int,
 ) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
-    """New tokens after each sequence of input vectors.
+    """Continues each sequence of input vectors with new tokens.
 
-    What all sequences have is read at once, `num_prefill` positions; after that a position
-    at a time: a sequence reads its own vectors as long as it has any, and then the tokens
-    that it was continued with.
+    The first `num_prefill` positions, which all sequences have, are read at once. Later
+    positions are read one at a time: each sequence first reads the rest of its own vectors,
+    and then the tokens of its continuation.
 
     Args:
-      params: of the LM.
+      params: parameters of the LM.
       x: input vectors, padded on the right.
-      lengths: how many vectors of each sequence are true; `num_prefill` or more.
-      stop: the token that ends a continuation and is not part of it; -1 for none.
-      draw: random keys [B], temperature and top_p; None for the likeliest token.
-      module: of the LM.
-      num_tokens: the most tokens of a continuation (N).
-      num_prefill: positions that are read at once.
+      lengths: number of vectors of each sequence that are not padding; `num_prefill` or
+        more.
+      stop: token that ends a continuation and is not part of it; -1 for none.
+      draw: random keys [B], temperature and top_p; None for greedy decoding.
+      module: the LM's Flax module.
+      num_tokens: largest number of tokens of a continuation (N).
+      num_prefill: number of positions that are read at once.
 
     Returns:
-      The new tokens; how many of them come before each end; whether all logits were finite.
+      The new tokens, the length of each continuation, and whether all logits were finite.
     """
     (B, S, _), N = x.shape, num_tokens
 
@@ -142,12 +143,12 @@ def continue_vectors(
         own = jax.lax.dynamic_index_in_dim(x, position, axis=1)  # clamped past the end
         new = embed(params, token[:, None], module=module)
         following = jnp.where((position >= lengths)[:, None, None], new, own)
-        # Where all are done this is one position too many, for which there is room.
+        # Once all are done, this reads one position too many, for which there is room.
         logits, cache = advance(params, cache, following, module=module)
         return position + 1, logits, cache, said, counts, finite, done
 
-    # No longer than the LM's window: rotary angles that are scaled by the length in use
-    # would be those of a longer text than there is.
+    # The cache has at most the LM's positions, because dynamic rotary scaling depends on
+    # the length of the cache and would assume a longer text.
     cache = empty_cache(module, B, min(S + N, module.config.max_positions), x.dtype)
     logits, cache = advance(params, cache, x[:, :num_prefill], module=module)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
@@ -158,14 +159,14 @@ def continue_vectors(
 
 
 def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Cache:
-    """A cache with room for `length` positions of each text."""
+    """Makes a cache with room for `length` positions of each text."""
     return module.empty_cache(num_texts, length, dtype)
 
 
 def advance(
     params: Params, cache: Cache, x: Float[Array, "B S D"], *, module: CausalLM
 ) -> tuple[Float[Array, "B V"], Cache]:
-    """Reads input vectors after what is in the cache; logits after the last of them."""
+    """Reads input vectors after those in the cache; returns logits after the last one."""
     hidden, cache = module.apply({"params": params}, x, cache)
     return logits_of(params, hidden[:, -1], module=module), cache
 
@@ -183,7 +184,7 @@ def _next_token(
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
-    """Raises `InputError` where tokens cannot be drawn with these; see `sample`."""
+    """Raises `InputError` unless `sample` can use this temperature and top_p."""
     if not (temperature >= 0 and 0 < top_p <= 1):
         raise InputError(
             f"temperature is {temperature} and top_p is {top_p}; give at least 0, and "
@@ -197,7 +198,7 @@ def sample(
     temperature: Float[Array, ""],
     top_p: Float[Array, ""],
 ) -> Int[Array, "B"]:
-    """A token for each text, from the likeliest with probability `top_p` together.
+    """Nucleus sampling: draws from the likeliest tokens of total probability `top_p`.
 
     Source: Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -205,7 +206,8 @@ def sample(
     order = jnp.argsort(logits, axis=-1, descending=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     probabilities = jax.nn.softmax(ranked, axis=-1)
-    # A token is kept if those before it do not suffice; so the first one always is.
+    # A token is kept if those before it have too little probability together, so that the
+    # first token is always kept.
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
     ranked = jnp.where(before < top_p, ranked, -jnp.inf)
     rank = jax.vmap(jax.random.categorical)(keys, ranked)

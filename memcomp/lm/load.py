@@ -1,4 +1,4 @@
-"""`load_lm`: a folder, a Hub id or "builtin" becomes a `LanguageModel`."""
+"""`load_lm`: makes a `LanguageModel` from a folder, a Hub id or "builtin"."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from memcomp.nn.flash import resolve_attention
 from memcomp.nn.remat import check_remat
 from memcomp.sharding import placer
 
-# Checkpoints of the registry are also known without their owner: "gpt2".
+# Checkpoints of the registry can also be named without their owner, such as "gpt2".
 _SHORT_NAMES = {
     name.split("/")[-1]: name for f in FAMILIES.values() for name in f.checkpoints
 }
@@ -32,7 +32,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float
 
 
 def abstract_params(module: CausalLM) -> engine.Params:
-    """Shapes of all parameters, boxed with their logical axes; nothing is computed."""
+    """Shapes of all parameters, boxed with their logical axes, without computing them."""
     x = jax.ShapeDtypeStruct((1, 2, module.config.d_model), jnp.result_type(float))
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.eval_shape(module.init, key, x)["params"]
@@ -52,23 +52,23 @@ def load_lm(
     attention: str = "plain",
     mesh: jax.sharding.Mesh | None = None,
 ) -> LanguageModel:
-    """A language model from disk or from the Hugging Face Hub.
+    """Loads a language model from disk or from the Hugging Face Hub.
 
     Args:
       lm: a folder in Hugging Face format, the id of a Hub repository, or "builtin". The
         owner of a checkpoint in the registry may be left out, as in "gpt2".
-      dtype: "float32", "bfloat16" or "float16", of weights and activations.
+      dtype: dtype of parameters and activations: "float32", "bfloat16" or "float16".
       remat: what the backward pass keeps of a layer, a key of `memcomp.nn.remat.REMAT`:
         "none" keeps all, "dots" the results of matrix products, "full" nothing.
-      attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`, or "auto"
-        for the best on these devices; an LM without attention does not look at it.
-      mesh: of `memcomp.sharding`, whose rules then say where weights are put: each
-        device gets its own part only. None for the default device.
+      attention: attention implementation, a key of `memcomp.nn.flash.ATTENTION`, or "auto"
+        for the best on these devices; an LM without attention ignores it.
+      mesh: mesh over which the rules of `memcomp.sharding` shard the parameters, so that
+        each device receives only its shard; None for the default device.
 
     Raises:
-      InputError: not there, no network for an id that is not in the cache, an unknown
-        architecture, weights that are damaged or do not fit the config, or an attention
-        that does not run on these devices.
+      InputError: the LM is not found, there is no network for an id that is not in the
+        cache, its architecture is unknown, its parameters are damaged or do not fit the
+        config, or the attention does not run on these devices.
     """
     check_dtype(dtype)
     check_remat(remat)
@@ -109,7 +109,7 @@ def load_lm(
 
 
 def _config_of(family: Any, hf: Any) -> Any:
-    """Our config of one of transformers, its values checked."""
+    """Converts a config of transformers into the family's own and checks its values."""
     config = family.config_from_hf(hf)
     check_values(config)
     return config
@@ -118,7 +118,7 @@ def _config_of(family: Any, hf: Any) -> Any:
 def _build(
     family: Any, config: Any, *, remat: str, attention: str
 ) -> tuple[CausalLM, engine.Params]:
-    """The module of a config, and its abstract parameters."""
+    """Makes the module of a config, and its abstract parameters."""
     config = dataclasses.replace(config, remat=remat)
     if hasattr(config, "attention"):
         config = dataclasses.replace(config, attention=attention)
@@ -133,12 +133,12 @@ def _on_default(path: str, array: np.ndarray) -> jax.Array:
 def export_lm(
     folder: pathlib.Path, module: CausalLM, params: engine.Params, **extra: Any
 ) -> None:
-    """Writes a folder that transformers loads: `load_lm` read backwards.
+    """Writes an LM to a folder that transformers can load; the inverse of `load_lm`.
 
     Args:
-      folder: made if it is not there.
+      folder: folder to write; it is made if it does not exist.
       module: the Flax module of `params`.
-      params: weights, written in their own dtype.
+      params: parameters, written in their own dtype.
       **extra: further entries of config.json, such as token ids.
     """
     family = next(f for f in FAMILIES.values() if isinstance(module, f.model))
@@ -169,8 +169,8 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
 def _download(
     repository: str, patterns: list[str], revision: str | None = None
 ) -> pathlib.Path:
-    """The folder in the Hub's cache, with what of the repository's own folder matches."""
-    import huggingface_hub as hub  # late, for those who never load from the Hub
+    """Downloads the repository's top-level files that match; returns their cache folder."""
+    import huggingface_hub as hub  # imported late, because most loads do not need it
 
     try:
         folder = hub.snapshot_download(
@@ -191,7 +191,7 @@ def _download(
 
 
 def _config(path: pathlib.Path, num_tensors: int) -> tuple[Any, Any]:
-    """The family that config.json names, and what transformers makes of the entries."""
+    """Reads config.json; returns its family, and the config of transformers."""
     if not path.is_file():
         raise InputError(
             f"{path.parent} has no config.json; wanted a folder in Hugging Face format"
@@ -202,7 +202,7 @@ def _config(path: pathlib.Path, num_tensors: int) -> tuple[Any, Any]:
         raise InputError(
             f"{path} is of architecture {model_type!r}; known are {', '.join(FAMILIES)}"
         )
-    import transformers  # late: it costs a second, which only loading should pay
+    import transformers  # imported late: it takes a second, which only loading should pay
 
     with refusing(str(path)):
         check_entries(entries, num_tensors)

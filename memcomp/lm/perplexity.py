@@ -1,4 +1,4 @@
-"""How well a language model predicts text: nats a token, bits a byte."""
+"""How well a language model predicts text, in nats per token and bits per byte."""
 
 import functools
 import math
@@ -17,13 +17,13 @@ from memcomp.sharding import fetch
 
 
 class Perplexity(NamedTuple):
-    """Sums over all texts, divided once: long texts count more.
+    """Averages over all tokens or bytes of the texts, so that long texts count more.
 
     Attributes:
-      nats_per_token: mean loss.
-      bits_per_byte: loss over the UTF-8 bytes of the texts; comparable between tokenizers.
-      num_tokens: tokens that were scored.
-      num_bytes: bytes of the texts that were scored.
+      nats_per_token: mean loss per token.
+      bits_per_byte: mean loss per UTF-8 byte of the texts; comparable between tokenizers.
+      num_tokens: number of tokens that were scored.
+      num_bytes: number of bytes of the texts that were scored.
     """
 
     nats_per_token: float
@@ -40,23 +40,23 @@ def bits_per_byte(
     max_chars: int = 200_000,
     batch_size: int = 16,
 ) -> Perplexity:
-    """The LM's loss over the beginnings of `texts`.
+    """Measures the LM's loss on the beginnings of `texts`.
 
-    The first `max_chars` characters of each text are tokenized without special tokens,
-    after the tokenizer's BOS where there is one, and read in windows, each by itself: of
-    `window` + 1 tokens, the first of which is the last of the window before, so that
-    every token is scored once. Without BOS the first token of a text is not scored.
+    The first `max_chars` characters of each text are tokenized without special tokens, and
+    the tokenizer's BOS is put before them if there is one. The LM reads independent windows
+    of `window` + 1 tokens. The first token of a window is the last of the window before, so
+    that every token is scored once. Without BOS, the first token of a text is not scored.
 
     Args:
       lm: the language model.
-      texts: whole strings.
-      window: tokens scored a window.
-      max_chars: of each text.
-      batch_size: windows at once.
+      texts: whole texts, as strings.
+      window: number of tokens that are scored in each window.
+      max_chars: number of characters that are read of each text.
+      batch_size: number of windows in a batch.
 
     Raises:
-      InputError: an LM without a tokenizer, no text, a window that the LM is too short
-        for.
+      InputError: the LM has no tokenizer, or too few positions for a window, or there is no
+        text.
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer.json; add one to score text with it")
@@ -82,7 +82,7 @@ def bits_per_byte(
 
 
 def _rows(tokenizer: Any, text: str, window: int) -> Iterator[list[int]]:
-    """What each window reads and is scored on: its tokens, and one before them."""
+    """Yields the ids of each window: the tokens that it scores, and the one before them."""
     ids = text_to_ids(tokenizer, text).tolist()
     bos = tokenizer.bos_token_id
     ids = ids if bos is None else [bos, *ids]
@@ -93,7 +93,7 @@ def _rows(tokenizer: Any, text: str, window: int) -> Iterator[list[int]]:
 def _padded(
     rows: list[list[int]], batch_size: int, window: int
 ) -> tuple[Int[np.ndarray, "B W"], np.ndarray]:
-    """Rows filled up on the right, where no earlier token sees it; True where scored."""
+    """Pads windows on the right, where no token sees padding; masks the scored tokens."""
     batch = np.zeros((batch_size, window + 1), np.int32)
     mask = np.zeros((batch_size, window), bool)
     for i, row in enumerate(rows):
@@ -106,6 +106,6 @@ def _padded(
 def _losses(
     params: Params, windows: Int[Array, "B W"], *, module: CausalLM
 ) -> Float[Array, "B T"]:
-    """Nats of every token but the first of each window."""
+    """Loss in nats of every token except the first of each window."""
     x = embed(params, windows[:, :-1], module=module)
     return score_last(params, x, windows[:, 1:], module=module).loss

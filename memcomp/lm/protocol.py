@@ -1,7 +1,7 @@
-"""What the rest of memcomp sees of a frozen language model, and how it is asked.
+"""Interface of the frozen language model to the rest of memcomp.
 
-A model family is a Flax module (`CausalLM`); weights are always passed to it. The functions
-below are the only callers of `apply`, so that their types are checked everywhere else.
+A model family is a Flax module (`CausalLM`); parameters are always passed to it. Only the
+functions below and `memcomp.lm.decode.advance` call its `apply`, whose types are unchecked.
 
 Letters: B texts, T tokens, S positions, D d_model, V vocabulary.
 """
@@ -35,16 +35,16 @@ class CausalLM(Protocol):
 
     @property
     def config(self) -> Any:
-        """The family's frozen config: d_model, vocab_size, max_positions and more."""
+        """Frozen config of the family: d_model, vocab_size, max_positions and more."""
         ...
 
     @property
     def softcap(self) -> float | None:
-        """Logits z are read as c tanh(z / c); None: as they are."""
+        """Soft cap c of the logits z, which become c tanh(z / c); None for no cap."""
         ...
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Vectors that stand for tokens, of the kind that memory is.
+        """Input vectors of tokens; memory stands in their place.
 
         They are what transformers calls `inputs_embeds`: after the embedding's own scale,
         before positions are added.
@@ -54,34 +54,34 @@ class CausalLM(Protocol):
     def __call__(
         self, x: Float[Array, "B S D"], cache: Cache = None
     ) -> tuple[Float[Array, "B S D"], Cache]:
-        """Final hidden states of input vectors that follow what is in the cache."""
+        """Final hidden states of input vectors that follow those in the cache."""
         ...
 
     def unembedding(self) -> Float[Array, "V D"]:
-        """Rows whose product with a hidden state is a token's logit."""
+        """Vector of each token whose product with a hidden state is the token's logit."""
         ...
 
     def empty_cache(self, batch: int, length: int, dtype: Any) -> Cache:
-        """A cache with room for `length` positions."""
+        """Makes a cache with room for `length` positions."""
         ...
 
     def init(self, rngs: Any, *args: Any, **options: Any) -> Any:
-        """Flax's own: fresh parameters, each boxed with its logical axes."""
+        """Flax's `init`: fresh parameters, each boxed with its logical axes."""
         ...
 
     def clone(self, **changes: Any) -> "CausalLM":
-        """Flax's own: the same module with other fields."""
+        """Flax's `clone`: the same module with other fields."""
         ...
 
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
-        """Flax's own: calls a method with these variables."""
+        """Flax's `apply`: calls a method with these variables."""
         ...
 
 
 def embed(
     params: Params, tokens: Int[Array, "B T"], *, module: CausalLM
 ) -> Float[Array, "B T D"]:
-    """The input vectors of tokens (`CausalLM.embed`)."""
+    """Input vectors of tokens (`CausalLM.embed`)."""
     return module.apply({"params": params}, tokens, method="embed")
 
 
@@ -91,28 +91,45 @@ def hidden_states(
     *,
     module: CausalLM,
     adapters: Params | None = None,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> Float[Array, "B S D"]:
-    """Final hidden states of input vectors that stand at the first positions.
+    """Final hidden states of input vectors at the first positions.
 
-    `adapters` are added to the kernels of the same names (`memcomp.nn.einsum`).
+    Args:
+      params: parameters of the LM.
+      x: input vectors.
+      module: the LM's Flax module.
+      adapters: adapters of the kernels with the same names (`memcomp.nn.einsum`).
+      mask: mask that hides keys from queries, for an LM with attention
+        (`memcomp.nn.decoder`).
     """
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x)
+    hidden, _ = module.apply(variables, x, **_masked(mask))
     return hidden
 
 
 def intermediates(
-    params: Params, x: Float[Array, "B S D"], *, module: CausalLM
+    params: Params,
+    x: Float[Array, "B S D"],
+    *,
+    module: CausalLM,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> dict[str, Any]:
-    """What the layers put by for whoever asks, such as attention probabilities."""
-    _, state = module.apply({"params": params}, x, mutable=["intermediates"])
+    """Intermediate values that the layers sow, such as attention probabilities."""
+    variables = {"params": params}
+    _, state = module.apply(variables, x, **_masked(mask), mutable=["intermediates"])
     return state["intermediates"]
 
 
+def _masked(mask: Bool[Array, "L S S"] | None) -> dict[str, Any]:
+    """Returns `mask` as an option, which an LM without attention does not take."""
+    return {} if mask is None else {"mask": mask}
+
+
 def unembedding(params: Params, *, module: CausalLM) -> Float[Array, "V D"]:
-    """Rows whose product with a hidden state is a token's logit."""
+    """Vector of each token whose product with a hidden state is the token's logit."""
     return module.apply({"params": params}, method="unembedding")
 
 
@@ -130,16 +147,16 @@ class LanguageModel:
     """A frozen language model.
 
     Attributes:
-      name: the folder, Hub id or "builtin" that it was loaded from.
-      module: the Flax module, static and hashable.
-      config: the family's frozen config.
-      params: nested dict of arrays in `dtype`.
-      tokenizer: a transformers tokenizer; None for a folder without one.
-      dtype: of weights and activations.
-      fingerprint: SHA-256 of the weights as they are in the file, and of the settings of
+      name: folder, Hub id or "builtin" that it was loaded from.
+      module: Flax module, static and hashable.
+      config: frozen config of the family.
+      params: parameters, a nested dict of arrays in `dtype`.
+      tokenizer: tokenizer of transformers; None for a folder without one.
+      dtype: dtype of parameters and activations.
+      fingerprint: SHA-256 of the parameters as they are in the file, and of the settings of
         config.json that change what they compute (`memcomp.convert.fingerprint`).
       revision: commit of the Hub repository; None for a folder.
-      mesh: that the weights lie on; None for one device.
+      mesh: mesh over which the parameters are sharded; None for one device.
     """
 
     name: str
@@ -153,10 +170,10 @@ class LanguageModel:
     mesh: jax.sharding.Mesh | None = None
 
     def run(self, program: Callable[..., Result], *args: Any, **options: Any) -> Result:
-        """`program(params, *args, module=module, **options)`, within the mesh of the LM.
+        """Calls `program(params, *args, module=module, **options)` within the LM's mesh.
 
-        Outside the mesh of its arrays JAX refuses an attention kernel on several chips, so
-        that whoever runs a program of the LM does it here.
+        All programs of the LM run through this method, because JAX refuses an attention
+        kernel on several chips outside the mesh of its arrays.
         """
         with on_mesh(self.mesh):
             return program(self.params, *args, module=self.module, **options)
@@ -165,11 +182,11 @@ class LanguageModel:
         """Next-token logits in float32 after each prefix of `tokens`.
 
         Args:
-          tokens: integers [B T].
+          tokens: token ids [B T].
 
         Raises:
-          InputError: no token ids, more than the LM has positions for, or logits that are
-            not finite.
+          InputError: `tokens` are not token ids or exceed the LM's positions, or its logits
+            are not finite.
         """
         tokens = checked_ids("tokens", tokens, self.config.vocab_size, axes=2)
         learned = getattr(self.config, "num_position_rows", None) is not None
@@ -183,7 +200,7 @@ class LanguageModel:
         return logits
 
     def check_finite(self, finite: Any) -> None:
-        """Raises an `InputError` unless `finite`, which is said of logits, is true."""
+        """Raises an `InputError` unless all of `finite`, found for some logits, is True."""
         if not np.all(finite):
             raise InputError(
                 f"logits of {self.name} are not finite in {np.dtype(self.dtype).name}; "
@@ -192,9 +209,9 @@ class LanguageModel:
             )
 
     def shuffled(self, seed: int) -> "LanguageModel":
-        """The control: the same LM with the entries of each weight array in random order.
+        """Returns a control LM with the entries of each parameter array in random order.
 
-        Scales stay as they were trained, and nothing that was learnt does.
+        The scale of each array stays as trained; all else that was learnt is lost.
         """
         return dataclasses.replace(
             self,

@@ -1,4 +1,4 @@
-"""How well the frozen LM predicts texts: the only place where a text is scored.
+"""Scores of texts: how well the frozen LM predicts them; texts are scored nowhere else.
 
 Losses are in nats. Letters: B texts, T tokens, S positions, M memory, P vectors before the
 text, D d_model.
@@ -28,8 +28,8 @@ from memcomp.sharding import constrain_example, fetch
 
 Item = TypeVar("Item")
 BITS_PER_NAT = 1 / math.log(2)
-GROUP = 8  # texts that are scored or decoded at a time, so that one program serves all
-VOCAB_CHUNK = 8192  # rows of the unembedding whose logits exist at a time
+GROUP = 8  # texts that are scored or decoded together, so that one program serves all
+VOCAB_CHUNK = 8192  # number of vocabulary entries whose logits exist at once
 
 
 def score_hidden(
@@ -64,8 +64,8 @@ def memory_scores(
     """
     read = embed(params, tokens[None, :-1], module=module)[0]
     x = jnp.concatenate([memory.astype(read.dtype), read])
-    # Weights that are cut over the axis of the mesh that texts are would else stay where
-    # they are, and activations, which are more, be gathered.
+    # Where parameters and texts are sharded over the same mesh axis, the compiler might
+    # otherwise gather the activations, which are larger, instead of the parameters.
     hidden = hidden_states(params, constrain_example(x)[None], module=module)
     hidden = hidden[0, memory.shape[0] - 1 :]
     return score_hidden(
@@ -85,27 +85,28 @@ def score_last(
     *,
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> TokenScores:
-    """Loss and margin [B T] of targets that the last T of S input vectors predict."""
-    hidden = hidden_states(params, x, module=module)[:, -targets.shape[1] :]
+    """Loss and margin [B T] of the targets, predicted by the last T of S input vectors."""
+    hidden = hidden_states(params, x, module=module, mask=mask)[:, -targets.shape[1] :]
     rows = unembedding(params, module=module)
     score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
     return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
 
 
 class Scores(NamedTuple):
-    """How well tokens are predicted, each after the true ones before it.
+    """Scores of tokens, each predicted from the true tokens before it.
 
     Attributes:
-      loss: nats of each.
-      right: whether it is the most likely one.
+      loss: loss of each token in nats.
+      right: whether each token is the most likely one.
     """
 
     loss: Float[np.ndarray, "B T"]
     right: Bool[np.ndarray, "B T"]
 
     def columns(self) -> dict[str, list[float]]:
-        """Mean loss of a token in nats and in bits, and accuracy, a text each."""
+        """Mean loss per token in nats and in bits, and accuracy, of each text."""
         loss = self.loss.mean(axis=1, dtype=np.float64)
         return {
             "loss_nats": loss.tolist(),
@@ -115,26 +116,36 @@ class Scores(NamedTuple):
 
 
 def start(lm: LanguageModel, num_texts: int) -> Int[np.ndarray, "B _"]:
-    """BOS, or EOS, or no token at all where the LM has neither, for each text."""
+    """Start token of each text: BOS, or else EOS; no token if the LM has neither."""
     token = start_token(lm)
     return np.full((num_texts, 0 if token is None else 1), token or 0, np.int32)
 
 
 def joined(lm: LanguageModel, *parts: np.ndarray) -> Float[np.ndarray, "B P D"]:
-    """Input vectors of parts, each memory [B M D] or token ids [B T], in their order."""
+    """Concatenates the input vectors of parts, each memory [B M D] or token ids [B T]."""
     vectors = [fetch(lm.run(_embed, part)) if part.ndim == 2 else part for part in parts]
     return np.concatenate([np.asarray(v, np.float32) for v in vectors], axis=1)
 
 
 def score_after(
-    lm: LanguageModel, prefix: Float[np.ndarray, "B P D"], tokens: Int[np.ndarray, "B T"]
+    lm: LanguageModel,
+    prefix: Float[np.ndarray, "B P D"],
+    tokens: Int[np.ndarray, "B T"],
+    mask: Bool[np.ndarray, "L S S"] | None = None,
 ) -> Scores:
-    """Scores of `tokens`, the first of them too, each after `prefix` and those before it.
+    """Scores all `tokens`, each predicted from `prefix` and the tokens before it.
 
-    After an empty prefix the first token is predicted uniformly, as `baselines` has it.
+    After an empty prefix, the first token gets a uniform prediction, as in `baselines`.
+
+    Args:
+      lm: the language model.
+      prefix: input vectors before each text.
+      tokens: token ids of each text.
+      mask: mask that hides keys from queries, at S = P + T - 1 positions of an LM with
+        attention (`memcomp.nn.decoder`); None hides nothing.
 
     Raises:
-      InputError: the LM has not so many positions, or its logits are not finite.
+      InputError: the LM has too few positions, or its logits are not finite.
     """
     wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
     if wanted > room:
@@ -145,7 +156,7 @@ def score_after(
     found = []
     for first in range(0, len(tokens), GROUP):
         rows = np.arange(first, first + GROUP).clip(max=len(tokens) - 1)
-        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows]))
+        loss, margin = fetch(lm.run(_score_after, prefix[rows], tokens[rows], mask))
         lm.check_finite(np.isfinite(loss))
         here = slice(0, min(GROUP, len(tokens) - first))
         found.append((loss[here], margin[here] > 0))
@@ -153,12 +164,12 @@ def score_after(
 
 
 class Baseline(NamedTuple):
-    """The LM without memory on one text.
+    """Scores of one text by the LM without memory.
 
     Attributes:
-      loss_nats: mean cross-entropy of a scored token.
+      loss_nats: mean cross-entropy in nats per scored token.
       accuracy: share of the scored tokens that are right.
-      surprise_nats: [T] cross-entropy of each token; NaN where it is given.
+      surprise_nats: [T], cross-entropy of each token; NaN where it is given.
     """
 
     loss_nats: float
@@ -174,18 +185,18 @@ def baselines(
     pad_to: int,
     vocab_chunk: int,
 ) -> list[Baseline]:
-    """The LM without memory on each text, teacher-forced.
+    """Scores each text by the LM without memory, teacher-forced.
 
     Where the first token is scored (strict protocol), the LM reads its BOS before it, or
-    its EOS if it has no BOS; an LM that has neither predicts it uniformly. Where it is
-    given, the LM reads nothing before it.
+    its EOS if it has no BOS. With neither, the first token gets a uniform prediction. Where
+    it is given, the LM reads nothing before it.
 
     Args:
       lm: the language model.
-      texts: token ids of each.
-      num_given: how many leading tokens are not scored.
+      texts: token ids of each text.
+      num_given: number of leading tokens that are not scored.
       pad_to: length to which texts are padded; at least that of the longest.
-      vocab_chunk: rows of the vocabulary whose logits exist at a time.
+      vocab_chunk: number of vocabulary entries whose logits exist at once.
 
     Source: `original_loss` of Kuratov et al. 2025, arXiv:2502.13063; the first token is
       our addition.
@@ -210,7 +221,7 @@ def baselines(
 def _scores_without_memory(
     lm: LanguageModel, tokens: np.ndarray, start: int | None, vocab_chunk: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and rightness of every token [B T]; without `start` the first is uniform."""
+    """Loss of every token [B T], and whether it is right; `start` is BOS, EOS or None."""
     read, targets = tokens[:, :-1], tokens[:, 1:]
     if start is not None:
         first = np.full_like(tokens[:, :1], start)
@@ -225,12 +236,12 @@ def _scores_without_memory(
 
 
 def grouped(items: Sequence[Item]) -> list[list[Item]]:
-    """Items `GROUP` at a time; the last group may be smaller."""
+    """Groups of `GROUP` items; the last group may be smaller."""
     return [list(items[i : i + GROUP]) for i in range(0, len(items), GROUP)]
 
 
 def start_token(lm: LanguageModel) -> int | None:
-    """What the LM reads before a text: BOS, or EOS; None where it has neither."""
+    """Token that the LM reads before a text: BOS, or else EOS; None if it has neither."""
     tokenizer = lm.tokenizer
     if tokenizer is None:
         return None
@@ -262,14 +273,15 @@ def _score_after(
     params: Params,
     prefix: Float[Array, "B P D"],
     tokens: Int[Array, "B T"],
+    mask: Bool[Array, "L S S"] | None,
     *,
     module: CausalLM,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     read = embed(params, tokens[:, :-1], module=module)
     x = jnp.concatenate([prefix.astype(read.dtype), read], axis=1)
     empty = int(prefix.shape[1] == 0)
-    got = score_last(params, x, tokens[:, empty:], module=module)
-    # Without anything before it the first token is as likely as every other.
+    got = score_last(params, x, tokens[:, empty:], module=module, mask=mask)
+    # Without anything before it, the first token gets a uniform prediction.
     missing = [(0, 0), (empty, 0)]
     uniform = math.log(module.config.vocab_size)
     loss = jnp.pad(got.loss, missing, constant_values=uniform)

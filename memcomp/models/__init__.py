@@ -1,1 +1,1 @@
-"""Language models in Flax linen, one file a family; none imports another."""
+"""Language models in Flax linen, with one file per family; none imports another."""

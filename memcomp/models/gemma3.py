@@ -1,8 +1,8 @@
-"""Gemma 3, its text part: norms on both sides, and layers that see a window or everything.
+"""The text model of Gemma 3: norms before and after each block, windowed and full layers.
 
-The two kinds of layers have rotary positions of their own. Norms store their scale less
-one. Token vectors are the embedding's rows times sqrt(d_model); memory enters beside them,
-before the first layer, and is not scaled.
+The two kinds of layers have different rotary positions. Norms store their scale minus one.
+Token vectors are the embeddings times sqrt(d_model). Memory vectors enter where token
+vectors do, before the first layer, and are not scaled.
 
 Source: Gemma Team 2025, arXiv:2503.19786; soft-capping: Gemma Team 2024, arXiv:2408.00118.
 """
@@ -24,15 +24,15 @@ _norm = functools.partial(RMSNorm, offset=1.0, scale_in_float32=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gemma3Config(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`.
+    """Sizes and options of one model, besides those of `RotaryConfig`.
 
     Attributes:
-      rotary: of the layers that see all keys.
-      window_rotary: of the layers that see a window.
-      query_scale: logits of attention are scaled by this to the power of -0.5.
+      rotary: rotary positions of the layers that see all keys.
+      window_rotary: rotary positions of the layers that see a window of keys.
+      query_scale: attention logits are scaled by this to the power of -0.5.
       attention_bias: whether all four maps of attention have biases.
-      attention_softcap: of the logits of attention; None for none.
-      final_softcap: of the logits of tokens; None for none.
+      attention_softcap: soft cap of the attention logits; None for no cap.
+      final_softcap: soft cap of the next-token logits; None for no cap.
     """
 
     window_rotary: Rotary
@@ -67,18 +67,18 @@ class Layer(nn.Module):
 
 
 class Gemma3(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Gemma 3 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 
     @property
     def softcap(self):
-        """Cap of the logits of tokens."""
+        """Soft cap of the next-token logits."""
         return self.config.final_softcap
 
     def embed(self, tokens):
         rows = super().embed(tokens)
-        # Rounded to the dtype of the weights first, as the checkpoints were trained.
+        # The factor is first rounded to the dtype of the parameters, as in training.
         return rows * jnp.asarray(self.config.d_model**0.5, rows.dtype)
 
     def norm(self):

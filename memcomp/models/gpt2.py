@@ -1,7 +1,7 @@
 """GPT-2: LayerNorm, learned positions, one kernel for queries, keys and values.
 
-Memory enters where token vectors do, before the vectors of positions are added: a memory
-vector gets that of its position too.
+Memory vectors enter where token vectors do, before position vectors are added, so that each
+memory vector also gets the vector of its position.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; logits
 divided by the layer's number: Mistral (Karamcheti et al. 2021, Stanford CRFM).
@@ -24,11 +24,11 @@ from memcomp.nn.norms import LayerNorm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GPT2Config(LearnedPositionConfig):
-    """Sizes and switches of one model, with those of `LearnedPositionConfig`.
+    """Sizes and options of one model, besides those of `LearnedPositionConfig`.
 
     Attributes:
-      divide_by_width: attention logits are divided by the root of the head's width.
-      divide_by_layer: and by the layer's number, from 1.
+      divide_by_width: whether attention logits are divided by the root of the head's width.
+      divide_by_layer: whether they are divided by the layer's number, from 1.
     """
 
     divide_by_width: bool = True
@@ -36,7 +36,7 @@ class GPT2Config(LearnedPositionConfig):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; q, k and v share one kernel, whose axis c they are."""
+    """Causal self-attention; q, k and v share one kernel, in which axis c selects them."""
 
     config: GPT2Config
 
@@ -71,7 +71,7 @@ class Layer(PreNormLayer):
 
 
 class GPT2(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """GPT-2 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

@@ -1,9 +1,9 @@
 """GPT-Neo and TinyStories: learned positions, local attention, unscaled attention logits.
 
-Layers that see all keys take turns with local ones, which see a window of them.
+Layers that see all keys alternate with local ones, which see a window of keys.
 
-Memory enters where token vectors do, before the vectors of positions are added: a memory
-vector gets that of its position too.
+Memory vectors enter where token vectors do, before position vectors are added, so that each
+memory vector also gets the vector of its position.
 
 Source: Black et al. 2021, doi:10.5281/zenodo.5297715; TinyStories: Eldan and Li 2023,
 arXiv:2305.07759.
@@ -23,7 +23,7 @@ from memcomp.nn.norms import LayerNorm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GPTNeoConfig(LearnedPositionConfig):
-    """Sizes and switches of one model; nothing beyond `LearnedPositionConfig`."""
+    """Sizes and options of one model, the same as those of `LearnedPositionConfig`."""
 
 
 class Layer(PreNormLayer):
@@ -42,7 +42,7 @@ class Layer(PreNormLayer):
 
 
 class GPTNeo(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """GPT-Neo as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: LayerNorm, partial rotary positions, parallel residual, GELU MLP.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Black et al. 2022, arXiv:2204.06745; Biderman et al. 2023, arXiv:2304.01373.
 """
@@ -19,11 +19,11 @@ from memcomp.nn.rotary import rotate
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GPTNeoXConfig(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`.
+    """Sizes and options of one model, besides those of `RotaryConfig`.
 
     Attributes:
-      parallel_residual: attention and MLP both read the layer's input; else the MLP reads
-        the sum of input and attention.
+      parallel_residual: whether attention and MLP both read the layer's input; otherwise
+        the MLP reads the sum of input and attention.
       attention_bias: whether all four maps of attention have biases.
     """
 
@@ -33,7 +33,7 @@ class GPTNeoXConfig(RotaryConfig):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; q, k and v share one kernel, whose axis c they are."""
+    """Causal self-attention; q, k and v share one kernel, in which axis c selects them."""
 
     config: GPTNeoXConfig
 
@@ -53,7 +53,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """One residual layer, in the form that `Decoder` wants."""
+    """One residual layer of `Decoder`."""
 
     config: GPTNeoXConfig
 
@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
 
 class GPTNeoX(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """GPT-NeoX as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

@@ -1,6 +1,6 @@
 """Llama and its relatives: pre-norm, rotary positions, grouped-query attention, SwiGLU.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
 """
@@ -14,7 +14,7 @@ from memcomp.nn.mlp import GatedMLP
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaConfig(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`."""
+    """Sizes and options of one model, besides those of `RotaryConfig`."""
 
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -35,6 +35,6 @@ class Layer(PreNormLayer):
 
 
 class Llama(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Llama as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer

@@ -1,9 +1,9 @@
-"""Mamba: layers without attention, whose state has one size however long the text.
+"""Mamba: layers without attention, whose state has the same size at every text length.
 
 Letters: B texts, T positions, L layers, D d_model, E d_inner, Z d_state, R dt_rank,
 W d_conv, V vocabulary.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Gu and Dao 2023, arXiv:2312.00752.
 """
@@ -28,23 +28,25 @@ from memcomp.nn.selective_scan import selective_scan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MambaConfig:
-    """Sizes and switches of one model.
+    """Sizes and options of one model.
 
     Attributes:
       d_model: width of an input vector (D).
-      d_inner: channels of the recurrence (E).
-      d_state: numbers that each channel carries on (Z).
-      d_conv: how many positions the convolution sees, its own included (W).
-      dt_rank: width of what the step sizes are made from (R).
-      activation: after the convolution, a key of `ACTIVATIONS`; the gate's is silu.
+      d_inner: number of channels of the recurrence (E).
+      d_state: size of each channel's state (Z).
+      d_conv: number of positions that the convolution sees, its own included (W).
+      dt_rank: width of the vectors from which the step sizes are computed (R).
+      activation: activation after the convolution, a key of `ACTIVATIONS`; the gate's is
+        silu.
       use_bias: whether the maps into and out of a mixer have biases.
-      use_conv_bias: whether the convolution has one.
-      residual_in_fp32: sums over layers in float32 whatever the activations' dtype.
-      tied_embeddings: the unembedding is the embedding.
+      use_conv_bias: whether the convolution has a bias.
+      residual_in_fp32: whether the residual stream is at least float32, even if the
+        activations have fewer bits.
+      tied_embeddings: whether the unembedding is the embedding.
       remat: what the backward pass keeps of a layer, a key of `REMAT`.
 
     Raises:
-      InputError: an activation or remat that is not known.
+      InputError: the activation or remat is unknown.
     """
 
     vocab_size: int
@@ -72,21 +74,21 @@ class MambaConfig:
 
     @property
     def max_positions(self) -> int:
-        """A recurrence has no longest sequence; this is how far int32 counts."""
+        """Largest int32, because a recurrence has no longest sequence."""
         return 2**31 - 1
 
     @property
     def d_selection(self) -> int:
-        """Width of all that depends on the input: dt, B and C, side by side."""
+        """Width of dt, B and C, which depend on the input, side by side."""
         return self.dt_rank + 2 * self.d_state
 
 
 class MambaCache(NamedTuple):
-    """What every layer carries on; its size does not depend on how much was read.
+    """State of every layer; its size does not depend on the number of positions read.
 
     Attributes:
-      conv: the last inputs of the convolution.
-      ssm: state of the recurrence, in float32 at least.
+      conv: last inputs of the convolution.
+      ssm: state of the recurrence, in at least float32.
       length: number of positions read.
     """
 
@@ -117,7 +119,7 @@ class Mixer(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Each channel over the last W positions."""
+    """Causal convolution of each channel over the last W positions."""
 
     config: MambaConfig
 
@@ -134,7 +136,7 @@ class Convolution(nn.Module):
 
 
 class SelectiveSSM(nn.Module):
-    """The recurrence of every channel, whose dt, B and C are made from its input."""
+    """Recurrence of every channel, with dt, B and C computed from its input."""
 
     config: MambaConfig
 
@@ -154,7 +156,8 @@ class SelectiveSSM(nn.Module):
                 ("skip", nn.initializers.ones, ("mlp",), (E,)),
             )
         }
-        # In float32 from here on: errors of the rates grow with every position.
+        # At least float32 from here on, because errors of the rates grow with every
+        # position.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         wide = {name: value.astype(dtype) for name, value in channels.items()}
         dt = nn.softplus(dt + jnp.broadcast_to(wide["dt_bias"], dt.shape))
@@ -163,12 +166,12 @@ class SelectiveSSM(nn.Module):
 
 
 def _dt_bias(key, shape, dtype=jnp.float32):
-    """softplus(dt_bias) = 0.01, the middle of the paper's range of step sizes."""
+    """Initial dt_bias: its softplus is 0.01, the middle of the paper's step sizes."""
     return jnp.full(shape, jnp.log(jnp.expm1(0.01)), dtype)
 
 
 def _log_rates(key, shape, dtype=jnp.float32):
-    """Rates 1 ... Z in every channel (section 3.6: S4D-Real)."""
+    """Initial rates: 1 ... Z in every channel (section 3.6: S4D-Real)."""
     return jnp.broadcast_to(
         jnp.log(jnp.arange(1, shape[0] + 1, dtype=dtype))[:, None], shape
     )
@@ -187,14 +190,14 @@ class Layer(nn.Module):
 
 
 class Mamba(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Mamba as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 
     def __call__(
         self, x: Float[Array, "B T D"], cache: MambaCache | None = None
     ) -> tuple[Float[Array, "B T D"], MambaCache | None]:
-        """Hidden states after the final norm, and the cache with `x` added to it."""
+        """Returns hidden states after the final norm, and the cache after reading `x`."""
         cfg, dtype = self.config, x.dtype
 
         def read(layer, x, cached):
@@ -217,7 +220,7 @@ class Mamba(Decoder):
         return self.leave(x).astype(dtype), cache
 
     def empty_cache(self, batch: int, length: int, dtype) -> MambaCache:
-        """The state before the first position; `length` does not change its size."""
+        """Returns the state before the first position; its size ignores `length`."""
         cfg = self.config
         shape = (cfg.num_layers, batch, cfg.d_conv - 1, cfg.d_inner)
         wide = jnp.promote_types(dtype, jnp.float32)

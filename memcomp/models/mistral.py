@@ -1,6 +1,6 @@
-"""Mistral: Llama's layer, in which a query may see a window of keys only.
+"""Mistral: Llama's layer, in which a query may see only a window of keys.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Jiang et al. 2023, arXiv:2310.06825.
 """
@@ -13,7 +13,7 @@ from memcomp.nn.decoder import Decoder, PreNormLayer, RotaryConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MistralConfig(RotaryConfig):
-    """Sizes and switches of one model; nothing beyond `RotaryConfig`."""
+    """Sizes and options of one model, the same as those of `RotaryConfig`."""
 
 
 class Layer(PreNormLayer):
@@ -26,6 +26,6 @@ class Layer(PreNormLayer):
 
 
 class Mistral(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Mistral as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer

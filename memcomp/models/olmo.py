@@ -1,6 +1,6 @@
 """OLMo: Llama's layer with norms that have no parameters, and clipped q, k and v.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Groeneveld et al. 2024, arXiv:2402.00838.
 """
@@ -14,10 +14,10 @@ from memcomp.nn.norms import LayerNorm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OlmoConfig(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`.
+    """Sizes and options of one model, besides those of `RotaryConfig`.
 
     Attributes:
-      clip: queries, keys and values are cut to within plus and minus this; None for not.
+      clip: largest absolute value of queries, keys and values; None for no clipping.
     """
 
     attention_bias: bool = False
@@ -40,7 +40,7 @@ class Layer(PreNormLayer):
 
 
 class Olmo(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """OLMo as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

@@ -1,6 +1,6 @@
-"""OLMo 2: norms come after attention and MLP; one norm over all heads of q, one of k.
+"""OLMo 2: norms after attention and MLP, one norm over all heads of q, and one over k.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: OLMo Team 2025, arXiv:2501.00656.
 """
@@ -20,13 +20,13 @@ _norm = functools.partial(RMSNorm, scale_in_float32=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Olmo2Config(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`."""
+    """Sizes and options of one model, besides those of `RotaryConfig`."""
 
     attention_bias: bool = False
 
 
 class Layer(nn.Module):
-    """One layer of `Decoder`: what is added to the stream is normed, not what is read."""
+    """One layer of `Decoder`, which norms the outputs of attention and MLP, not inputs."""
 
     config: Olmo2Config
 
@@ -49,7 +49,7 @@ class Layer(nn.Module):
 
 
 class Olmo2(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """OLMo 2 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

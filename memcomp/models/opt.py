@@ -1,11 +1,11 @@
-"""OPT: LayerNorm, learned positions whose table starts at row 2, ReLU MLP.
+"""OPT: LayerNorm, learned positions whose table starts at index 2, ReLU MLP.
 
 The model of 350M has input vectors narrower than its layers, with a linear map before the
 first layer and one after the last; its norms stand after attention and MLP, not before.
 
-Memory enters where token vectors do: before that first map, where there is one, and
-before the vectors of positions are added, so that a memory vector gets that of its
-position too. The width of a memory vector is that of a token's (512 for 350M).
+Memory vectors enter where token vectors do: before the first map, if there is one, and
+before position vectors are added, so that each memory vector also gets the vector of its
+position. A memory vector is as wide as a token vector (512 for 350M).
 
 Source: Zhang et al. 2022, arXiv:2205.01068.
 """
@@ -28,11 +28,12 @@ from memcomp.nn.norms import LayerNorm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OPTConfig(LearnedPositionConfig):
-    """Sizes and switches of one model, with those of `LearnedPositionConfig`.
+    """Sizes and options of one model, besides those of `LearnedPositionConfig`.
 
     Attributes:
       d_residual: width inside the layers (U); input vectors of another width are mapped.
-      norm_first: norms stand before attention and MLP; else after each sum with them.
+      norm_first: whether norms stand before attention and MLP; otherwise they stand after
+        each residual sum.
       final_norm: whether there is a norm after the last layer.
       affine_norms: whether norms have scales and biases.
       bias: whether the maps of attention and MLP have biases.
@@ -49,7 +50,7 @@ class OPTConfig(LearnedPositionConfig):
 
 
 class Layer(PreNormLayer):
-    """One layer of `Decoder`; without `norm_first` its norms stand after the sums."""
+    """One layer of `Decoder`; without `norm_first`, norms stand after residual sums."""
 
     config: OPTConfig
 
@@ -74,7 +75,7 @@ class Layer(PreNormLayer):
 
 
 class OPT(LearnedPositionDecoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """OPT as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 

@@ -1,6 +1,6 @@
 """Qwen2 and Qwen2.5: Llama's layer with biases on queries, keys and values.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Yang et al. 2024, arXiv:2407.10671; Qwen Team 2024, arXiv:2412.15115.
 """
@@ -13,7 +13,7 @@ from memcomp.nn.decoder import Decoder, PreNormLayer, RotaryConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen2Config(RotaryConfig):
-    """Sizes and switches of one model; nothing beyond `RotaryConfig`."""
+    """Sizes and options of one model, the same as those of `RotaryConfig`."""
 
 
 class Layer(PreNormLayer):
@@ -26,6 +26,6 @@ class Layer(PreNormLayer):
 
 
 class Qwen2(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Qwen2 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer

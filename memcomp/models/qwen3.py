@@ -1,6 +1,6 @@
 """Qwen3: Llama's layer with a norm over each head's queries and keys.
 
-Memory enters where token vectors do: before the first layer, unscaled.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Yang et al. 2025, arXiv:2505.09388.
 """
@@ -15,7 +15,7 @@ from memcomp.nn.norms import RMSNorm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen3Config(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`."""
+    """Sizes and options of one model, besides those of `RotaryConfig`."""
 
     attention_bias: bool = False
 
@@ -37,6 +37,6 @@ class Layer(PreNormLayer):
 
 
 class Qwen3(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """Qwen3 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer

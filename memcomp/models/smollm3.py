@@ -1,7 +1,7 @@
-"""SmolLM3: Llama's layer, in a stack in which every fourth layer has no rotary positions.
+"""SmolLM3: Llama's layers, of which every fourth has no rotary positions.
 
-In such a layer the logits of attention depend on what queries and keys are, and not on
-where. Memory enters where token vectors do: before the first layer, unscaled.
+In such a layer the attention logits do not depend on the positions of queries and keys.
+Memory vectors enter where token vectors do, before the first layer, and are not scaled.
 
 Source: Bakouch et al. 2025, https://huggingface.co/blog/smollm3; layers without rotary
   positions: Yang et al. 2025, arXiv:2501.18795.
@@ -18,16 +18,16 @@ from memcomp.nn.rotary import no_rotation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmolLM3Config(RotaryConfig):
-    """Sizes and switches of one model, with those of `RotaryConfig`.
+    """Sizes and options of one model, besides those of `RotaryConfig`.
 
     Attributes:
-      rotary: angles of the positions, in the layers that have rotary positions.
-      rotary_layers: whether each layer has them.
+      rotary: rotary positions of the layers that have them.
+      rotary_layers: whether each layer has rotary positions.
       attention_bias: whether queries, keys, values and output have biases.
       mlp_bias: whether all three maps of the MLP have biases.
 
     Raises:
-      InputError: see `DecoderConfig`; or `rotary_layers` of another number of layers.
+      InputError: see `DecoderConfig`; or `rotary_layers` has another number of layers.
     """
 
     rotary_layers: tuple[bool, ...]
@@ -55,14 +55,15 @@ class Layer(PreNormLayer):
 
 
 class SmolLM3(Decoder):
-    """A `CausalLM` (see `memcomp.lm.load`)."""
+    """SmolLM3 as a `CausalLM` (see `memcomp.lm.protocol`)."""
 
     layer = Layer
 
     def layer_kinds(self):
         cfg = self.config
-        # The scan over layers stacks the tables of all kinds, which must be of one shape: a
-        # layer without rotary positions has one that turns nothing, not None.
+        # The scan over layers stacks the tables of all kinds, which must have one shape. A
+        # layer without rotary positions therefore has a table that rotates nothing, not
+        # None.
         rotaries = {True: cfg.rotary, False: no_rotation(cfg.rotary)}
         return tuple(
             kind._replace(rotary=rotaries[rotates])

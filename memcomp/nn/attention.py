@@ -11,16 +11,16 @@ from jaxtyping import Array, Bool, Float, Int
 from memcomp.nn.einsum import Einsum
 from memcomp.nn.rotary import rotate
 
-MASKED = -1e30  # finite, so that a row without any key gives no NaN
+MASKED = -1e30  # finite, so that a query that sees no key gives no NaN
 
 
 class KVCache(NamedTuple):
     """Keys and values of the positions read so far, for every layer.
 
     Attributes:
-      k: [L B S K H]; position s is valid where s < length.
-      v: [L B S K H].
-      length: number of valid positions, the same for all rows.
+      k: keys [L B S K H]; position s is valid where s < length.
+      v: values [L B S K H].
+      length: number of valid positions, the same for all texts.
     """
 
     k: Float[Array, "L B S K H"]
@@ -29,16 +29,16 @@ class KVCache(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """What a layer knows of where its queries and keys are.
+    """Positions of a layer's queries and keys, and how the layer attends.
 
     Attributes:
       mask: True where a query may see a key.
       table: cosines and sines of the queries' angles; None without rotary positions.
-      start: position of the first query, and where its key goes in a cache.
-      layer: number of the layer, from 0.
-      kernel: called as `kernel(q, k, v, softcap)` with scaled queries, gives the heads of
-        this layer where nothing is cached, without its weights (`memcomp.nn.flash`); None
-        to go by the weights.
+      start: position of the first query, and of its key in a cache.
+      layer: index of the layer, from 0.
+      kernel: function that computes the heads without the attention probabilities, called
+        as `kernel(q, k, v, softcap)` with scaled queries where nothing is cached
+        (`memcomp.nn.flash`); None to compute the probabilities.
     """
 
     mask: Bool[Array, "T S"]
@@ -54,7 +54,7 @@ Cached = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None
 def empty_cache(
     num_layers: int, batch: int, length: int, num_kv_heads: int, head_dim: int, dtype
 ) -> KVCache:
-    """A cache with room for `length` positions."""
+    """Makes a cache with room for `length` positions."""
     zeros = jnp.zeros((num_layers, batch, length, num_kv_heads, head_dim), dtype)
     return KVCache(zeros, zeros, jnp.zeros((), jnp.int32))
 
@@ -63,34 +63,26 @@ def causal_mask(
     query_positions: Int[Array, "T"],
     num_keys: int,
     window: int | None = None,
-    hidden_keys: int = 0,
 ) -> Bool[Array, "T {num_keys}"]:
-    """True where a query may see a key: at its own position and before.
+    """Mask that is True where a query may see a key: at its own position and before.
 
     Args:
-      query_positions: of each query.
-      num_keys: keys are at positions 0, 1, ...
-      window: how many keys a query sees, its own included; None for all.
-      hidden_keys: so many leading keys are hidden from the queries after them; these
-        keys' own queries see them as ever.
+      query_positions: position of each query.
+      num_keys: number of keys, at positions 0, 1, ...
+      window: number of keys that a query sees, its own included; None for all.
     """
-    return visible(
-        query_positions[:, None], jnp.arange(num_keys)[None, :], window, hidden_keys
-    )
+    return visible(query_positions[:, None], jnp.arange(num_keys)[None, :], window)
 
 
 def visible(
     queries: Int[Array, "*#T"],
     keys: Int[Array, "*#S"],
     window: int | Int[Array, ""] | None,
-    hidden_keys: int | Int[Array, ""],
 ) -> Bool[Array, "..."]:
-    """`causal_mask` of any positions, broadcast against each other."""
+    """Causal mask of any query and key positions, broadcast against each other."""
     mask = keys <= queries
     if window is not None:
         mask &= keys > queries - window
-    if not isinstance(hidden_keys, int) or hidden_keys:
-        mask &= (keys >= hidden_keys) | (queries < hidden_keys)
     return mask
 
 
@@ -101,17 +93,17 @@ def attention_weights(
     scale: float | Float[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B K groups T S"]:
-    """How much of each key a query reads, by kv head and the query heads that share it.
+    """Attention probabilities, by kv head and the query heads that share it.
 
     Args:
       q: queries; query head n reads kv head n // (N / K).
       k: keys.
-      mask: True where a query may see a key; one for all texts, or one for each.
-      scale: of the logits; None for H**-0.5.
-      softcap: logits z become c tanh(z / c); None for none.
+      mask: True where a query may see a key; one mask for all texts, or one for each.
+      scale: scale of the logits; None for H**-0.5.
+      softcap: cap c of the logits z, which become c tanh(z / c); None for no cap.
 
     Returns:
-      Weights that sum to one over the keys; float32, or float64 of float64.
+      Probabilities that sum to one over the keys; float64 if `q` is float64, else float32.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762; grouped heads: Ainslie et al. 2023,
       arXiv:2305.13245; soft-capping: Gemma Team 2024, arXiv:2408.00118, section 2.
@@ -119,7 +111,8 @@ def attention_weights(
     B, T, N, H = q.shape
     K = k.shape[2]
     q = q.reshape(B, T, K, N // K, H)
-    # Logits and softmax in float32: bfloat16 sums over long S lose the small weights.
+    # Logits and softmax are in float32, because sums over long S in bfloat16 lose the small
+    # probabilities.
     logits = jnp.einsum(
         "btkgh,bskh->bkgts",
         scaled(q, scale),
@@ -135,7 +128,7 @@ def attention_weights(
 def scaled(
     q: Float[Array, "*B H"], scale: float | Float[Array, ""] | None
 ) -> Float[Array, "*B H"]:
-    """Queries whose products with keys are logits; see `attention_weights`."""
+    """Scaled queries, whose products with keys are logits; see `attention_weights`."""
     return q * jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, q.dtype)
 
 
@@ -146,25 +139,25 @@ def attend(
     mask: Bool[Array, "*#rows T S"],
     **options,
 ) -> Float[Array, "B T N H"]:
-    """Softmax attention: values `v` summed with the `attention_weights` of the rest."""
+    """Softmax attention: sums `v` with the probabilities that `attention_weights` gives."""
     return weighted_values(attention_weights(q, k, mask, **options), v)
 
 
 def weighted_values(
     weights: Float[Array, "B K groups T S"], v: Float[Array, "B S K H"]
 ) -> Float[Array, "B T N H"]:
-    """What every query head reads: the values of its kv head, summed with `weights`."""
+    """Output of every query head: the values of its kv head, summed with `weights`."""
     B, K, G, T, _ = weights.shape
     heads = jnp.einsum("bkgts,bskh->btkgh", weights.astype(v.dtype), v)
     return heads.reshape(B, T, K * G, v.shape[-1])
 
 
 class Attend(nn.Module):
-    """`attend` over what a layer has cached, with what is new added to it.
+    """Attention of all families over new keys and values and those in a layer's cache.
 
-    All families attend here. It is a module, without parameters, for its weights alone:
-    they are kept where the collection "intermediates" is mutable, and else not made. Where
-    neither they nor a cache are wanted, the kernel of `positions` may do without them.
+    It has no parameters and is a module only to sow the attention probabilities, where the
+    collection "intermediates" is mutable. Where that collection is not mutable and nothing
+    is cached, the kernel of `positions` may avoid computing the probabilities.
     """
 
     @nn.compact
@@ -178,14 +171,14 @@ class Attend(nn.Module):
         scale: float | Float[Array, ""] | None = None,
         softcap: float | None = None,
     ) -> tuple[Float[Array, "B T N H"], Cached]:
-        """The heads' outputs, and the layer's new keys and values.
+        """Returns the heads' outputs, and the layer's updated cache.
 
         Args:
           q: queries.
           k: keys of the queries' own positions.
-          v: values of the same.
-          cached: the layer's keys and values; None where `k` and `v` are all there is.
-          positions: of the queries.
+          v: values of the same positions.
+          cached: keys and values in the layer's cache; None without a cache.
+          positions: positions of queries and keys.
           scale: see `attention_weights`.
           softcap: see `attention_weights`.
         """
@@ -206,19 +199,20 @@ class Attend(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Causal self-attention with a kernel each for queries, keys, values and output.
+    """Causal self-attention with one kernel each for queries, keys, values and output.
 
     Attributes:
-      num_heads: N.
-      num_kv_heads: K, a divisor of N.
-      head_dim: H.
+      num_heads: number of query heads (N).
+      num_kv_heads: number of key-value heads (K), a divisor of N.
+      head_dim: width of a head (H).
       qkv_bias: whether queries, keys and values have biases.
-      out_bias: whether the output has one.
-      clip: queries, keys and values are cut to within plus and minus this; None for not.
-      qk_norm: makes the norm of queries and of keys from its logical axes; None for none.
-      norm_heads_together: one norm over all heads, instead of one over each.
-      scale: see `attend`.
-      softcap: see `attend`.
+      out_bias: whether the output has a bias.
+      clip: largest absolute value of queries, keys and values; None for no clipping.
+      qk_norm: function that makes the norm of queries and of keys from its logical axes;
+        None for no norm.
+      norm_heads_together: whether one norm spans all heads, instead of one for each head.
+      scale: see `attention_weights`.
+      softcap: see `attention_weights`.
     """
 
     num_heads: int

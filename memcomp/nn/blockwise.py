@@ -1,8 +1,9 @@
-"""Causal attention block by block: no array of weights of all queries and all keys.
+"""Causal attention block by block, which never materialises the [T, T] probabilities.
 
-The keys of a block of queries are read in blocks, with an online softmax; the backward
-pass makes each block's weights again from their logarithmic sums. Memory is O(T block),
-where `memcomp.nn.attention.attend` needs O(T S). It is plain JAX, for all devices.
+Each block of queries reads the keys in blocks, with an online softmax. The backward pass
+recomputes each block's probabilities from the logarithms of the softmax sums. Memory is
+O(T block), where `memcomp.nn.attention.attend` needs O(T S). It is plain JAX, for all
+devices.
 
 Letters: B texts, T queries and as many keys, K kv heads, G queries a kv head, H head
 width, n blocks, t queries of a block, s keys of a block.
@@ -20,28 +21,17 @@ from jaxtyping import Array, Float, Int
 from memcomp.nn.attention import MASKED, visible
 from memcomp.nn.cross_entropy import soft_capped
 
-# Positions a block: on a CPU as fast as 64, and faster than 256 and more, at any length.
+# Positions per block; on a CPU it is as fast as 64, and faster than 256 or more, at any
+# length.
 BLOCK = 128
-UNBOUNDED = 2**30  # a window that holds every key
-
-
-class Limits(NamedTuple):
-    """Which of the keys up to its own a query sees, as numbers that may be traced.
-
-    Attributes:
-      window: how many keys, the query's own included.
-      hidden_keys: so many leading keys are hidden from the queries after them.
-    """
-
-    window: Int[Array, ""]
-    hidden_keys: Int[Array, ""]
+UNBOUNDED = 2**30  # window that contains every key
 
 
 class _Read(NamedTuple):
-    """What a block of queries has read so far.
+    """Running sums of the online softmax of a block of queries.
 
     Attributes:
-      peak: largest logit.
+      peak: largest logit so far.
       total: sum of exp(logit - peak).
       heads: sum of exp(logit - peak) times the values.
     """
@@ -55,7 +45,7 @@ def blockwise_attend(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    limits: Limits,
+    window: Int[Array, ""],
     softcap: float | None = None,
     block: int = BLOCK,
 ) -> Float[Array, "B T N H"]:
@@ -64,37 +54,38 @@ def blockwise_attend(
     Args:
       q: queries, scaled; query head n reads kv head n // (N / K).
       k: keys of the same positions.
-      v: values of the same.
-      limits: which keys are out of reach.
-      softcap: logits z become c tanh(z / c); None for none.
-      block: queries, and keys, at a time.
+      v: values of the same positions.
+      window: number of keys that a query sees, its own included; `UNBOUNDED` for all. It
+        may be traced.
+      softcap: cap c of the logits z, which become c tanh(z / c); None for no cap.
+      block: number of queries, and of keys, in a block.
     """
     B, T, N, H = q.shape
     K = k.shape[2]
-    short = -T % block  # padding on the right is seen by padding alone
+    short = -T % block  # padding is on the right, where only padding sees it
     q, k, v = (jnp.pad(x, ((0, 0), (0, short), (0, 0), (0, 0))) for x in (q, k, v))
     blocks = (T + short) // block
     q = q.reshape(B, blocks, block, K, N // K, H).transpose(1, 0, 3, 4, 2, 5)
     k, v = (x.reshape(B, blocks, block, K, H).transpose(1, 0, 3, 2, 4) for x in (k, v))
-    heads: Any = _attend(q, k, v, limits, softcap)
+    heads: Any = _attend(q, k, v, window, softcap)
     heads = heads.transpose(1, 0, 4, 2, 3, 5).reshape(B, T + short, N, H)
     return heads[:, :T]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, limits: Limits, softcap):
+def _attend(q, k, v, window, softcap):
     """Heads [n B K G t H] from queries of that shape and keys and values [n B K s H]."""
-    return _forward(q, k, v, limits, softcap)[0]
+    return _forward(q, k, v, window, softcap)[0]
 
 
-def _forward(q, k, v, limits: Limits, softcap):
+def _forward(q, k, v, window, softcap):
     accumulate = jnp.promote_types(q.dtype, jnp.float32)
 
     def of_queries(i):
         rows = q[i]
 
         def add(j, read: _Read) -> _Read:
-            logits, _ = _logits(rows, k[j], i, j, limits, softcap)
+            logits, _ = _logits(rows, k[j], i, j, window, softcap)
             peak = jnp.maximum(read.peak, logits.max(axis=-1))
             shrink = jnp.exp(read.peak - peak)
             exps = jnp.exp(logits - peak[..., None])
@@ -107,18 +98,18 @@ def _forward(q, k, v, limits: Limits, softcap):
             jnp.zeros(rows.shape[:-1], accumulate),
             jnp.zeros(rows.shape, accumulate),
         )
-        read = jax.lax.fori_loop(_first(i, q, limits), i + 1, add, start)
+        read = jax.lax.fori_loop(_first(i, q, window), i + 1, add, start)
         heads = (read.heads / read.total[..., None]).astype(q.dtype)
         return heads, read.peak + jnp.log(read.total)
 
     heads, normaliser = jax.lax.map(of_queries, jnp.arange(q.shape[0]))
-    return heads, (q, k, v, limits, heads, normaliser)
+    return heads, (q, k, v, window, heads, normaliser)
 
 
 def _backward(softcap, residuals, push):
-    q, k, v, limits, heads, normaliser = residuals
+    q, k, v, window, heads, normaliser = residuals
     accumulate = normaliser.dtype
-    # What a softmax takes off the gradient of each of its logits.
+    # The derivative of a softmax subtracts this from the gradient of each of its logits.
     mean = _einsum("nbkgth,nbkgth->nbkgt", push, heads)
 
     def of_queries(grads, i):
@@ -126,7 +117,7 @@ def _backward(softcap, residuals, push):
 
         def add(j, carry):
             of_rows, of_keys, of_values = carry
-            logits, slope = _logits(rows, k[j], i, j, limits, softcap)
+            logits, slope = _logits(rows, k[j], i, j, window, softcap)
             weights = jnp.exp(logits - normaliser[i][..., None])
             pulled = _einsum("bkgth,bksh->bkgts", pushed, v[j]) - mean[i][..., None]
             pulled = (weights * pulled * slope).astype(q.dtype)
@@ -136,7 +127,7 @@ def _backward(softcap, residuals, push):
             return of_rows, of_keys.at[j].add(of_key), of_values.at[j].add(of_value)
 
         start = jnp.zeros(rows.shape, accumulate), *grads
-        first = _first(i, q, limits)
+        first = _first(i, q, window)
         of_rows, *grads = jax.lax.fori_loop(first, i + 1, add, start)
         return tuple(grads), of_rows.astype(q.dtype)
 
@@ -150,14 +141,14 @@ def _backward(softcap, residuals, push):
 _attend.defvjp(_forward, _backward)
 
 
-def _first(i, q, limits: Limits):
-    """The first block of keys that a query of block `i` sees any of."""
+def _first(i, q, window):
+    """Index of the first block of keys that the queries of block `i` see."""
     block = q.shape[-2]
-    return jnp.maximum((i * block - limits.window + 1) // block, 0)
+    return jnp.maximum((i * block - window + 1) // block, 0)
 
 
-def _logits(rows, keys, i, j, limits: Limits, softcap):
-    """Logits of query block `i` and key block `j`, and the soft cap's slopes."""
+def _logits(rows, keys, i, j, window, softcap):
+    """Logits of query block `i` and key block `j`, and the slopes of the soft cap."""
     logits = _einsum("bkgth,bksh->bkgts", rows, keys)
     slope = jnp.ones((), logits.dtype)
     if softcap is not None:
@@ -166,11 +157,11 @@ def _logits(rows, keys, i, j, limits: Limits, softcap):
     queries, columns = (
         index * rows.shape[-2] + jnp.arange(rows.shape[-2]) for index in (i, j)
     )
-    mask = visible(queries[:, None], columns[None, :], limits.window, limits.hidden_keys)
+    mask = visible(queries[:, None], columns[None, :], window)
     return jnp.where(mask[None, None, None], logits, MASKED), slope
 
 
 def _einsum(equation, a, b):
-    """In float32 at the least."""
+    """Einsum that accumulates in at least float32."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.einsum(equation, a, b, preferred_element_type=wide)

@@ -14,9 +14,10 @@ def causal_convolution(
 
     Args:
       x: inputs.
-      kernel: one filter for every channel; its last row meets the input of the position.
+      kernel: one filter for every channel; its last entry multiplies the input at the same
+        position as the output.
       bias: one number for every channel.
-      state: the V = W - 1 inputs before the first; None for zeros.
+      state: the V = W - 1 inputs before the first position; None for zeros.
 
     Returns:
       y in the dtype of `x`, and the last V inputs.

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-MASKED = -1e30  # finite: the first chunk may hold nothing but the target
+MASKED = -1e30  # finite, because the first chunk may contain nothing but the target
 
 
 class TokenScores(NamedTuple):
-    """How well each token is predicted.
+    """Scores of each token's prediction.
 
     Attributes:
       loss: -log p(target), in nats.
@@ -27,13 +27,13 @@ class TokenScores(NamedTuple):
 
 
 class _Others(NamedTuple):
-    """Running sums over all tokens but the target: an attention over the vocabulary.
+    """Running sums over all tokens except the target, an attention over the vocabulary.
 
     Attributes:
       peak: largest logit so far.
-      runner_up: the token that has it.
+      runner_up: token with the largest logit.
       total: sum of exp(logit - peak).
-      vector: sum of exp(logit - peak) times the unembedding row; [T 0] if not wanted.
+      vector: sum of exp(logit - peak) times the unembedding vector; [T 0] if not wanted.
     """
 
     peak: Float[Array, "T"]
@@ -43,7 +43,7 @@ class _Others(NamedTuple):
 
 
 def soft_capped(logits: Float[Array, "..."], cap: float | None) -> Float[Array, "..."]:
-    """Logits z as c tanh(z / c); as they are where `cap` is None."""
+    """Returns c tanh(z / c) of logits z with the cap c; z itself if `cap` is None."""
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
@@ -57,21 +57,22 @@ def token_scores(
 ) -> TokenScores:
     """Loss and margin of every target under `softmax(hidden @ unembedding.T)`.
 
-    With `softcap` c, the logits z are read as c tanh(z / c).
+    With `softcap` c, the logits z become c tanh(z / c).
 
-    The vocabulary is read in chunks of `chunk` rows, by all tokens or by `token_chunk` of
-    them at a time, so that memory is O(token_chunk chunk) beside what has the size of
-    `hidden`; the gradient to the rows, where it is wanted, reads all tokens at once. The
-    gradient of the loss to `hidden` is the expected unembedding row minus the target's;
-    it falls out of the same pass as an online softmax whose values are the rows
-    themselves, so that nothing is computed twice. With q the softmax over the wrong
-    tokens alone, it is
+    The vocabulary is read in chunks of `chunk` unembedding vectors, for all tokens at once
+    or for `token_chunk` of them, so that memory is O(token_chunk chunk) plus arrays of the
+    size of `hidden`. The gradient with respect to `unembedding` reads all tokens at once.
+
+    The gradient of the loss with respect to `hidden` is the expected unembedding vector
+    minus the target's. The same pass computes it, as an online softmax whose values are the
+    unembedding vectors w_v, so that nothing is computed twice. With q the softmax over the
+    wrong tokens alone, it is
 
         p(wrong) * (sum_v q_v w_v - w_target),
 
     a form that keeps its relative precision when p(wrong) is tiny, where
-    `softmax - onehot` has lost all digits. A soft cap scales each row by its slope. The
-    gradient of the margin is the target's row minus that of the best other token.
+    `softmax - onehot` has lost all digits. A soft cap scales each vector by its slope. The
+    gradient of the margin is the target's vector minus that of the best other token.
 
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
@@ -79,8 +80,8 @@ def token_scores(
     options = (chunk, softcap, token_chunk)
     scores: Any = _cross_entropy(hidden, unembedding, targets, *options)
     loss, margin, runner_up = scores
-    # The value from the pass over the vocabulary, the derivative from two of its rows:
-    # the sign of a margin is then that of the very logits of which one is the largest.
+    # The value comes from the pass over the vocabulary, so that its sign agrees with the
+    # logits of which the largest was chosen; only the derivative comes from these two.
     rows = _logit_of(hidden, unembedding, targets, softcap)
     rows = rows - _logit_of(hidden, unembedding, runner_up, softcap)
     return TokenScores(loss, _with_derivative(margin, rows))
@@ -88,7 +89,7 @@ def token_scores(
 
 @jax.custom_vjp
 def _with_derivative(value, source):
-    """`value` with the derivative of `source`, which is computed for that alone."""
+    """Returns `value` with the derivative of `source`, whose own value is not used."""
     return value
 
 
@@ -99,7 +100,7 @@ _with_derivative.defvjp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _cross_entropy(hidden, unembedding, targets, chunk, softcap, token_chunk):
-    """Loss, margin and runner-up of every target; a derivative of the loss alone."""
+    """Loss, margin and runner-up of every target; only the loss has a derivative."""
 
     def score(hidden, targets):
         return _score(hidden, unembedding, targets, chunk, softcap, False)[0]
@@ -108,7 +109,7 @@ def _cross_entropy(hidden, unembedding, targets, chunk, softcap, token_chunk):
 
 
 def _over_tokens(function, token_chunk, *arrays):
-    """`function(*arrays)` of arrays [T ...], by `token_chunk` of the T at a time."""
+    """Applies `function` to `arrays` [T ...] in blocks of `token_chunk` of the T."""
     T = arrays[0].shape[0]
     if token_chunk is None or T <= token_chunk:
         return function(*arrays)
@@ -123,7 +124,7 @@ def _over_tokens(function, token_chunk, *arrays):
 
 
 def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
-    """The three scores, sums over the other tokens, log p(other) - log p(target)."""
+    """Returns three scores, the sums over wrong tokens, log p(wrong) - log p(target)."""
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
     target_logit = _logit_of(hidden, unembedding, targets, softcap)
 
@@ -167,14 +168,14 @@ def _logit_of(hidden, unembedding, tokens, softcap) -> Float[Array, "T"]:
 
 
 def _slope(capped, softcap):
-    """Derivative of a capped logit with respect to the logit."""
+    """Derivative of a capped logit with respect to the uncapped logit."""
     if softcap is None:
         return 1.0
-    return jnp.maximum(1 - jnp.square(capped / softcap), 0)  # 0 for what is masked
+    return jnp.maximum(1 - jnp.square(capped / softcap), 0)  # 0 for masked logits
 
 
 def _other_logits(hidden, weights, targets, softcap) -> Float[Array, "T C"]:
-    """Logits of a chunk, the target's masked out; `targets` count from its first row."""
+    """Logits of a chunk with the target masked; `targets` count from the chunk's start."""
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
     logits = jnp.einsum("td,cd->tc", hidden, weights, preferred_element_type=accumulate)
     logits = soft_capped(logits, softcap)
@@ -183,7 +184,7 @@ def _other_logits(hidden, weights, targets, softcap) -> Float[Array, "T C"]:
 
 
 def over_chunks(step, carry, unembedding, chunk):
-    """`step(carry, rows, offset)` over all chunks of rows, the last one may be shorter."""
+    """Folds `step(carry, rows, offset)` over chunks of rows; the last may be shorter."""
     V = unembedding.shape[0]
     if V <= chunk:
         return step(carry, unembedding, 0)
@@ -220,7 +221,8 @@ def _backward(chunk, softcap, token_chunk, residuals, cotangents):
     grad, wrong, log_normaliser, slope, hidden, unembedding, targets = residuals
     scale, _, _ = cotangents
     grad_hidden = (grad * scale[:, None]).astype(hidden.dtype)
-    # The gradient to the rows: dead code, and removed, wherever the LM is frozen.
+    # What follows is the gradient of `unembedding`. Where the LM is frozen it is dead code,
+    # which the compiler removes.
     push = scale * wrong
     accumulate = push.dtype
 

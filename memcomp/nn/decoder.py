@@ -1,4 +1,4 @@
-"""The stack that decoder-only language models share; a family gives its layer."""
+"""Decoder-only language model that all families share; each family defines its layer."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
-from memcomp.nn.flash import Reach, check_attention, kernel_of
+from memcomp.nn.flash import check_attention, kernel_of
 from memcomp.nn.mlp import ACTIVATIONS, GatedMLP
 from memcomp.nn.norms import RMSNorm
 from memcomp.nn.parameters import with_axes
@@ -20,30 +20,25 @@ from memcomp.nn.rotary import Rotary, rotary_table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and switches that all families have.
+    """Sizes and options that all families have.
 
     Attributes:
       d_model: width of an input vector (D).
       d_mlp: width inside the MLP (F).
-      num_heads: N.
-      num_kv_heads: K, a divisor of N.
-      head_dim: H.
+      num_heads: number of query heads (N).
+      num_kv_heads: number of key-value heads (K), a divisor of N.
+      head_dim: width of a head (H).
       max_positions: longest sequence, memory included, that the model was made for.
-      activation: of the MLP, a key of `ACTIVATIONS`.
-      windows: of each layer, how many keys a query sees, its own included, or None for
-        all; empty where all layers see all.
-      hidden_keys: of each layer, how many leading keys later queries do not see, as when
-        memory is knocked out of some layers (`memcomp.studies.attention`); empty for
-        none.
-      tied_embeddings: the unembedding is the embedding.
+      activation: activation of the MLP, a key of `ACTIVATIONS`.
+      windows: number of keys that a query of each layer sees, its own included, or None for
+        all; empty if all layers see all keys.
+      tied_embeddings: whether the unembedding is the embedding.
       remat: what the backward pass keeps of a layer, a key of `REMAT`.
-      attention: how heads are computed, a key of `memcomp.nn.flash.ATTENTION`.
-      unroll: the layers come one after the other in the program, and not as a loop: slow
-        to compile, but the compiler, which counts a loop's body once, counts them all.
+      attention: attention implementation, a key of `memcomp.nn.flash.ATTENTION`.
 
     Raises:
-      InputError: an activation, remat or attention that is not known, heads that do not
-        divide, windows or hidden keys of another number of layers.
+      InputError: the activation, remat or attention is unknown, `num_kv_heads` does not
+        divide `num_heads`, or `windows` has another number of layers.
     """
 
     vocab_size: int
@@ -57,11 +52,9 @@ class DecoderConfig:
     activation: str = "silu"
     norm_eps: float = 1e-5
     windows: tuple[int | None, ...] = ()
-    hidden_keys: tuple[int, ...] = ()
     tied_embeddings: bool = False
     remat: str = "none"
     attention: str = "plain"
-    unroll: bool = False
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -76,11 +69,10 @@ class DecoderConfig:
                 f"{self.num_kv_heads} heads of keys and values; wanted a divisor of the "
                 f"{self.num_heads} heads"
             )
-        for name in ("windows", "hidden_keys"):
-            if (given := len(getattr(self, name))) not in (0, self.num_layers):
-                raise InputError(
-                    f"{name} for {given} layers; wanted {self.num_layers}, or none"
-                )
+        if (given := len(self.windows)) not in (0, self.num_layers):
+            raise InputError(
+                f"windows for {given} layers; wanted {self.num_layers}, or none"
+            )
 
     @property
     def heads(self) -> tuple[int, int, int]:
@@ -90,46 +82,44 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RotaryConfig(DecoderConfig):
-    """A `DecoderConfig` with rotary positions, the same in every layer."""
+    """`DecoderConfig` with the same rotary positions in every layer."""
 
     rotary: Rotary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnedPositionConfig(DecoderConfig):
-    """A `DecoderConfig` with a learned vector for every position.
+    """`DecoderConfig` with a learned vector for every position.
 
     Attributes:
-      first_position: row of their table that belongs to position 0.
+      first_position: index of position 0 in the table of position vectors.
     """
 
     first_position: ClassVar[int] = 0
 
     @property
     def num_position_rows(self) -> int:
-        """Rows of the table of positions."""
+        """Number of vectors in the table of positions."""
         return self.max_positions + self.first_position
 
 
 class LayerKind(NamedTuple):
-    """What the layers of one stack may differ in.
+    """Properties in which the layers of one stack may differ.
 
     Attributes:
-      window: how many keys a query sees, its own included; None for all.
-      rotary: angles of its positions; None where no layer of the stack has them. A layer
-        without them among others with them has `memcomp.nn.rotary.no_rotation`.
-      hidden_keys: how many leading keys later queries do not see.
+      window: number of keys that a query sees, its own included; None for all.
+      rotary: rotary positions of the layer; None if no layer of the stack has them. If only
+        some have them, the others use `memcomp.nn.rotary.no_rotation`.
     """
 
     window: int | None = None
     rotary: Rotary | None = None
-    hidden_keys: int = 0
 
 
 class PreNormLayer(nn.Module):
-    """One residual layer: attention and MLP each read a norm of the stream and add to it.
+    """Residual layer: attention and MLP each read a norm of the stream and add to it.
 
-    A family says which; each method makes one submodule.
+    A family defines the submodules by these methods; each method makes one.
 
     Source: Xiong et al. 2020, arXiv:2002.04745.
     """
@@ -137,15 +127,15 @@ class PreNormLayer(nn.Module):
     config: Any
 
     def attention(self, name: str) -> nn.Module:
-        """Called as `attention(x, cached, positions)`, see `SelfAttention`."""
+        """Attention, called as `attention(x, cached, positions)`; see `SelfAttention`."""
         raise NotImplementedError
 
     def mlp(self, name: str) -> nn.Module:
-        """Gated, without biases."""
+        """Gated MLP without biases."""
         return GatedMLP(self.config.d_mlp, self.config.activation, name=name)
 
     def norm(self, name: str) -> nn.Module:
-        """RMSNorm."""
+        """Norm before attention or MLP, an RMSNorm."""
         return RMSNorm(self.config.norm_eps, name=name)
 
     @nn.compact
@@ -161,16 +151,19 @@ class Decoder(nn.Module):
 
     Attributes:
       config: the family's config.
-      layer: module of one layer; `layer(config)(x, cached, positions)` gives the new `x`
-        [B T D] and the layer's new keys and values.
+      layer: class of one layer's module; `layer(config)(x, cached, positions)` returns the
+        new `x` [B T D] and the layer's new keys and values.
+      unroll: whether the layers are unrolled instead of a loop. This compiles slowly, but
+        the compiler counts all operations; it counts those of a loop's body only once.
     """
 
     config: Any
+    unroll: bool = False
     layer: ClassVar[type[nn.Module]]
 
     @property
     def softcap(self) -> float | None:
-        """Logits z become c tanh(z / c); None: as they are."""
+        """Soft cap c of the logits z, which become c tanh(z / c); None for no cap."""
         return None
 
     def setup(self):
@@ -184,61 +177,70 @@ class Decoder(nn.Module):
         self.final_norm = self.norm()
 
     def norm(self) -> nn.Module:
-        """The final norm: RMSNorm."""
+        """Final norm, an RMSNorm."""
         return RMSNorm(self.config.norm_eps)
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:
         """The kind of every layer."""
         cfg = self.config
         windows = cfg.windows or (None,) * cfg.num_layers
-        hidden = cfg.hidden_keys or (0,) * cfg.num_layers
         rotary = getattr(cfg, "rotary", None)
-        return tuple(
-            LayerKind(window, rotary, keys)
-            for window, keys in zip(windows, hidden, strict=True)
-        )
+        return tuple(LayerKind(window, rotary) for window in windows)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Vectors that memory stands beside, in place of `tokens`."""
+        """Input vectors of `tokens`; memory stands in their place."""
         return jnp.take(self.embedding, tokens, axis=0)
 
     def enter(self, x: Float[Array, "B T D"], positions: Int[Array, "T"]):
-        """Input vectors to what the first layer reads: nothing is added here."""
+        """Turns input vectors into what the first layer reads; here they stay the same."""
         return x
 
     def leave(self, x):
-        """What the last layer gives to final hidden states [B T D]."""
+        """Turns the outputs of the last layer into final hidden states [B T D]."""
         return self.final_norm(x)
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: KVCache | None = None
+        self,
+        x: Float[Array, "B T D"],
+        cache: KVCache | None = None,
+        mask: Bool[Array, "L T S"] | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
-        """Hidden states after the final norm, and the cache with `x` added to it."""
+        """Returns hidden states after the final norm, and the cache with `x` added to it.
+
+        Args:
+          x: input vectors.
+          cache: keys and values of earlier positions; None to read without a cache.
+          mask: for each layer, False where a query must not see a key that it would see
+            otherwise; None hides nothing. A mask needs the attention probabilities, so that
+            `config.attention` is ignored.
+        """
         T = x.shape[1]
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         num_keys = T if cache is None else cache.k.shape[2]
         positions = start + jnp.arange(T)
         x = self.enter(x, positions)
         cached = None if cache is None else (cache.k, cache.v)
-        x, cached = self._scan(x, cached, positions, num_keys)
+        x, cached = self._scan(x, cached, positions, num_keys, mask)
         if cache is not None:
             k, v = cached
             cache = KVCache(k, v, cache.length + T)
         return self.leave(x), cache
 
-    def _scan(self, x, cached, positions, num_keys):
+    def _scan(self, x, cached, positions, num_keys, masks):
         cfg, of_layers = self.config, self.layer_kinds()
         kinds = list(dict.fromkeys(of_layers))
         number = jnp.array([kinds.index(kind) for kind in of_layers])
         views = [self._view(kind, positions, num_keys) for kind in kinds]
         views = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
-        reaches = tuple(Reach(kind.window, kind.hidden_keys) for kind in kinds)
+        windows = tuple(kind.window for kind in kinds)
 
-        def read(layer, x, cached, kind, index):
-            # With one kind for all layers the choice is made at compile time.
+        def read(layer, x, cached, kind, index, hiding):
+            # If all layers are of one kind, the choice is made at compile time.
             chosen = kind if len(kinds) > 1 else 0
             mask, table = jax.tree.map(lambda array: array[chosen], views)
-            kernel = kernel_of(cfg.attention, reaches, chosen, x.shape[1])
+            kernel = kernel_of(cfg.attention, windows, chosen, x.shape[1])
+            if hiding is not None:
+                mask, kernel = mask & hiding, None
             return layer(x, cached, Positions(mask, table, positions[0], index, kernel))
 
         scan = nn.scan(
@@ -246,23 +248,23 @@ class Decoder(nn.Module):
             variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=cfg.num_layers,
-            unroll=cfg.num_layers if cfg.unroll else 1,
+            unroll=cfg.num_layers if self.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers))
+        return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers), masks)
 
     def _view(self, kind: LayerKind, positions, num_keys):
-        mask = causal_mask(positions, num_keys, kind.window, kind.hidden_keys)
+        mask = causal_mask(positions, num_keys, kind.window)
         if kind.rotary is None:
             return mask, None
         return mask, rotary_table(kind.rotary, positions, num_keys)
 
     def unembedding(self) -> Float[Array, "V D"]:
-        """Rows whose product with a hidden state is a token's logit."""
+        """Vector of each token whose product with a hidden state is the token's logit."""
         return self.embedding if self.config.tied_embeddings else self.head
 
     def empty_cache(self, batch: int, length: int, dtype) -> KVCache:
-        """A cache for `batch` rows of at most `length` positions."""
+        """Makes a cache for `batch` texts of at most `length` positions."""
         cfg = self.config
         return empty_cache(
             cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim, dtype
@@ -270,7 +272,7 @@ class Decoder(nn.Module):
 
 
 class LearnedPositionDecoder(Decoder):
-    """A `Decoder` that adds a learned vector of its position to each input vector.
+    """`Decoder` that adds a learned vector of its position to each input vector.
 
     Its config is a `LearnedPositionConfig`.
     """
@@ -282,7 +284,7 @@ class LearnedPositionDecoder(Decoder):
         self.positions = self.param("positions", normal, shape)
 
     def position_width(self) -> int:
-        """Width of the vectors that stand for positions."""
+        """Width of the learned position vectors."""
         return self.config.d_model
 
     def enter(self, x, positions):

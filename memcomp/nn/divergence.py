@@ -1,4 +1,4 @@
-"""Divergence of two predictions over a large vocabulary, without arrays of [T V].
+"""KL divergence of two predictions over a large vocabulary, without arrays of [T V].
 
 Letters: T tokens, D d_model, V vocabulary, C a chunk of the vocabulary.
 """
@@ -16,9 +16,9 @@ class _Sums(NamedTuple):
     """Running sums over the vocabulary, each relative to the largest logit so far.
 
     Attributes:
-      peaks: largest logit of teacher and student.
-      totals: sums of exp(logit - peak) of both.
-      gap: sum of exp(teacher's logit - peak) times how much it is above the student's.
+      peaks: largest logits of teacher and student.
+      totals: sums of exp(logit - peak) of teacher and student.
+      gap: sum of exp(teacher's logit - peak) times (teacher's logit - student's logit).
     """
 
     peaks: Float[Array, "2 T"]
@@ -35,8 +35,8 @@ def divergence(
 ) -> Float[Array, "T"]:
     """KL(teacher || student) in nats of the predictions from two hidden states.
 
-    The vocabulary is read in chunks of `chunk` rows; in the backward pass each chunk's
-    logits are computed again, so that memory is O(T chunk).
+    The vocabulary is read in chunks of `chunk` tokens. The backward pass recomputes the
+    logits of each chunk, so that memory is O(T chunk).
 
     Source: Hinton et al. 2015, arXiv:1503.02531, at temperature 1.
     """
@@ -47,7 +47,7 @@ def divergence(
     def add(sums: _Sums, rows: Float[Array, "C D"]) -> _Sums:
         logits = jnp.einsum("ntd,cd->ntc", hidden, rows, preferred_element_type=accumulate)
         logits = soft_capped(logits, softcap)
-        # Where it is does not change the result, so that it needs no derivative.
+        # The peaks need no derivative, because their value does not change the result.
         peaks = jax.lax.stop_gradient(jnp.maximum(sums.peaks, logits.max(axis=-1)))
         shrink = jnp.exp(sums.peaks - peaks)
         exps = jnp.exp(logits - peaks[..., None])

@@ -10,14 +10,15 @@ from memcomp.nn.parameters import with_axes
 class Einsum(nn.Module):
     """`einsum(equation, x, kernel)`, plus a bias over the last `bias_ndim` outputs.
 
-    Where the collection "adapters" has `down` [in R] and `up` [R out] for this map, it is
-    that of kernel + down up, whose sum is not made (Hu et al. 2021, arXiv:2106.09685).
+    If the collection "adapters" has `down` [in R] and `up` [R out] for this map, it acts as
+    if the kernel were kernel + down up, without forming this sum (Hu et al. 2021,
+    arXiv:2106.09685).
 
     Attributes:
       equation: einsum equation of `x` and `kernel`.
       shape: shape of `kernel`.
-      axes: logical axis of each kernel dimension, for rules of sharding.
-      bias_ndim: how many trailing output dimensions the bias has; 0 for no bias. They
+      axes: logical axis of each kernel dimension, for the sharding rules.
+      bias_ndim: number of trailing output dimensions of the bias; 0 for no bias. They
         must be kernel dimensions.
       init_std: standard deviation of the normal that new kernels are drawn from.
     """

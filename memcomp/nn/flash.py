@@ -1,8 +1,9 @@
-"""Causal attention that never materialises the [T, T] probabilities, a kernel a device.
+"""Kernels of causal attention that never materialise the [T, T] probabilities.
 
-All kernels compute what `memcomp.nn.attention.attend` does, which is the oracle, in memory
-that grows with the length and not with its square. What a kernel cannot do is done block
-by block; what is cached, and weights that are asked for, by the weights.
+All kernels compute the same as `memcomp.nn.attention.attend`, which tests compare them
+with, in memory that grows linearly with the length. Blockwise attention replaces a kernel
+that cannot do what is asked. With a cache, or if the probabilities are wanted,
+`memcomp.nn.attention` is used instead.
 
 Letters: B texts, T positions, N heads, K kv heads, H head width.
 """
@@ -17,35 +18,28 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.nn.blockwise import BLOCK, UNBOUNDED, Limits, blockwise_attend
+from memcomp.nn.blockwise import BLOCK, UNBOUNDED, blockwise_attend
 
-LANES = 128  # splash attention's blocks are multiples of so many positions
-SPLASH_BLOCK = 512  # positions a block, at the most; not tuned on a TPU
-# The axes of memcomp.sharding's mesh that cut a batch, and heads.
+LANES = 128  # blocks of splash attention are multiples of this many positions
+SPLASH_BLOCK = 512  # largest block in positions; not tuned on a TPU
+# Axes of memcomp.sharding's mesh over which the batch and the heads are sharded.
 BATCH, HEADS = ("data", "fsdp"), "tensor"
 
 
-class Reach(NamedTuple):
-    """Which of the keys up to its own a query of a layer sees; see `causal_mask`."""
-
-    window: int | None = None
-    hidden_keys: int = 0
-
-
 Heads = Float[Array, "B T N H"]
-Kernel = Callable[..., Heads]  # of q, k, v, reach and softcap
+Kernel = Callable[..., Heads]  # takes q, k, v, window and softcap
 
 
 class Attention(NamedTuple):
-    """One way to compute heads.
+    """One implementation of attention.
 
     Attributes:
-      kernel: of scaled queries, keys, values, reach and soft cap; None for the weights,
-        or for blocks, whose reach need not be known at compile time.
-      platforms: of the devices that it runs on; empty for all.
-      sixteen_bits: whether it takes bfloat16 and float16 alone.
+      kernel: function of scaled queries, keys, values, window and soft cap; None for plain
+        attention and for "blockwise", whose window may be traced.
+      platforms: platforms of the devices that it runs on; empty for all.
+      sixteen_bits: whether it takes only bfloat16 and float16.
       softcaps: whether it can cap logits.
-      shortest: sequences below this go by the weights.
+      shortest: length below which sequences use plain attention.
     """
 
     kernel: Kernel | None = None
@@ -56,43 +50,41 @@ class Attention(NamedTuple):
 
 
 def kernel_of(
-    attention: str, reaches: Sequence[Reach], kind: Int[Array, ""] | int, length: int
+    attention: str,
+    windows: Sequence[int | None],
+    kind: Int[Array, ""] | int,
+    length: int,
 ) -> Callable[..., Heads] | None:
-    """`Positions.kernel` of a layer.
+    """Returns the kernel of a layer for `Positions`; None for plain attention.
 
     Args:
       attention: a key of `ATTENTION`.
-      reaches: of the kinds of layers that a stack has.
-      kind: of the layer, an index to `reaches`; may be traced.
-      length: positions of a sequence.
+      windows: for each kind of layer in the stack, the number of keys that a query sees,
+        its own included, or None for all.
+      kind: kind of the layer, an index into `windows`; may be traced.
+      length: number of positions of a sequence.
     """
     if attention == "plain" or length < ATTENTION[attention].shortest:
         return None
-    return functools.partial(_heads, ATTENTION[attention], tuple(reaches), kind)
+    return functools.partial(_heads, ATTENTION[attention], tuple(windows), kind)
 
 
-def _heads(row: Attention, reaches, kind, q, k, v, softcap) -> Heads:
-    able = not any(reach.hidden_keys for reach in reaches)
-    if row.kernel is None or not able or (softcap is not None and not row.softcaps):
-        return blockwise_attend(q, k, v, _limits(reaches, kind), softcap)
+def _heads(row: Attention, windows, kind, q, k, v, softcap) -> Heads:
+    if row.kernel is None or (softcap is not None and not row.softcaps):
+        bounds = [UNBOUNDED if window is None else window for window in windows]
+        return blockwise_attend(q, k, v, jnp.array(bounds)[kind], softcap)
     branches = [
-        functools.partial(row.kernel, reach=reach, softcap=softcap) for reach in reaches
+        functools.partial(row.kernel, window=window, softcap=softcap) for window in windows
     ]
-    if len(set(reaches)) == 1:  # kinds of layers that differ in their rotary positions
+    if len(set(windows)) == 1:  # kinds may differ only in their rotary positions
         return branches[0](q, k, v)
     return jax.lax.switch(kind, branches, q, k, v)
 
 
-def _limits(reaches: Sequence[Reach], kind) -> Limits:
-    windows = [UNBOUNDED if r.window is None else r.window for r in reaches]
-    hidden = [reach.hidden_keys for reach in reaches]
-    return Limits(jnp.array(windows)[kind], jnp.array(hidden)[kind])
-
-
-def cudnn_attend(q, k, v, reach: Reach, softcap: float | None = None) -> Heads:
-    """Flash attention of cuDNN; for bfloat16 and float16, without a soft cap."""
+def cudnn_attend(q, k, v, window: int | None, softcap: float | None = None) -> Heads:
+    """Flash attention of cuDNN, for bfloat16 and float16, without a soft cap."""
     assert softcap is None
-    left = None if reach.window is None else (reach.window - 1, 0)
+    left = None if window is None else (window - 1, 0)
     return jax.nn.dot_product_attention(
         q, k, v, scale=1.0, is_causal=True, local_window_size=left, implementation="cudnn"
     )
@@ -102,26 +94,27 @@ def splash_attend(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B T K H"],
     v: Float[Array, "B T K H"],
-    reach: Reach,
+    window: int | None,
     softcap: float | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
-    """Splash attention, a Pallas kernel for TPUs; on a mesh, each device has its part.
+    """Splash attention, a Pallas kernel for TPUs; on a mesh it runs on each device's shard.
 
     Args:
       q: scaled queries.
       k: keys of the same positions.
-      v: values of the same.
-      reach: a window, or all; no hidden keys.
-      softcap: logits z become c tanh(z / c); None for none.
-      interpret: run it without a TPU, slowly.
+      v: values of the same positions.
+      window: number of keys that a query sees, its own included; None for all.
+      softcap: cap c of the logits z, which become c tanh(z / c); None for no cap.
+      interpret: whether to interpret the kernel, which is slow but needs no TPU.
     """
-    local = functools.partial(_splash, reach=reach, softcap=softcap, interpret=interpret)
+    local = functools.partial(_splash, window=window, softcap=softcap, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return local(q, k, v)
-    # The compiler cannot cut a kernel. Under `vmap` over texts B is 1, and `spmd_axis_name`
-    # has the axes of the batch, which must not be named here too.
+    # The compiler cannot shard a kernel, so that `shard_map` does it. Under a `vmap` over
+    # texts B is 1; `spmd_axis_name` then names the axes of the batch, which must not be
+    # named again here.
     parts = mesh.shape[BATCH[0]] * mesh.shape[BATCH[1]]
     cut = BATCH if parts > 1 and q.shape[0] % parts == 0 else None
     spec = PartitionSpec(cut, None, HEADS, None)
@@ -130,8 +123,8 @@ def splash_attend(
     )(q, k, v)
 
 
-def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
-    # Late: Pallas takes half a second to import.
+def _splash(q, k, v, *, window, softcap, interpret) -> Heads:
+    # Imported late, because importing Pallas takes half a second.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as splash,
     )
@@ -141,7 +134,7 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
 
     T, N = q.shape[1:3]
     block = min(SPLASH_BLOCK, T + -T % LANES)
-    # Padding on the right is seen by padding alone.
+    # Padding is on the right, where only padding sees it.
     short = -T % block
     q, k, v = (
         jnp.pad(x, ((0, 0), (0, short), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v)
@@ -149,8 +142,8 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
     shape = (T + short, T + short)
     mask = (
         masks.CausalMask(shape)
-        if reach.window is None
-        else masks.LocalMask(shape, (reach.window - 1, 0), 0)
+        if window is None
+        else masks.LocalMask(shape, (window - 1, 0), 0)
     )
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     sizes: Any = {f"block_{name}": block for name in names}
@@ -167,8 +160,8 @@ def _splash(q, k, v, *, reach: Reach, softcap, interpret) -> Heads:
 
 
 # fmt: off
-# "plain" makes all weights. Up to a block, blocks would only do the same in more steps, and
-# splash attention on more positions.
+# "plain" materialises all probabilities. It is also used for sequences of at most one
+# block, which "blockwise" would do in more steps, and "splash" with more positions.
 ATTENTION: dict[str, Attention] = {
     "plain":     Attention(),
     "blockwise": Attention(shortest=BLOCK + 1),
@@ -179,22 +172,22 @@ ATTENTION: dict[str, Attention] = {
 
 
 def check_attention(name: str) -> None:
-    """Raises an `InputError` for what is no key of `ATTENTION`."""
+    """Raises an `InputError` unless `name` is a key of `ATTENTION`."""
     if name not in ATTENTION:
         raise InputError(f"attention {name!r} is not one of {', '.join(ATTENTION)}")
 
 
 def resolve_attention(name: str, platform: str, dtype: Any) -> str:
-    """A key of `ATTENTION`, which "auto" leaves to the devices.
+    """Returns a key of `ATTENTION`; "auto" is resolved by platform and dtype.
 
     Args:
-      name: such a key, or "auto": the kernel that is made for the platform and dtype, or
-        "blockwise" where there is none.
-      platform: of the devices: "cpu", "gpu" or "tpu".
-      dtype: of queries, keys and values.
+      name: a key of `ATTENTION`, or "auto" for the kernel that is made for this platform
+        and dtype, or "blockwise" if there is none.
+      platform: platform of the devices: "cpu", "gpu" or "tpu".
+      dtype: dtype of queries, keys and values.
 
     Raises:
-      InputError: no such name, or a kernel that does not run on these devices or dtype.
+      InputError: the name is unknown, or the kernel does not support the platform or dtype.
     """
     dtype = jnp.dtype(dtype)
     wide = dtype.itemsize != 2

@@ -1,4 +1,4 @@
-"""The feed-forward half of a layer."""
+"""MLPs, the feed-forward half of a layer."""
 
 import functools
 
@@ -9,7 +9,7 @@ from memcomp.nn.einsum import Einsum
 
 _exact_gelu = functools.partial(nn.gelu, approximate=False)
 _tanh_gelu = functools.partial(nn.gelu, approximate=True)
-# By the names of Hugging Face configs.
+# The keys are the names in Hugging Face configs.
 ACTIVATIONS = {
     "gelu": _exact_gelu,
     "gelu_fast": _tanh_gelu,
@@ -24,9 +24,9 @@ class MLP(nn.Module):
     """`down(activation(up(x)))`.
 
     Attributes:
-      d_mlp: width in the middle (F).
+      d_mlp: width inside the MLP (F).
       activation: a key of `ACTIVATIONS`.
-      bias: whether both maps have one.
+      bias: whether all maps have a bias.
     """
 
     d_mlp: int
@@ -42,7 +42,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """`down(activation(gate(x)) * up(x))`; attributes as of `MLP`.
+    """`down(activation(gate(x)) * up(x))`; the attributes are those of `MLP`.
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """

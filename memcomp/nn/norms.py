@@ -1,4 +1,4 @@
-"""Normalisation over the last axis, in float32 whatever the dtype of the activations."""
+"""Normalisation over the last axis, in float32 even if activations have fewer bits."""
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,11 @@ class RMSNorm(nn.Module):
     """`x / rms(x) * scale`, over as many trailing axes as `axes` names.
 
     Attributes:
-      eps: added to the mean square.
+      eps: number added to the mean square.
       axes: logical axes of the scale.
-      offset: added to the stored scale; 1 for checkpoints that store it as a difference.
-      scale_in_float32: the cast to the activations' dtype comes after the scale, not
-        before; the code that checkpoints were trained with differs in this.
+      offset: number added to the stored scale; 1 for checkpoints that store scale - 1.
+      scale_in_float32: whether the scale is applied before the cast to the activations'
+        dtype, and not after; the code that checkpoints were trained with differs in this.
 
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
     """
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """`(x - mean(x)) / std(x) * scale + bias`; without the last two if not `affine`.
+    """`(x - mean(x)) / std(x) * scale + bias`; without scale and bias if not `affine`.
 
     Source: Ba et al. 2016, arXiv:1607.06450.
     """
@@ -67,5 +67,5 @@ class LayerNorm(nn.Module):
 
 
 def _float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    # At least float32: the tests compare whole loops in float64.
+    # float64 stays float64, because the tests compare whole loops in it.
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,4 +1,4 @@
-"""Parameters that name their axes."""
+"""Parameters with named logical axes."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -10,8 +10,8 @@ from jaxtyping import Array
 def with_axes(
     init: Callable[..., Array], axes: Sequence[str | None]
 ) -> Callable[..., Array]:
-    """`init`, which also names each dimension by its logical axis.
+    """Wraps `init` so that each dimension of its result names its logical axis.
 
-    What it gives is boxed; `Module.param` takes it out of the box, hence the type.
+    The result is boxed; `Module.param` unboxes it, which is why the type says Array.
     """
     return cast(Callable[..., Array], nn.with_logical_partitioning(init, tuple(axes)))

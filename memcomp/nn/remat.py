@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a layer, and what it computes again."""
+"""Rematerialisation: what the backward pass keeps of a layer, and what it recomputes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ import jax
 
 from memcomp.errors import InputError
 
-# Name -> what is kept of each layer, beside its input; None: all that is needed.
-# "full": nothing, for one forward pass more. "dots": the results of its matrix products,
-# for the rest of it once more, of which attention's weights are the largest part.
+# Name -> policy for what is kept of each layer besides its input; None keeps all.
+# "full" keeps nothing, at the cost of another forward pass. "dots" keeps the results of
+# matrix products and recomputes the rest, mainly the attention probabilities.
 REMAT: dict[str, Any] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -19,15 +19,15 @@ REMAT: dict[str, Any] = {
 
 
 def check_remat(name: str) -> None:
-    """Raises an `InputError` for what is no key of `REMAT`."""
+    """Raises an `InputError` unless `name` is a key of `REMAT`."""
     if name not in REMAT:
         raise InputError(f"remat {name!r} is not one of {', '.join(REMAT)}")
 
 
 def rematerialised(name: str, layer: Callable[..., Any]) -> Callable[..., Any]:
-    """`layer(module, *inputs)`, of which the backward pass keeps what `name` says.
+    """Wraps `layer(module, *inputs)` so that the backward pass keeps only what `name` says.
 
-    It is for the body of a scan, whose iterations the compiler does not merge.
+    It is for the body of a scan, where the compiler cannot undo the rematerialisation.
     """
     if name == "none":
         return layer

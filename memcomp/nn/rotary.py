@@ -10,19 +10,19 @@ from jaxtyping import Array, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-    """How positions turn into angles.
+    """Settings that turn positions into rotary angles.
 
     Attributes:
-      dim: how many leading dimensions of a head are rotated (R); an odd number counts as
-        the even one above it, as in published checkpoints.
+      dim: number of leading dimensions of a head that are rotated (R); an odd number
+        counts as the even one above it, as in published checkpoints.
       theta: base of the geometric series of wavelengths.
       scaling: "default", "linear", "dynamic" or "llama3".
-      factor: by how much the context is stretched ("linear", "dynamic", "llama3").
-      low_freq_factor: "llama3": wavelengths longer than `original_positions` over this
-        are stretched in full.
-      high_freq_factor: "llama3": wavelengths shorter than `original_positions` over this
-        are left alone.
-      original_positions: the context length before scaling ("dynamic", "llama3").
+      factor: factor by which the context is stretched ("linear", "dynamic", "llama3").
+      low_freq_factor: wavelengths above `original_positions` divided by this are stretched
+        by the whole `factor` ("llama3").
+      high_freq_factor: wavelengths below `original_positions` divided by this are not
+        stretched ("llama3").
+      original_positions: context length before scaling ("dynamic", "llama3").
 
     Source: Su et al. 2021, arXiv:2104.09864; Chen et al. 2023, arXiv:2306.15595 (linear);
       Peng et al. 2023, arXiv:2309.00071, appendix (dynamic NTK); Llama 3.1 (llama3).
@@ -38,20 +38,21 @@ class Rotary:
 
 
 def no_rotation(rotary: Rotary) -> Rotary:
-    """A `Rotary` of as many dimensions whose angles are 0 at every position.
+    """Returns a `Rotary` with the same `dim` whose angles are 0 at every position.
 
-    It is for layers without rotary positions among others with them: the table is of the
-    same shape, and its cosines of 1 and sines of 0 turn heads into exactly themselves.
+    It is for layers without rotary positions in a stack where others have them. Its table
+    has the same shape, and its cosines of 1 and sines of 0 leave heads exactly unchanged.
     """
     return Rotary(rotary.dim, scaling="linear", factor=math.inf)
 
 
 def inverse_frequencies(rotary: Rotary, length: int) -> np.ndarray:
-    """Float32 [R/2]: radians per position of each rotated pair.
+    """Radians per position of each rotated pair, float32 [R/2].
 
     Args:
-      length: number of positions in use; only "dynamic" scaling looks at it, and only
-        beyond `original_positions`.
+      rotary: settings of the angles.
+      length: number of positions in use; it matters only to "dynamic" scaling, beyond
+        `original_positions`.
     """
     return _SCALINGS[rotary.scaling](rotary, length)
 
@@ -69,18 +70,19 @@ def rotate(
     x: Float[Array, "*B T N H"],
     table: tuple[Float[Array, "*#B T half"], Float[Array, "*#B T half"]],
 ) -> Float[Array, "*B T N H"]:
-    """`x` with dimension i and i + R/2 of each head turned by the angle of its position.
+    """Rotates dimensions i and i + R/2 of each head by the angle of its position.
 
-    The halves layout is that of Hugging Face checkpoints. Dimensions past R are kept.
+    The layout in two halves is that of Hugging Face checkpoints. Dimensions after R do not
+    change.
     """
-    # One axis for the heads, and one for each axis of `x` that the table is shared over.
+    # The table gets an axis for the heads, and one for each axis of `x` that it lacks.
     new_axes = (*range(x.ndim - 1 - table[0].ndim), -2)
     cos, sin = (jnp.expand_dims(t, new_axes) for t in table)
     half = cos.shape[-1]
     x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     turning, rest = x32[..., : 2 * half], x[..., 2 * half :]
-    # Each half takes of the other. In whole rows: to make the halves one by one and join
-    # them is several times slower on a CPU.
+    # Each half needs the other. Both are computed at once, because computing them one by
+    # one and joining them is several times slower on a CPU.
     same, other = jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1)
     turned = turning * same + jnp.roll(turning, half, axis=-1) * other
     return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)

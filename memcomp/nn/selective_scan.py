@@ -1,6 +1,6 @@
 """The selective state-space recurrence, as an associative scan over chunks of positions.
 
-Letters: B texts, T positions, E d_inner, Z d_state; K positions a chunk, N chunks.
+Letters: B texts, T positions, E d_inner, Z d_state; K positions per chunk, N chunks.
 
 Source: Gu and Dao 2023, arXiv:2312.00752, sections 2 and 3.2; recurrences as associative
   scans: Blelloch 1990, "Prefix sums and their applications".
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-CHUNK = 16  # about the root of 512: as many states between chunks as positions inside
+CHUNK = 16  # about the root of 512: about as many chunks as positions in each chunk
 
 
 def selective_scan(
@@ -26,19 +26,19 @@ def selective_scan(
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B Z E"]]:
     """y_t = sum_z C_tz h_tz + D x_t, where h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t.
 
-    In float32, or float64 where `x` is. Between chunks only the state is kept, so that
-    memory is linear in T: the inside of a chunk, Z times as wide as `x`, is computed again
-    in the backward pass. `exp(dt A)` is never inverted, so that nothing overflows.
+    It is computed in float32, or in float64 if `x` is. Only the states between chunks are
+    kept; the backward pass recomputes those inside a chunk, which are Z times as wide as
+    `x`. Memory is linear in T. `exp(dt A)` is never inverted, so that nothing overflows.
 
     Args:
       x: inputs.
       dt: step sizes, positive.
-      A: rates, negative.
-      B: how each input enters the state.
-      C: how the state is read.
-      D: how each input goes past the state; None for not at all.
+      A: decay rates of the state, negative.
+      B: weights with which each input enters the state.
+      C: weights with which each output reads the state.
+      D: weights of the skip connection from inputs to outputs; None for none.
       state: h before the first position; None for zeros.
-      chunk: the most positions that are scanned at once.
+      chunk: largest number of positions that are scanned at once.
 
     Returns:
       y, and h after the last position.
@@ -56,7 +56,7 @@ def selective_scan(
 
 
 def _split(value: Float[Array, "B T X"], chunk: int) -> Float[Array, "N K B X"]:
-    """Chunks of equal length; what fills the last one has dt = 0, which changes nothing."""
+    """Splits T into equal chunks; padding has dt = 0, which does not change the state."""
     T = value.shape[1]
     num_chunks = -(-T // chunk)
     K = -(-T // num_chunks)
@@ -65,8 +65,8 @@ def _split(value: Float[Array, "B T X"], chunk: int) -> Float[Array, "N K B X"]:
     return padded.reshape(num_chunks, K, *padded.shape[1:])
 
 
-# The derivative is written out: JAX's own, of `associative_scan` under `checkpoint`, is
-# three times slower on a CPU.
+# The derivative is written by hand, because JAX's derivative of `associative_scan` under
+# `checkpoint` is three times slower on a CPU.
 @jax.custom_vjp
 def _scan(
     A: Float[Array, "Z E"],
@@ -76,7 +76,7 @@ def _scan(
     B: Float[Array, "N K B Z"],
     C: Float[Array, "N K B Z"],
 ) -> tuple[Float[Array, "N K B E"], Float[Array, "B Z E"]]:
-    """y, and the state after the last chunk."""
+    """Returns y, and the state after the last chunk."""
     return _forward(A, state, x, dt, B, C)[0]
 
 
@@ -96,7 +96,7 @@ def _backward(residuals, cotangents):
     ones = jnp.ones(A.shape[:1], A.dtype)
 
     def body(carry, chunk):
-        d_state, dA = carry  # of the state after this chunk
+        d_state, dA = carry  # gradient of the state after this chunk
         state, x, dt, B, C, dy = chunk
         a, b = jax.lax.optimization_barrier(_steps(A, state, x, dt, B))
         h = _prefixes(a, b)
@@ -105,9 +105,9 @@ def _backward(residuals, cotangents):
         g = _outer(C, dy).at[-1].add(d_state)
         g = _prefixes(a_next, g, reverse=True)
         before = jnp.concatenate([state[None], h[:-1]])
-        d_exponent = g * before * a  # of dt A
-        d_step = jnp.einsum("kbz,kbze->kbe", B, g)  # of dt x
-        # Products first: `e` as a batch axis would lay out all states anew.
+        d_exponent = g * before * a  # gradient of dt A
+        d_step = jnp.einsum("kbz,kbze->kbe", B, g)  # gradient of dt x
+        # Multiply first: an einsum with `e` as a batch axis would transpose all states.
         through_a = jax.lax.optimization_barrier(d_exponent * A[None, None])
         d_dt = jnp.einsum("z,kbze->kbe", ones, through_a) + d_step * x
         dB = jnp.einsum("kbze,kbe->kbz", g, dt * x)
@@ -125,7 +125,7 @@ _scan.defvjp(_forward, _backward)
 
 
 def _steps(A, state, x, dt, B):
-    """Pairs a, b [K B Z E] of h_t = a_t h_(t-1) + b_t; b_0 holds the state from before."""
+    """Pairs a, b [K B Z E] of h_t = a_t h_(t-1) + b_t; b_0 includes the earlier state."""
     a = jnp.exp(dt[:, :, None] * A[None, None])
     b = _outer(B, dt * x)
     return a, b.at[0].add(a[0] * state)
@@ -136,11 +136,11 @@ def _outer(z: Float[Array, "K B Z"], e: Float[Array, "K B E"]) -> Float[Array, "
 
 
 def _prefixes(a, b, reverse: bool = False) -> Float[Array, "K B Z E"]:
-    """h_t = a_t h_(t-1) + b_t with h_(-1) = 0; of h_(t+1) where `reverse`."""
+    """h_t = a_t h_(t-1) + b_t with h_(-1) = 0; from h_(t+1) if `reverse`."""
 
     def compose(first, then):
         return then[0] * first[0], then[0] * first[1] + then[1]
 
     h = jax.lax.associative_scan(compose, (a, b), reverse=reverse)[1]
-    # The sums that follow would otherwise be fused with the scan, and repeat it.
+    # Without the barrier, the sums that follow would be fused with the scan and repeat it.
     return jax.lax.optimization_barrier(h)

@@ -148,7 +148,7 @@ def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial
     """
     found = {}
     prefixes, memories = flight["state.best_prefix"], flight["state.best_memory"]
-    for slot, (i, (num_targets, target)) in enumerate(
+    for slot, (i, (num_targets, _)) in enumerate(
         zip(flight["ids"].tolist(), flight["targets"].tolist(), strict=True)
     ):
         flies = i in trials and trials[i].num_targets == num_targets
@@ -156,7 +156,9 @@ def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial
             continue
         trial, steps = trials[i], len(flight[f"losses/{slot}"])
         trial = dataclasses.replace(
-            trial, steps=trial.steps + steps, token_steps=trial.token_steps + steps * target
+            trial,
+            steps=trial.steps + steps,
+            token_steps=trial.token_steps + int(flight["token_steps"][slot]),
         )
         if (prefix := int(prefixes[slot])) > trial.exact:
             trial = dataclasses.replace(trial, exact=prefix, memory=memories[slot])

@@ -6,17 +6,17 @@ token t, from 0. That at M - 1 sees nothing but memory, whatever is done to it: 
 studies are over tokens 1..T - 1, predicted at queries M..M + T - 2.
 """
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed, intermediates
 from memcomp.lm.score import GROUP, Scores, joined, score_after, start
+from memcomp.nn.decoder import DecoderConfig
 from memcomp.runs.files import Record
 from memcomp.sharding import fetch
 from memcomp.studies.prefixes import Crammed
@@ -24,7 +24,7 @@ from memcomp.studies.prefixes import Crammed
 
 def check_attends(lm: LanguageModel, num_tokens: int) -> None:
     """Raises an `InputError` where attention on memory is not to be had."""
-    if not hasattr(lm.config, "hidden_keys"):
+    if not isinstance(lm.config, DecoderConfig):
         raise InputError(
             f"{lm.name} has no attention ({type(lm.module).__name__}), so that there is "
             "none on memory to measure or to knock out; give an LM with attention, or "
@@ -84,11 +84,13 @@ def all_weights(
     read: Int[Array, "B T"],
     *,
     module: CausalLM,
+    mask: Bool[Array, "L S S"] | None = None,
 ) -> Float[Array, "B L N S S"]:
     """The weight of every query, the last but one axis, on every key, S = M + T."""
     vectors = embed(params, read, module=module)
     x = jnp.concatenate([prefix.astype(vectors.dtype), vectors], axis=1)
-    (weights,) = jax.tree.leaves(intermediates(params, x, module=module))  # [layers ...]
+    kept = intermediates(params, x, module=module, mask=mask)
+    (weights,) = jax.tree.leaves(kept)  # [layers ...]
     L, B, K, G, S, _ = weights.shape
     return weights.reshape(L, B, K * G, S, S).swapaxes(0, 1)
 
@@ -118,10 +120,12 @@ def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     return records
 
 
-def knocked_out(lm: LanguageModel, first: int, last: int, num_memory: int) -> LanguageModel:
-    """The LM whose layers first..last - 1 do not show memory to the text.
+def knockout_mask(
+    lm: LanguageModel, first: int, last: int, num_memory: int, num_positions: int
+) -> Bool[np.ndarray, "L S S"]:
+    """Hides memory from the text in layers first..last - 1, for `score_after`.
 
-    Memory's own queries see it as ever.
+    The queries at memory's own positions still see it.
 
     Raises:
       InputError: an LM without attention, or layers that it does not have.
@@ -130,10 +134,9 @@ def knocked_out(lm: LanguageModel, first: int, last: int, num_memory: int) -> La
     L = lm.config.num_layers
     if not 0 <= first <= last <= L:
         raise InputError(f"layers {first} to {last}; {lm.name} has 0 to {L}")
-    hidden = tuple(num_memory if first <= i < last else 0 for i in range(L))
-    # None hidden is the config as it was, and the program that is compiled already.
-    config = dataclasses.replace(lm.config, hidden_keys=hidden if any(hidden) else ())
-    return dataclasses.replace(lm, module=lm.module.clone(config=config), config=config)
+    mask = np.ones((L, num_positions, num_positions), bool)
+    mask[first:last, num_memory:, :num_memory] = False
+    return mask
 
 
 def knockouts(num_layers: int) -> list[tuple[int, int]]:
@@ -153,10 +156,10 @@ def knockout_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     Source: arXiv:2607.21231, who mask attention to memory in the early layers.
     """
     check_attends(lm, crammed.tokens.shape[1])
-    M, records = crammed.memory.shape[1], []
+    M, T, records = crammed.memory.shape[1], crammed.tokens.shape[1], []
     for first, last in knockouts(lm.config.num_layers):
-        without = knocked_out(lm, first, last, M)
-        columns = _later(score_after(without, crammed.memory, crammed.tokens))
+        mask = knockout_mask(lm, first, last, M, M + T - 1)
+        columns = _later(score_after(lm, crammed.memory, crammed.tokens, mask))
         records += crammed.records(columns, condition="memory", first=first, last=last)
     plain = joined(lm, start(lm, len(crammed.tokens)))
     columns = _later(score_after(lm, plain, crammed.tokens))

@@ -107,6 +107,7 @@ def a_result(num_tokens, prefix, exact, num_given=0):
         min_loss_nats=1.0,
         margin=0.0,
         steps=3,
+        token_steps=3 * num_tokens,
         protocol="reference" if num_given else "strict",
         num_given=num_given,
         lm_name="test",
@@ -235,6 +236,7 @@ def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(
     assert int(adam.count) == trial.steps > 0
     assert np.abs(adam.mu).max() > 0 and not state.done
     assert int(state.step) == (trial.steps if grows else 0)
+    assert int(state.best_prefix) == (trial.exact if grows else -1)
 
 
 @pytest.mark.slow

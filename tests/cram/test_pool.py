@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from memcomp.cram import pool as pool_module
+from memcomp.cram import program_size
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_step, init_states
-from memcomp.cram.pool import NEVER, Pool
+from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.schedule import advance_all, buckets
+from memcomp.cram.slot import NEVER
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 
@@ -123,7 +124,7 @@ def test_a_pool_shrinks_once_empty_places_have_cost_a_compilation(
     params = sum(leaf.size for leaf in jax.tree.leaves(tiny_lm_float64.params))
     # What three chunks of a pool of 8 with one text in flight cost for nothing.
     compilation = 3 * 7 * 4.0 * params * 8 * config().steps_per_chunk
-    monkeypatch.setattr(pool_module, "COMPILATION", {"cpu": compilation})
+    monkeypatch.setitem(program_size.COMPILATION, "cpu", compilation)
     texts = some_texts(8, lengths=(2, 2, 2, 2, 2, 2, 2, 8))
     cfg = config(batch_size=8, margin=0.0, max_steps=200, patience=200)
     sizes, results = [], {}
@@ -135,7 +136,7 @@ def test_a_pool_shrinks_once_empty_places_have_cost_a_compilation(
     whole = all_results(tiny_lm_float64, texts[-1:], cfg)  # a program that is there
     assert_same({7: results[7]}, whole, rtol=1e-10, atol=1e-10)
     # Never, where a compilation costs more than all that is wasted.
-    monkeypatch.setattr(pool_module, "COMPILATION", {"cpu": 1e30})
+    monkeypatch.setitem(program_size.COMPILATION, "cpu", 1e30)
     chunks = advance_all(tiny_lm_float64, texts, cfg)
     assert {len(pool.snapshot()["ids"]) for _, pool in chunks} == {8}
 

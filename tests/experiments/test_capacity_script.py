@@ -62,7 +62,13 @@ def test_a_cell_is_a_run_folder_with_what_a_report_needs(folder):
     assert config["lm"]["d_model"] > 0 and config["lm"]["vocab_size"] > 0
 
 
-@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param((0,), marks=pytest.mark.ci),
+        pytest.param((0, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_grows_and_redoes_nothing(folder, seeds):
     before = cell(folder)
     more = ("--config.lengths=(2,3,4)", f"--config.seeds={seeds}")

@@ -248,6 +248,7 @@ def of_tokenizer(tokenizer, folder):
     export_lm(folder, module, jax.tree.unflatten(tree, made))
 
 
+@pytest.mark.ci
 def test_a_text_that_the_tokenizer_does_not_give_back_is_said_and_counted(tmp_path):
     of_tokenizer(losing("<unk>"), tmp_path / "lm")
     (tmp_path / "texts").mkdir()
@@ -282,6 +283,7 @@ def test_tokens_that_are_exact_are_no_text_that_comes_back():
     assert "does not give back" not in cram_script.table(records[::2])
 
 
+@pytest.mark.ci
 def test_a_control_token_in_a_text_is_text(tmp_path):
     text = "He typed <|endoftext|> and left"
     (tmp_path / "texts.txt").write_text(text)

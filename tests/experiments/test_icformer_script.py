@@ -56,6 +56,7 @@ def assert_same_runs(a, b):
         assert all(one[k] == other[k] for k in one if k != "tokens_per_second")
 
 
+@pytest.mark.ci
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, folder, whole, monkeypatch
 ):

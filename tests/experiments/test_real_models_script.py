@@ -68,6 +68,7 @@ def test_rows_are_of_run_folders_and_a_second_start_does_nothing_again(tmp_path)
     assert rows(tmp_path) == found
 
 
+@pytest.mark.ci
 def test_a_run_that_is_out_of_time_says_so_and_resumes(tmp_path):
     arguments = ("--config.order=('default',)", "--config.cram.steps_per_chunk=1")
     status, out, err = run(tmp_path, *arguments, "--config.minutes=0.0001")

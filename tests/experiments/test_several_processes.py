@@ -88,6 +88,7 @@ def wait_for(path, job):
         time.sleep(0.01)
 
 
+@pytest.mark.ci
 def test_two_processes_one_of_which_is_killed(folder, alone):
     run = folder / "killed"
     job = cram(folder, "killed", 2)
@@ -249,7 +250,10 @@ def member(address, number, crash, folder):
     os._exit(0)
 
 
-@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "crash",
+    ["abort", *(pytest.param(name, marks=pytest.mark.ci) for name in list(CRASHES)[1:])],
+)
 def test_a_crash_is_no_lost_process(tmp_path, crash):
     """A scheduler that restarts what ends with 75 would restart a crash for ever."""
     with socket.socket() as free:

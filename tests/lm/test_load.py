@@ -288,6 +288,7 @@ def _flip(tensor):
     return bits.view(tensor.dtype)
 
 
+@pytest.mark.ci
 def test_fingerprints_of_other_names_dtypes_and_shapes_differ():
     prints = {load_lm(str(f.parent)).fingerprint for f in GOLDEN.glob("*/config.json")}
     assert len(prints) == len(list(GOLDEN.glob("*/config.json")))

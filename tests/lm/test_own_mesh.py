@@ -3,6 +3,8 @@
 Outside of it JAX refuses a Pallas kernel, such as splash attention, on several TPU chips.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -28,11 +30,6 @@ TEXTS = [Text(i, "test", tokens) for i, tokens in enumerate(TOKENS)]
 SOLUTIONS = geometry.Solutions(MEMORY, TOKENS, np.full(8, 5, np.int32))
 
 
-@pytest.fixture(scope="module")
-def lm():
-    return on_devices(make_tiny_lm("float32", EIGHT_HEADS), 2, 2, 2)
-
-
 ASKED = {
     "logits": lambda lm: lm.logits(TOKENS),
     "decoding": lambda lm: decode(lm, MEMORY, 5),
@@ -51,8 +48,21 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_an_lm_is_asked_within_its_mesh(asked, lm, monkeypatch):
+# Those through which all the others ask it; .ci/run runs the rest.
+ALWAYS = ("logits", "decoding", "scores", "cramming")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.ci])
+        for name in ASKED
+    ],
+)
+def test_an_lm_is_asked_within_its_mesh(asked, monkeypatch):
+    # A config of its own, so that no program was traced before: that would not be seen.
+    config = dataclasses.replace(EIGHT_HEADS, max_positions=100 + list(ASKED).index(asked))
+    lm = on_devices(make_tiny_lm("float32", config), 2, 2, 2)
     family, met = type(lm.module), []
     real = family.apply
 
@@ -61,6 +71,5 @@ def test_an_lm_is_asked_within_its_mesh(asked, lm, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(family, "apply", apply)
-    jax.clear_caches()  # a program that was traced before would not be seen
     ASKED[asked](lm)
     assert met and all(met)

@@ -13,17 +13,16 @@ from memcomp import sharding
 from memcomp.errors import InputError
 from memcomp.nn import flash
 from memcomp.nn.attention import attend, causal_mask
-from memcomp.nn.blockwise import blockwise_attend
-from memcomp.nn.flash import Reach
+from memcomp.nn.blockwise import UNBOUNDED, blockwise_attend
 
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
 B, T, H, BLOCK = 2, 40, 16, 16  # the last block is not full
-# Query heads, kv heads, reach, soft cap.
+# Query heads, kv heads, window, soft cap.
 CASES = {
-    "grouped": (6, 2, Reach(), None),
-    "one kv head": (4, 1, Reach(), 2.0),
-    "window": (4, 4, Reach(window=13), None),
-    "hidden keys": (2, 1, Reach(window=30, hidden_keys=19), None),
+    "grouped": (6, 2, None, None),
+    "one kv head": (4, 1, None, 2.0),
+    "window": (4, 4, 13, None),
+    "long window": (2, 1, 30, None),
 }
 KERNEL_CASES = ["grouped", "window"]
 
@@ -37,23 +36,22 @@ def heads(case, dtype=np.float32, batch=B, length=T):
     return 2 * q, k, v, push
 
 
-def plain(q, k, v, reach, softcap):
-    length = q.shape[1]
-    mask = causal_mask(jnp.arange(length), length, reach.window, reach.hidden_keys)
+def plain(q, k, v, window, softcap):
+    mask = causal_mask(jnp.arange(q.shape[1]), q.shape[1], window)
     return attend(q, k, v, mask, scale=1.0, softcap=softcap)
 
 
-def blocks(q, k, v, reach, softcap, block=BLOCK):
-    limits = flash._limits([Reach(window=3), reach], 1)
-    return blockwise_attend(q, k, v, limits, softcap, block)
+def blocks(q, k, v, window, softcap, block=BLOCK):
+    bound = jnp.array(UNBOUNDED if window is None else window)
+    return blockwise_attend(q, k, v, bound, softcap, block)
 
 
 def with_gradients(attention, case):
     """`f(q, k, v, push)`: the heads, and the gradients that `push` gives."""
-    _, _, reach, softcap = CASES[case]
+    _, _, window, softcap = CASES[case]
 
     def run(q, k, v, push):
-        out, pull = jax.vjp(lambda *qkv: attention(*qkv, reach, softcap), q, k, v)
+        out, pull = jax.vjp(lambda *qkv: attention(*qkv, window, softcap), q, k, v)
         return out, *pull(push)
 
     return run
@@ -118,7 +116,7 @@ def test_texts_are_batched_for_cudnn_as_it_wants_them(monkeypatch):
         run = jax.vmap(with_gradients(flash.cudnn_attend, case))
         program = str(jax.make_jaxpr(run)(*inputs))
         assert "dot_product_attention_bwd" in program
-        window = CASES[case][2].window
+        window = CASES[case][2]
         assert f"sliding_window_length={window}" in program
 
 
@@ -140,12 +138,12 @@ def test_memory_of_blocks_grows_with_the_length_alone(attention):
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 1, 2), (4, 1, 1)])
 def test_splash_attention_on_a_mesh_matches_one_device(sizes):
     case = "grouped"
-    N, K, reach, softcap = CASES[case]
+    N, K, window, softcap = CASES[case]
     inputs = heads(case, batch=4)[:3]
     devices = jax.devices()[: math.prod(sizes)]
     mesh = sharding.make_mesh(*sizes, devices=devices)
     splash = functools.partial(
-        flash.splash_attend, reach=reach, softcap=softcap, interpret=True
+        flash.splash_attend, window=window, softcap=softcap, interpret=True
     )
     want = jax.jit(splash)(*inputs)
     cut = sharding.batch_sharding(mesh)
@@ -168,26 +166,24 @@ def test_the_axes_that_cut_heads_are_those_of_the_mesh():
 def test_what_a_kernel_cannot_do_is_done_in_blocks(monkeypatch):
     monkeypatch.setattr(flash, "blockwise_attend", lambda q, *_: q + 1)
     q = jnp.zeros((1, 2, 1, 8))
-    assert (flash.kernel_of("cudnn", [Reach()], 0, 2)(q, q, q, 1.0) == 1).all()
-    hidden = flash.kernel_of("splash", [Reach(hidden_keys=1)], 0, flash.LANES + 1)
-    assert (hidden(q, q, q, None) == 1).all()
-    assert flash.kernel_of("splash", [Reach()], 0, flash.LANES) is None
+    assert (flash.kernel_of("cudnn", [None], 0, 2)(q, q, q, 1.0) == 1).all()
+    assert flash.kernel_of("splash", [None], 0, flash.LANES) is None
 
 
-@pytest.mark.parametrize("reaches", [[Reach()] * 2, [Reach(), Reach(4)]])
-def test_kinds_of_layers_with_one_reach_share_a_kernel(reaches, monkeypatch):
+@pytest.mark.parametrize("windows", [[None] * 2, [None, 4]])
+def test_kinds_of_layers_with_one_window_share_a_kernel(windows, monkeypatch):
     traced = []
 
-    def kernel(q, k, v, reach, softcap):
-        traced.append(reach)
+    def kernel(q, k, v, window, softcap):
+        traced.append(window)
         return q
 
     monkeypatch.setitem(flash.ATTENTION, "splash", flash.Attention(kernel))
     q = jnp.zeros((1, 2, 1, 8))
     jax.eval_shape(
-        lambda kind: flash.kernel_of("splash", reaches, kind, 2)(q, q, q, None), 0
+        lambda kind: flash.kernel_of("splash", windows, kind, 2)(q, q, q, None), 0
     )
-    assert set(traced) == set(reaches) and len(traced) == len(set(reaches))
+    assert set(traced) == set(windows) and len(traced) == len(set(windows))
 
 
 def test_auto_goes_by_the_devices():

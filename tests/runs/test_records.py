@@ -25,6 +25,7 @@ def some_result(protocol="strict", **changes):
         "min_loss_nats": 0.25,
         "margin": -0.1,
         "steps": 11,
+        "token_steps": 44,
         "protocol": protocol,
         "num_given": int(protocol == "reference"),
         "lm_name": "tiny",

@@ -1,6 +1,5 @@
 """Attention on memory, knockout, use and contexts, against the slow obvious versions."""
 
-import dataclasses
 import functools
 import pathlib
 
@@ -11,13 +10,13 @@ import pytest
 
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
-from memcomp.lm.score import baselines, joined, score_after, start
+from memcomp.lm.score import _score_after, baselines, joined, score_after, start
 from memcomp.nn.rotary import rotary_table, rotate
 from memcomp.studies.attention import (
     all_weights,
     attention_mass,
     attention_study,
-    knocked_out,
+    knockout_mask,
     knockout_study,
     knockouts,
 )
@@ -104,7 +103,8 @@ def crammed(tiny_lm):
 @pytest.mark.parametrize("layers", [(0, 2), (0, 1), (1, 2)])
 def test_knockout_is_the_lm_read_with_memory_masked(tiny_lm, layers):
     memory, tokens = vectors_and_tokens(tiny_lm)
-    got = score_after(knocked_out(tiny_lm, *layers, M), memory, tokens)
+    mask = knockout_mask(tiny_lm, *layers, M, M + T - 1)
+    got = score_after(tiny_lm, memory, tokens, mask)
     hidden = [M if layers[0] <= i < layers[1] else 0 for i in range(2)]
     x = joined(tiny_lm, memory, tokens[:, :-1])
     for row in range(2):
@@ -146,8 +146,8 @@ def test_every_family_hides_memory_in_the_layers_named_and_shows_its_weights(cas
     L = lm.config.num_layers
     memory, tokens = map(jnp.asarray, vectors_and_tokens(lm, num_texts=1))
     read = jax.jit(all_weights, static_argnames="module")
-    module = knocked_out(lm, L - 1, L, M).module
-    weights = np.asarray(read(lm.params, memory, tokens, module=module))
+    mask = knockout_mask(lm, L - 1, L, M, M + T)
+    weights = np.asarray(read(lm.params, memory, tokens, module=lm.module, mask=mask))
     assert weights.shape == (1, L, lm.config.num_heads, M + T, M + T)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
     mass = weights[0, :, :, M:, :M].sum(axis=-1)  # [L N T]
@@ -159,16 +159,21 @@ def test_every_family_hides_memory_in_the_layers_named_and_shows_its_weights(cas
 def test_hiding_memory_everywhere_is_a_text_without_memory_but_shifted():
     lm = family("llama_grouped_queries")  # rotary: only differences of positions count
     memory, tokens = vectors_and_tokens(lm)
-    out = knocked_out(lm, 0, lm.config.num_layers, M)
-    got = score_after(out, memory, tokens).loss[:, 1:]
+    mask = knockout_mask(lm, 0, lm.config.num_layers, M, M + T - 1)
+    got = score_after(lm, memory, tokens, mask).loss[:, 1:]
     want = score_after(lm, joined(lm, tokens[:, :1]), tokens[:, 1:]).loss
     # Measured 2e-6.
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_hiding_memory_in_no_layer_is_the_same_module(tiny_lm):
-    out = knocked_out(tiny_lm, 1, 1, M)
-    assert out.module == tiny_lm.module and hash(out.module) == hash(tiny_lm.module)
+def test_hiding_memory_in_no_layer_hides_nothing(tiny_lm):
+    assert knockout_mask(tiny_lm, 1, 1, M, M + T).all()
+
+
+def test_all_knockouts_share_one_program(tiny_lm, crammed):
+    before = _score_after._cache_size()
+    knockout_study(tiny_lm, crammed)
+    assert _score_after._cache_size() - before <= 2  # with memory; with the start token
 
 
 def test_the_ranges_are_none_alone_from_the_first_and_to_the_last():
@@ -182,16 +187,14 @@ def test_lms_that_cannot_are_refused(tiny_lm):
     memory, tokens = vectors_and_tokens(lm)
     for refused in (
         lambda: attention_mass(lm, memory, tokens),
-        lambda: knocked_out(lm, 0, 1, M),
+        lambda: knockout_mask(lm, 0, 1, M, M + T),
     ):
         with pytest.raises(InputError, match="has no attention"):
             refused()
     with pytest.raises(InputError, match="has 0 to 2"):
-        knocked_out(tiny_lm, 0, 3, M)
+        knockout_mask(tiny_lm, 0, 3, M, M + T)
     with pytest.raises(InputError, match="1 token"):
         attention_mass(tiny_lm, memory, tokens[:, :1])
-    with pytest.raises(InputError, match="hidden_keys for 1 layers"):
-        dataclasses.replace(tiny_lm.config, hidden_keys=(1,))
 
 
 @pytest.fixture(scope="module")
