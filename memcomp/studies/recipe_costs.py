@@ -138,6 +138,7 @@ def at_length(
         best[i] = dataclasses.replace(
             max(of_text, key=lambda result: (result.exact, result.accuracy)),
             steps=sum(result.steps for result in of_text),
+            token_steps=sum(result.token_steps for result in of_text),
         )
         exact_starts[i] = sum(result.exact for result in of_text)
     return _costs(best) | {"exact_starts": exact_starts}

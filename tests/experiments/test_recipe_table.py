@@ -87,7 +87,8 @@ def result(tokens, accuracy):
     whole |= dict(min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0)
     whole |= dict(lm_name="", lm_fingerprint="", seconds=0.0, loss_curve=nothing)
     whole |= dict(accuracy_curve=nothing, first_right_steps=nothing)
-    return CramResult(tokens=tokens, accuracy=accuracy, steps=7, **whole)
+    whole |= dict(steps=7, token_steps=7 * len(tokens))
+    return CramResult(tokens=tokens, accuracy=accuracy, **whole)
 
 
 def about(question, **changes):
