@@ -8,35 +8,19 @@ is printed is the smallest, the median and the largest of these ratios. One JSON
 measurement goes to results.jsonl.
 """
 
-import dataclasses
-import functools
-import importlib.metadata
-import os
 import pathlib
-import platform
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import input_gradient
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
+from benchmarks.speed import about, cross_entropy, gradient, long_texts, speed
+from benchmarks.step_parts import breakdown
+from benchmarks.whole_jobs import grid, horizons_by_growth, refill, to_exact
 from launch import Config, launch
-from step_memory import measure
-from step_parts import ENDLESS, breakdown, long_text
-from timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
-from whole_jobs import grid, horizons_by_growth, refill, to_exact
 
-import memcomp
-from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, FAMILIES, export_lm
-from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import Record, append_records, claim_workdir
 
 
@@ -66,192 +50,9 @@ def chosen(rows: str) -> list[str]:
     return names
 
 
-def about() -> dict[str, Any]:
-    """Versions, machine and command, for the record."""
-    names = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
-    found = {d.name for d in importlib.metadata.distributions()}
-    return {
-        "versions": {n: importlib.metadata.version(n) for n in names if n in found},
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
 def peak_rss() -> int:
     """Most bytes that this process has held so far, PyTorch's included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Token-steps per second of ours and of PyTorch, and ours as a share of a matmul."""
-    section = config[name]
-    folder = section.get("lm") or random_folder(section, scratch / name)
-    lm = memcomp.load_lm(str(folder), dtype=section.dtype)
-    rng = np.random.default_rng(config.seed)
-    shape = (section.num_texts, section.num_tokens)
-    tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
-    ours, compiled = our_side(lm, tokens, section.steps)
-    sides = {"ours": ours, "matmul": matmul_side(section.matmul, lm.dtype)}
-    if config.pytorch and has_pytorch():
-        path = str(memcomp.lm.load.BUILTIN) if lm.name == "builtin" else lm.name
-        more, compiled["pytorch_attention"] = pytorch_sides(path, section, tokens)
-        sides |= more
-    rates(sides, 1)
-    found = rates(sides, config.rounds)
-    work = token_flops(lm, section.num_tokens)
-    common = {
-        "unit": "token-steps per second",
-        "rates": {side: spread(values) for side, values in found.items()},
-        "matmul_flops_per_token_step": work,
-        **compiled,
-    }
-    for side, label in (("one", "one text at a time"), ("batched", "batched")):
-        if side in found:
-            ratio = over(found["ours"], found[side])
-            yield entry(f"{name}: ours / PyTorch, {label}", ratio, **common)
-    share = over([work * rate for rate in found["ours"]], found["matmul"])
-    yield entry(f"{name}: share of the matmul rate", share, **common)
-
-
-def our_side(
-    lm: LanguageModel, tokens: np.ndarray, steps: int
-) -> tuple[Side, dict[str, Any]]:
-    """Our loop over all texts at once, and what its program cost to compile and holds."""
-    num_texts, num_tokens = tokens.shape
-    cfg = memcomp.CramConfig(
-        num_tokens=num_tokens,
-        recipe=ENDLESS,
-        batch_size=num_texts,
-        steps_per_chunk=steps,
-    )
-    ids = np.arange(num_texts, dtype=np.int32)
-    lengths = np.full(num_texts, num_tokens, np.int32)
-    states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    begin = time.perf_counter()
-    program = lower_cram_chunk(
-        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
-    ).compile()
-    seconds = time.perf_counter() - begin
-
-    def run() -> float:
-        nonlocal states
-        begin = time.perf_counter()
-        arguments = states, tokens, lengths, lm.params, cfg.numbers()
-        states, _ = jax.block_until_ready(program(*arguments))
-        return tokens.size * steps / (time.perf_counter() - begin)
-
-    return run, {"compile_seconds": seconds, **held(program)}
-
-
-def held(program: Any) -> dict[str, int]:
-    """Bytes that a compiled program needs, by its compiler."""
-    memory = program.memory_analysis()
-    return {
-        "temp_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-    }
-
-
-def pytorch_sides(
-    folder: str, section: Config, tokens: np.ndarray
-) -> tuple[dict[str, Side], str]:
-    """PyTorch's loop over one text, and over all at once; and the attention it uses."""
-    loops = importlib.import_module("torch_cramming")
-    model, attention = loops.fastest(folder, section.dtype, tokens, section.one_steps)
-
-    def run(texts: np.ndarray, steps: int) -> float:
-        return texts.size * steps / loops.run_steps(model, texts, steps)
-
-    one = functools.partial(run, tokens[:1], section.one_steps)
-    return {"one": one, "batched": functools.partial(run, tokens, section.steps)}, attention
-
-
-def token_flops(lm: LanguageModel, num_tokens: int) -> float:
-    """Operations in matrix products of one step, a token; one memory vector a text.
-
-    Forward: 2 for each entry of each kernel, 2 V D for the logits, and in each layer
-    4 T N H for attention's two products, over all T keys. Backward to the activations:
-    the same again for kernels and unembedding, whose own gradients are not wanted; twice
-    for attention, both of whose factors are activations.
-    """
-    cfg = lm.config
-    leaves = jax.tree_util.tree_leaves_with_path(lm.params)
-    kernels = sum(
-        leaf.size for path, leaf in leaves if "kernel" in jax.tree_util.keystr(path)
-    )
-    attention = cfg.num_layers * num_tokens * cfg.num_heads * cfg.head_dim
-    return 4 * (kernels + cfg.vocab_size * cfg.d_model) + 12 * attention
-
-
-def random_module(section: Config, remat: str = "none") -> Any:
-    """The Flax module of `section.shape`, which is a config.json."""
-    shape = section.shape.to_dict()
-    family = FAMILIES[shape["model_type"]]
-    import transformers  # late: without torch it says so, on a line of its own
-
-    config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
-    return family.model(dataclasses.replace(config, remat=remat))
-
-
-def random_folder(section: Config, folder: pathlib.Path) -> pathlib.Path:
-    """A folder with random weights of `section.shape`, which both sides load."""
-    module = random_module(section)
-    x = jnp.zeros((1, 2, module.config.d_model))
-    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x)["params"])
-    dtype = DTYPES[section.dtype]
-    export_lm(folder, module, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
-    return folder
-
-
-def cross_entropy(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
-    section = config[name]
-    module = random_module(section, remat="full")
-    sizes = section.num_texts, section.num_tokens, section.vocab_chunk
-    found = list(measure(module, DTYPES[section.dtype], *sizes))
-    for part in ("step", "alone"):
-        for other in found[1:]:
-            ratio = other[part]["temp_bytes"] / found[0][part]["temp_bytes"]
-            what = f"cross_entropy: bytes {other['loss']} / in chunks, {part}"
-            both = {"in chunks": found[0][part], other["loss"]: other[part]}
-            yield entry(what, spread([ratio]), bytes=both)
-
-
-def long_texts(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Bytes of a step on one long text, by how attention is computed and what is kept."""
-    yield from long_text(random_module(config[name]), config[name], name)
-
-
-def gradient(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Gradients of one text's loss to all of its input vectors, ours and PyTorch's."""
-    section = config[name]
-    folder = random_folder(section, scratch / name)
-    lm = memcomp.load_lm(str(folder), dtype=section.dtype)
-    rng = np.random.default_rng(config.seed)
-    T, V, D = section.num_tokens, lm.config.vocab_size, lm.config.d_model
-    inputs = (
-        rng.standard_normal((T, D)).astype(np.float32),
-        rng.integers(V, size=T, dtype=np.int32),
-    )
-    programs = input_gradient.our_programs(lm, *inputs)
-    ours = input_gradient.our_sides(programs, section.steps)
-    sides = {f"ours, {part}": side for part, side in ours.items()}
-    if config.pytorch and has_pytorch():
-        model = importlib.import_module("torch_cramming").load(
-            str(folder), section.dtype, "eager"
-        )
-        theirs = input_gradient.pytorch_sides(model, *inputs)
-        sides |= {f"PyTorch, {part}": side for part, side in theirs.items()}
-    found = rates(sides, section.rounds)
-    seconds = {side: spread([1 / r for r in values]) for side, values in found.items()}
-    for part, (program, _) in programs.items():
-        what, figure = f"{name}: seconds, ours, {part}", seconds[f"ours, {part}"]
-        if f"PyTorch, {part}" in found:
-            what = f"{name}: ours / PyTorch, {part}"
-            figure = over(found[f"ours, {part}"], found[f"PyTorch, {part}"])
-        yield entry(what, figure, seconds=seconds, **held(program))
 
 
 def table(records: Sequence[Record]) -> str:

@@ -12,9 +12,7 @@ import itertools
 from collections.abc import Iterator
 
 from etils import epath
-from inputs import say_how_many
-from launch import Config, launch, say
-from progress import bar_of, of_cramming, of_horizons
+from launch import Config, launch, note, say, say_notes, stop_if_told
 
 import memcomp
 from memcomp.cram.horizon import Growth
@@ -25,6 +23,8 @@ from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import summarise
 from memcomp.runs.horizons import run_horizons
+from memcomp.runs.inputs import note_more_texts
+from memcomp.runs.progress import bar_of, of_cramming, of_horizons
 from memcomp.runs.records import said_of_lost_texts
 from memcomp.sharding import make_mesh
 
@@ -54,9 +54,11 @@ def main(config: Config, workdir: str | None) -> None:
                 num_texts=config.num_texts,
                 seed=config.texts_seed,
             )
-            say_how_many(len(texts), **cell["texts"], seed=config.texts_seed)
+            read = {**cell["texts"], "seed": config.texts_seed}
+            note_more_texts(len(texts), note=note, **read)
             check_fits(lm, texts, cfg)
             path = claim_cell(workdir, cell_name(cell), cell, lm, texts)
+            say_notes()
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")
     say(f"sweep: {workdir}")
 
@@ -90,7 +92,7 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
         text.beginning(length) for length in sorted(set(config.lengths)) for text in texts
     ]
     check_fits(lm, at_lengths, cfg)
-    with bar_of(len(at_lengths), of_cramming) as report:
+    with bar_of(len(at_lengths), of_cramming, stop_if_told) as report:
         records = run_cramming(lm, at_lengths, cfg, folder, report)
     exact = sum(record["exact_greedy"] for record in records)
     return f"{exact} of {len(records)} exact. {said_of_lost_texts(records)}".rstrip(". ")
@@ -104,7 +106,7 @@ def growth_of(config: Config) -> Growth:
 def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
     """The longest exact prefix of every text."""
     growth = growth_of(config)
-    with bar_of(len(texts), of_horizons) as report:
+    with bar_of(len(texts), of_horizons, stop_if_told) as report:
         records = run_horizons(lm, texts, cfg, growth, folder, report)
     figures = summarise(records)
     mean, error = figures["horizon"]["mean"], figures["horizon"]["standard_error"]

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from flax import linen as nn
+from benchmarks.random_models import random_weights
+from benchmarks.timing import over, rates, spread
 from launch import Config, launch
-from timing import over, rates, spread
 
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icae.model import ICAE
@@ -115,17 +115,6 @@ def clock(config: Config) -> dict[str, Record]:
         "flops": measured["ICAE"]["flops"] / measured["IC-Former"]["flops"],
     }
     return measured
-
-
-def random_weights(abstract: Any, dtype: Any) -> Any:
-    """Normal numbers in the shapes of a tree; weights of this size change no time."""
-    leaves, tree = jax.tree.flatten(nn.unbox(abstract))
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    draw = jax.jit(
-        lambda key, shape: 0.02 * jax.random.normal(key, shape, dtype), static_argnums=1
-    )
-    drawn = [draw(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
 
 
 def said(measured: dict[str, Record]) -> str:

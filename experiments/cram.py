@@ -12,31 +12,31 @@ import sys
 import time
 
 import tqdm
-from inputs import config_cramming
-from launch import Config, launch, say_notes, stop_if_told
-from profiling import Profile
-from scalars import scalar_writer
+from launch import Config, is_profiled, launch, note, say_notes, stop_if_told
 
 from memcomp.distributed import is_first
 from memcomp.lm.score import BITS_PER_NAT
 from memcomp.report.run_figure import cram_curves
 from memcomp.runs.cramming import Progress, describe, run_cramming
 from memcomp.runs.files import claim_workdir
+from memcomp.runs.inputs import load_cramming
+from memcomp.runs.profile import Profile
 from memcomp.runs.records import said_of_lost_texts
+from memcomp.runs.scalars import scalar_writer
 
 DEFAULT_WORKDIR = "runs/cram"
 
 
 def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
-    lm, texts, cfg = config_cramming(config)
+    lm, texts, cfg = load_cramming(config.to_dict(), note)
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )
     say_notes()
     shows = _Reporter(folder / "metrics", len(texts))
     shows = shows if is_first() else contextlib.nullcontext()
-    with shows as show, Profile(folder) as profile:
+    with shows as show, Profile(folder, is_profiled()) as profile:
 
         def report(progress: Progress) -> None:
             if show:
@@ -126,4 +126,4 @@ def _short(text: str | None, most: int = 60) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, "cram/builtin.py", resumable=True)
+    launch(main, "cram/builtin.py", resumable=True, profiled=True)

@@ -10,11 +10,11 @@ import collections
 import statistics
 
 import tqdm
-from inputs import config_cramming
-from launch import Config, launch, say_notes
+from launch import Config, launch, note, say_notes
 
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
+from memcomp.runs.inputs import load_cramming
 from memcomp.studies.geometry import CurveConfig
 from memcomp.studies.restarts import GeometryConfig, run_geometry
 
@@ -25,7 +25,7 @@ def main(config: Config, workdir: str | None) -> None:
     """Config to library to the files of a run."""
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)
-    lm, texts, cfg = config_cramming(config)
+    lm, texts, cfg = load_cramming(config.to_dict(), note)
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )

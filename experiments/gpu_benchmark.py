@@ -8,8 +8,6 @@ is in results.jsonl when it is done; the same command goes on with what is not t
 Nothing is begun where a part that has rows finds no GPU.
 """
 
-import dataclasses
-import functools
 import importlib
 import os
 import subprocess
@@ -17,32 +15,18 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
-from benchmark import about, held, our_side, token_flops
-from compression_cost import random_weights
+from benchmarks.gpu_rows import KINDS, MATMULS
+from benchmarks.speed import about
 from etils import epath
 from launch import Config, launch
 from ml_collections import config_dict
-from timing import matmul_side, spread
 
-from memcomp.compressors import layout, training
-from memcomp.compressors.chunks import Chunks
-from memcomp.compressors.icformer.config import ICFormerConfig
-from memcomp.compressors.icformer.model import ICFormer
-from memcomp.compressors.objectives import Batch, Task
 from memcomp.disk import path_of
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
-from memcomp.lm.protocol import CausalLM, LanguageModel
-from memcomp.nn.attention import attend, causal_mask, scaled
-from memcomp.nn.flash import kernel_of, resolve_attention
 from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
-from memcomp.sharding import make_mesh
 
 PARTS = ("ours", "pytorch")
 # JAX takes most of the memory at once in its own part, and none in the other.
@@ -143,154 +127,6 @@ def with_room(kind: Callable[..., Record], config: Config, row: Config) -> Recor
         entries["num_texts"] //= 2
 
 
-@functools.lru_cache(maxsize=1)
-def random_params(module: CausalLM, dtype: Any) -> Any:
-    """Weights of the last shape, which the next row may have too."""
-    return random_weights(abstract_params(module), dtype)
-
-
-def random_lm(config: Config, row: Config) -> LanguageModel:
-    """A language model with random weights of the row's shape."""
-    entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
-    family = FAMILIES[entries["model_type"]]
-    import transformers  # late: without torch it says so, on a line of its own
-
-    plain = family.config_from_hf(transformers.AutoConfig.for_model(**entries))
-    attention = resolve_attention(row.attention, jax.devices()[0].platform, dtype)
-    lm_config = dataclasses.replace(plain, remat=row.remat, attention=attention)
-    params = random_params(family.model(plain), dtype)
-    module = family.model(lm_config)
-    return LanguageModel(row.shape, module, lm_config, params, None, dtype, "random")
-
-
-def cram(config: Config, row: Config) -> Record:
-    """Token-steps per second of the cramming loop."""
-    lm = random_lm(config, row)
-    rng = np.random.default_rng(config.seed)
-    shape = (row.num_texts, row.num_tokens)
-    tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
-    side, cost = our_side(lm, tokens, row.steps)
-    side()
-    rate = spread([side() for _ in range(config.rounds)])
-    return {"rate": rate, "flops": token_flops(lm, row.num_tokens), **cost, **peak()}
-
-
-def icformer(config: Config, row: Config) -> Record:
-    """Context tokens per second of IC-Former's training step: autoencoding.
-
-    Of the operations only the LM's own products are counted, forward and back to its input
-    vectors; IC-Former's are a few per cent of them.
-    """
-    lm, M = random_lm(config, row), config.num_digests
-    task = Task(lm.module, ICFormer(lm.module, ICFormerConfig(num_digests=M)))
-    cfg = training.TrainConfig(1, row.num_texts, dtype=config.dtype)
-    mesh = make_mesh(devices=jax.devices()[:1])
-    batch = autoencoding(config.seed, row, lm.config.vocab_size, M)
-    step = training.jit_train_step(task, cfg, mesh)
-    with jax.set_mesh(mesh):
-        state = training.init_state(config.seed, task, cfg, mesh)
-        begin = time.perf_counter()
-        program = step.lower(state, lm.params, batch).compile()
-        cost = {"compile_seconds": time.perf_counter() - begin, **held(program)}
-        found = []
-        for _ in range(config.rounds + 1):
-            begin = time.perf_counter()
-            for _ in range(row.steps):
-                state, _ = program(state, lm.params, batch)
-            jax.block_until_ready(state)
-            tokens = row.num_texts * row.num_tokens * row.steps
-            found.append(tokens / (time.perf_counter() - begin))
-    read = M + 1 + row.num_tokens
-    flops = token_flops(lm, read) * read / row.num_tokens
-    return {"rate": spread(found[1:]), "flops": flops, **cost, **peak()}
-
-
-def autoencoding(seed: int, row: Config, vocab_size: int, num_digests: int) -> Batch:
-    """Random contexts, each a chunk, to be said again; one micro-batch."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(vocab_size, size=(row.num_texts, row.num_tokens), dtype=np.int32)
-    rows = [layout.autoencoding_row(text, num_digests, None) for text in tokens]
-    lengths = np.full((row.num_texts, 1), row.num_tokens, np.int32)
-    batch = Batch(Chunks(tokens[:, None], lengths), layout.stack_rows(rows))
-    return jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
-
-
-def attention(config: Config, row: Config) -> Record:
-    """Error of the kernel's heads and gradients, and its seconds beside the weights'."""
-    shape = config.shapes[row.shape]
-    N, K = shape.num_attention_heads, shape.get("num_key_value_heads") or 0
-    H, K = shape.get("head_dim") or shape.hidden_size // N, K or N
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    sizes = [(row.num_texts, row.num_tokens, heads, H) for heads in (N, K, K, N)]
-    wide = [jax.random.normal(k, size) for k, size in zip(keys, sizes, strict=True)]
-    short = [x.astype(DTYPES[config.dtype]) for x in wide]
-    mask = causal_mask(jnp.arange(row.num_tokens), row.num_tokens)
-    kernel = kernel_of(row.attention, [None], 0, row.num_tokens)
-    assert kernel is not None
-
-    def pulled(heads):
-        def run(q, k, v, push):
-            out, pull = jax.vjp(heads, q, k, v)
-            return out, *pull(push)
-
-        return jax.jit(run)
-
-    plain = pulled(lambda q, k, v: attend(q, k, v, mask))
-    fast = pulled(lambda q, k, v: kernel(scaled(q, None), k, v, None))
-    want = plain(*(x.astype(jnp.float32) for x in short))
-    pairs = zip(("heads", "q", "k", "v"), fast(*short), want, strict=True)
-    errors = {n: float(jnp.abs(a - b).max() / jnp.abs(b).max()) for n, a, b in pairs}
-    return {
-        "errors": errors,
-        "seconds": seconds(config, row, fast, short),
-        "plain_seconds": seconds(config, row, plain, short),
-    }
-
-
-def seconds(config, row, program, arguments) -> dict[str, float]:
-    """Seconds of one call."""
-    found = []
-    for _ in range(config.rounds + 1):
-        begin = time.perf_counter()
-        for _ in range(row.steps):
-            out = program(*arguments)
-        jax.block_until_ready(out)
-        found.append((time.perf_counter() - begin) / row.steps)
-    return spread(found[1:])
-
-
-def pytorch(config: Config, row: Config) -> Record:
-    """Token-steps per second of PyTorch's loop; the first steps compile and are not it."""
-    loops = importlib.import_module("torch_cramming")
-    entries = config.shapes[row.shape].to_dict()
-    model = loops.random_model(entries, config.dtype, row.attention, row.compiled)
-    rng = np.random.default_rng(config.seed)
-    shape = (row.num_texts, row.num_tokens)
-    tokens = rng.integers(entries["vocab_size"], size=shape)
-    first = loops.run_steps(model, tokens, 2)
-    work = tokens.size * row.steps
-    found = [work / loops.run_steps(model, tokens, row.steps) for _ in range(config.rounds)]
-    cost = {"first_steps_seconds": first, **loops.peak()}
-    return {"rate": spread(found), **cost}
-
-
-def peak() -> dict[str, int]:
-    """Most bytes that the device has held in this process, where it says so."""
-    found = jax.devices()[0].memory_stats() or {}
-    return {k: found[k] for k in ("peak_bytes_in_use", "bytes_limit") if k in found}
-
-
-def our_matmul(config: Config) -> Callable[[], float]:
-    """The device's own rate, by JAX."""
-    return matmul_side(config.matmul, DTYPES[config.dtype])
-
-
-def torch_matmul(config: Config) -> Callable[[], float]:
-    """The same by PyTorch."""
-    rate = importlib.import_module("torch_cramming").matmul_rate
-    return functools.partial(rate, config.matmul, config.dtype)
-
-
 def said(record: Record) -> str:
     """A record in a few words."""
     if "error" in record:
@@ -317,15 +153,6 @@ def table(records: list[Record], ratios: Config) -> str:
         found = "not measured" if figure is None else f"{figure:.3g}"
         lines.append(f"{ratio.what}: {found} (wanted {ratio.required:g})")
     return "\n".join(lines)
-
-
-MATMULS = {"ours": our_matmul, "pytorch": torch_matmul}
-KINDS: dict[str, Callable[[Any, Any], Record]] = {
-    "attention": attention,
-    "cram": cram,
-    "icformer": icformer,
-    "pytorch": pytorch,
-}
 
 
 if __name__ == "__main__":

@@ -19,44 +19,46 @@ again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, i
 are those of a run never stopped, bit for bit.
 """
 
+import functools
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from compressor_content import content
-from compressor_parts import (
-    Parts,
-    check_chunks,
-    finetuning_of_questions,
-    load_parts,
-    load_start,
-    pretraining_of_texts,
-    template,
-)
-from compressor_tables import evaluate, evaluated
-from compressor_training import check, train
 from etils import epath
-from launch import Config, launch
-from pretrain_lm import PYTHON, documents
+from launch import Config, is_profiled, is_told_to_stop, launch, stop_if_told
 
-from memcomp.compressors.chunks import split
-from memcomp.compressors.compress import TrainedCompressor, compress, own_tokens
-from memcomp.compressors.files import save_soft_prompts
-from memcomp.compressors.generate import asked_rows, check_rows, generate
-from memcomp.data.texts import read_texts
-from memcomp.data.tokens import num_faithful
-from memcomp.distributed import is_first
-from memcomp.errors import InputError
-from memcomp.metrics.overlap import bleu_signatures, rouge
-from memcomp.runs.cramming import describe
-from memcomp.runs.files import (
-    RECORDS,
-    claim_workdir,
-    write_whole,
+from memcomp.compressors.registry import COMPRESSOR, save_compressor
+from memcomp.compressors.settings import settings_of
+from memcomp.compressors.setup import (
+    Setup,
+    content,
+    finetuning_of_questions,
+    make_task,
+    pretraining_of_texts,
 )
+from memcomp.compressors.training_data import finetuning_data, pretraining_data
+from memcomp.distributed import is_first, say
+from memcomp.errors import InputError
+from memcomp.lm.load import load_lm
+from memcomp.metrics.overlap import bleu_signatures, rouge
+from memcomp.report.digest_figures import attention_map, learning_curves
+from memcomp.runs.answering import Asked, answer, load_asked
+from memcomp.runs.compressor_training import as_trained, num_params, train_compressor
+from memcomp.runs.cramming import describe
+from memcomp.runs.files import SUMMARY, claim_workdir, read_records, write_whole
+from memcomp.runs.profile import Profile
 from memcomp.runs.records import said_of_lost_texts
+from memcomp.runs.training import Intervals
+from memcomp.runs.training_log import LOG
+from memcomp.sharding import make_mesh
+from memcomp.studies.compared import Compared
+from memcomp.studies.compressor_tables import STUDIES, load_evaluated, run_table
+from memcomp.studies.held_out import scores_of_examples
 
 DEFAULT_WORKDIR = "runs/icformer"
+# Of a table, on the screen.
+SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
+SHOWN += ("rouge_l_f1",)
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -65,91 +67,100 @@ def main(config: Config, workdir: str | None) -> None:
         raise InputError(f"stage {config.stage!r} is not one of {', '.join(STAGES)}")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    check(config)
-    parts = load_parts(config)
+    settings = settings_of(config.to_dict())
+    intervals(config)  # which are refused before anything is loaded
+    how = {"remat": config.remat, "attention": config.attention}
+    lm = load_lm(config.lm, dtype=config.dtype, mesh=make_mesh(**config.mesh), **how)
+    setup = Setup(settings, lm, make_task(settings, lm.module))
     prepare, run = STAGES[config.stage]
-    prepared = prepare(config, parts)  # before a wrong name binds the workdir
-    about = describe(parts.lm) | content(config)
+    prepared = prepare(setup)  # before a wrong name binds the workdir
+    about = describe(lm) | content(settings)
     if config.stage != "generate":  # what it takes is there, before anything is trained
         about |= {"bleu": bleu_signatures()}
         rouge(["a"], ["a"])
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
-    run(config, parts, prepared, folder)
+    run(config, setup, prepared, folder)
 
 
-class Asked(NamedTuple):
-    """What stage generate is about: sources and texts, and what compresses them."""
-
-    found: list[tuple[str, Any]]
-    trained: TrainedCompressor
-
-
-def asked(config: Config, parts: Parts) -> Asked:
-    """The texts and the compressor of stage generate.
+def intervals(config: Config) -> Intervals:
+    """How long the run is, and how often it is logged, saved and evaluated.
 
     Raises:
-      InputError: there are none, or they cannot be asked.
+      InputError: one of them is none, or a run that resumes would log other lines.
     """
-    decode, max_chunk = config.decode, config.context.max_chunk
-    if decode.num_texts < 1:
-        raise InputError(f"decode.num_texts is {decode.num_texts}; give 1 or more")
-    if decode.ask not in ("reproduce", "continue"):
-        template(config, parts)
-    trained = load_start(config, parts)
-    if config.texts in PYTHON:
-        texts = documents(config.texts)[: decode.num_texts]
-        found = [(config.texts, text) for text in texts]
-    else:
-        found = read_texts(config.texts, field=config.field, num_texts=decode.num_texts)
-    chunks = [split(own_tokens(parts.lm, str(text)), max_chunk) for _, text in found]
-    check_chunks(max(len(chunk) for text in chunks for chunk in text), parts)
-    counts = [len(text) * trained.compressor.num_digests for text in chunks]
-    rows = asked_rows(parts.lm, counts, decode.ask, config.question.template)
-    check_rows(parts.lm, rows, decode.num_tokens)
-    return Asked(found, trained)
+    names = ("log_every", "save_every", "evaluate_every")
+    every = {name: config[name] for name in names}
+    made = Intervals(num_steps=config.train.num_steps, **every)
+    for name in ("save_every", "evaluate_every"):
+        if every[name] % made.log_every:
+            raise InputError(
+                f"{name} is {every[name]}; give a multiple of log_every = "
+                f"{made.log_every}, so that a run that goes on logs the same lines"
+            )
+    return made
 
 
-def generate_answers(config: Config, parts: Parts, made: Asked, folder: epath.Path) -> None:
-    """Writes soft_prompts.safetensors and results.jsonl, and prints the answers."""
-    lm, decode, (found, trained) = parts.lm, config.decode, made
-    prompts = compress(
-        lm, trained, [text for _, text in found], max_chunk=config.context.max_chunk
-    )
-    save_soft_prompts(folder / "soft_prompts.safetensors", prompts)
-    answers = generate(
-        lm,
-        prompts,
-        decode.ask,
-        num_tokens=decode.num_tokens,
-        template=config.question.template,
-        temperature=decode.temperature,
-        top_p=decode.top_p,
-        key=jax.random.key(config.seed),
-    )
+def train(config: Config, setup: Setup, made: Any, folder: epath.Path) -> None:
+    """Trains, resuming from the last checkpoint if there is one; writes the compressor."""
+    make = pretraining_data if config.stage == "pretrain" else finetuning_data
+    data = make(setup, made, folder)
+    with Profile(folder, is_profiled()) as profile:
+        state = train_compressor(
+            setup,
+            data.batches,
+            intervals(config),
+            folder,
+            functools.partial(scores_of_examples, setup, data.valid),
+            is_told_to_stop=is_told_to_stop,
+            after_step=profile.step,
+        )
+    save_compressor(folder / COMPRESSOR, as_trained(setup, state))
     if not is_first():
         return
-    records = []
-    for i, ((source, text), output) in enumerate(zip(found, answers, strict=True)):
-        print(f"{source}: {output}")
-        ids = own_tokens(lm, text)
-        faithful = num_faithful(lm.tokenizer, ids, text, whole=True)
-        record = {"text_id": i, "source": source, "num_vectors": int(prompts.counts[i])}
-        record |= {"ask": decode.ask, "output": output}
-        records.append(record | {"text_comes_back": faithful == len(ids)})
-    if lost := said_of_lost_texts(records):
-        print(lost)
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    write_whole(folder / RECORDS, lines)
+    summary = {"num_steps": config.train.num_steps, "num_params": num_params(state)}
+    lines = read_records(folder / LOG)
+    learning_curves({config.compressor: lines}).write(folder / "figures", "curves")
+    last = lines[-1]  # which evaluated the last step
+    summary |= data.counts | {k: v for k, v in last.items() if k.startswith("valid_")}
+    write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    said = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
+    say(f"wrote {folder / COMPRESSOR}: {said}")
 
 
-# What is made of the config before the workdir is claimed, and what is done with it.
+def generate(config: Config, setup: Setup, asked: Asked, folder: epath.Path) -> None:
+    """Writes soft_prompts.safetensors and results.jsonl, and prints the answers."""
+    records = answer(setup, asked, folder)
+    if is_first():
+        for record in records:
+            print(f"{record['source']}: {record['output']}")
+        if lost := said_of_lost_texts(records):
+            print(lost)
+
+
+def evaluate(
+    config: Config, setup: Setup, compared: list[Compared], folder: epath.Path
+) -> None:
+    """Writes results.jsonl, one line a text and row of the table, and summary.json."""
+    make = STUDIES[config.evaluate.study].make
+    study = make(compared, folder, stop_if_told)
+    if study.attention and is_first():
+        attention_map(*study.attention).write(folder / "figures", "attention")
+    table = run_table(study, setup.lm, folder, stop_if_told)
+    if is_first():
+        for name, row in table.items():
+            means = [f"{k} {row[k]['mean']:.3f}" for k in SHOWN if k in row]
+            print(f"{name}: n {row['n']}, {', '.join(means)}")
+        write_whole(folder / SUMMARY, json.dumps(table | study.counts, indent=2) + "\n")
+
+
+# What is made of the settings before the workdir is claimed, and what is done with it.
 STAGES = {
     "pretrain": (pretraining_of_texts, train),
     "finetune": (finetuning_of_questions, train),
-    "generate": (asked, generate_answers),
-    "evaluate": (evaluated, evaluate),
+    "generate": (load_asked, generate),
+    "evaluate": (load_evaluated, evaluate),
 }
 
 
 if __name__ == "__main__":
-    launch(main, "icformer/tiny.py", resumable=True)
+    launch(main, "icformer/tiny.py", resumable=True, profiled=True)

@@ -22,7 +22,7 @@ from ml_collections import config_dict, config_flags
 from memcomp import distributed
 from memcomp.disk import unwritable
 from memcomp.distributed import EX_TEMPFAIL
-from memcomp.errors import InputError
+from memcomp.errors import InputError, Stopped
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -39,10 +39,6 @@ _out_of_time = threading.Event()
 _notes: list[str] = []
 
 
-class Stopped(Exception):
-    """The run was told to stop or has used its time, and has saved what it has."""
-
-
 class OutOfTime(Stopped):
     """The run has used its own time: unlike after a SIGTERM, nobody is about to kill it."""
 
@@ -53,6 +49,7 @@ def launch(
     *,
     positional: str | None = None,
     resumable: bool = False,
+    profiled: bool = False,
 ) -> None:
     """Runs `main(config, workdir)` with the flags of the command line.
 
@@ -62,12 +59,15 @@ def launch(
       positional: field that takes the arguments that are no flags, if there are any.
       resumable: whether `main` may run in several processes, calls `stop_if_told` where
         it has saved, and resumes from there the next time.
+      profiled: whether `main` writes a trace where the flag `--profile` asks for one.
     """
     script = pathlib.Path(sys.argv[0]).name
     # What orbax logs as an error in its threads is raised in this one as well.
     logging.set_verbosity(logging.FATAL)
     try:
         job = _job_flags() if resumable else dict
+        if profiled:
+            flags.DEFINE_bool("profile", False, "Write a JAX trace of a few steps.")
         config = _config(default_config, positional)
         if resumable:
             distributed.initialize(**job())
@@ -87,6 +87,11 @@ def launch(
         if distributed.is_lost(error):
             _end(f"{script}: {distributed.LOST}", EX_TEMPFAIL)
         _end(traceback.format_exc(), 1)
+
+
+def is_profiled() -> bool:
+    """Whether `--profile` asks for a trace; who calls a `main` themselves has no flags."""
+    return flags.FLAGS.is_parsed() and flags.FLAGS.profile
 
 
 def stop_after(minutes: float | None) -> None:

@@ -14,63 +14,28 @@ exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
 """
 
-import hashlib
 import importlib
-import json
-import pathlib
-import pydoc_data.topics
-import tempfile
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
-import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from etils import epath
 from launch import Config, launch
-from training_log import Log, check_finite, crossed, say
 
 from memcomp import pretrain
-from memcomp.data.texts import read_texts, source_sha256
-from memcomp.data.windows import cached_tokens, check_window, flat_tokens, windows
-from memcomp.disk import make_folder, path_of, writing
+from memcomp.data.training_texts import whole_texts, whole_texts_sha256
+from memcomp.data.windows import cached_tokens, check_window, flat_tokens
+from memcomp.disk import path_of
+from memcomp.distributed import say
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, export_lm, load_lm
-from memcomp.lm.perplexity import Perplexity, bits_per_byte
-from memcomp.lm.protocol import LanguageModel
-from memcomp.models.llama import Llama, LlamaConfig
-from memcomp.nn.rotary import Rotary
 from memcomp.ranges import check_count, check_number, check_seed
-from memcomp.runs.checkpoints import Checkpoints
-from memcomp.runs.files import (
-    SUMMARY,
-    Record,
-    claim_workdir,
-    write_whole,
-)
+from memcomp.runs.files import claim_workdir
+from memcomp.runs.pretraining import Run, finish, train
+from memcomp.runs.training import Intervals
 
 DEFAULT_WORKDIR = "runs/pretrain_lm"
 TOKENS = "tokens.npy"
-PYTHON = ("python/train", "python/valid")
-ADVICE = "lower train.learning_rate or lengthen train.warmup"
-
-
-class Run(NamedTuple):
-    """What the parts of a run share; nothing in it changes.
-
-    Attributes:
-      folder: the workdir.
-      valid: whole texts to evaluate on.
-    """
-
-    folder: epath.Path
-    config: Config
-    train: pretrain.TrainConfig
-    module: Llama
-    tokenizer: tokenizers.Tokenizer
-    valid: list[str]
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -80,26 +45,32 @@ def main(config: Config, workdir: str | None) -> None:
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     check(config)
-    train = pretrain.TrainConfig(**config.train, dtype=config.dtype)
-    module = build_model(config.model)
-    if train.window > module.config.max_positions:
+    cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
+    module = pretrain.make_model(**config.model)
+    if cfg.window > module.config.max_positions:
         raise InputError(
-            f"train.window {train.window} is longer than model.max_positions "
+            f"train.window {cfg.window} is longer than model.max_positions "
             f"{module.config.max_positions}; lower the one or raise the other"
         )
     folder = path_of(workdir or DEFAULT_WORKDIR)
-    valid = documents(config.valid) if config.valid else []
+    valid = whole_texts(config.valid) if config.valid else []
     made = None
     if not (folder / TOKENS).exists():
         # Before the workdir is claimed, so that texts of no use do not bind it.
         made = prepare(config)
-        check_window(len(made[1]), train.window)
-    content = {name: content_of(config[name]) for name in ("texts", "valid")}
+        check_window(len(made[1]), cfg.window)
+    digests = {name: whole_texts_sha256(config[name]) for name in ("texts", "valid")}
+    content = {name: {"sha256": one} if one else {} for name, one in digests.items()}
     folder = claim_workdir(folder, config.to_dict(), about() | content)
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
-    run = Run(folder, config, train, module, tokenizer, valid)
-    state = train_model(run, tokens)
-    finish(run, state)
+    intervals = Intervals(
+        num_steps=cfg.num_steps,
+        log_every=config.steps_per_chunk,
+        save_every=config.save_every,
+        evaluate_every=config.evaluate_every,
+    )
+    run = Run(folder, config.seed, intervals, cfg, module, tokenizer, valid)
+    finish(run, train(run, tokens))
 
 
 def check(config: Config) -> None:
@@ -121,13 +92,6 @@ def check(config: Config) -> None:
         )
 
 
-def build_model(model: Config) -> Llama:
-    """The Flax module of the config's section `model`."""
-    sizes = model.to_dict()
-    rotary = Rotary(sizes["head_dim"], sizes.pop("rope_theta"))
-    return Llama(LlamaConfig(**sizes, rotary=rotary, tied_embeddings=True))
-
-
 def about() -> dict[str, Any]:
     """Versions and devices, for config.json."""
     names = ("jax", "flax", "optax", "orbax.checkpoint", "grain", "tokenizers", "numpy")
@@ -136,32 +100,9 @@ def about() -> dict[str, Any]:
     return {"versions": versions, "devices": devices}
 
 
-def documents(source: str) -> list[str]:
-    """Whole texts of "python/train", "python/valid", or any source of `read_texts`.
-
-    The first two are the topics of Python's own help(), one in ten of them for valid.
-    """
-    if source not in PYTHON:
-        return [str(text) for _, text in read_texts(source)]
-    topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
-    held_out = source == "python/valid"
-    chosen = [text for i, text in enumerate(topics) if (i % 10 == 9) == held_out]
-    return [" ".join(text.split()) for text in chosen]
-
-
-def content_of(source: str | None, field: str = "text") -> dict[str, str]:
-    """The SHA-256 of what a source holds, for config.json; nothing for no source."""
-    if not source:
-        return {}
-    if source in PYTHON:
-        texts = json.dumps(documents(source)).encode()
-        return {"sha256": hashlib.sha256(texts).hexdigest()}
-    return {"sha256": source_sha256(source, (), field=field)}
-
-
 def prepare(config: Config) -> tuple[tokenizers.Tokenizer, np.ndarray]:
     """Tokenizer and tokens of the training texts; nothing is written yet."""
-    texts, size = documents(config.texts), config.model.vocab_size
+    texts, size = whole_texts(config.texts), config.model.vocab_size
     say(f"training a tokenizer of {size} tokens")
     tokenizer = pretrain.train_tokenizer(texts, size)
     say("tokenizing the texts")
@@ -184,139 +125,6 @@ def kept(
         return made[1]
 
     return tokenizer, cached_tokens(folder / TOKENS, tokens)
-
-
-def train_model(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
-    """The state after the last step; resumes from the last checkpoint if there is one."""
-    train, every = run.train, run.config.steps_per_chunk
-    batches = windows(
-        tokens,
-        length=train.window,
-        batch_size=train.batch_size,
-        num_batches=train.num_steps,
-        seed=run.config.seed,
-    ).batch(every)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    iterator = iter(batches.to_iter_dataset(options))
-    key = jax.random.key(run.config.seed)
-    state = pretrain.init_state(key, module=run.module, cfg=train)
-    size = sum(x.size for x in jax.tree.leaves(state.params))
-    targets = train.num_steps * train.window * train.batch_size
-    say(
-        f"{size:,} parameters ({2 * size / 1e6:.1f} MB in bfloat16), {targets:,} tokens, "
-        f"which are {targets / len(tokens):.1f} passes over the texts, "
-        f"{train.num_steps:,} steps in {train.dtype} on {jax.devices()[0].device_kind}"
-    )
-    with Checkpoints(run.folder / "checkpoints") as checkpoints:
-        if checkpoints.latest() is not None:
-            state = checkpoints.restore(state, iterator)
-            say(f"going on from step {int(state.step):,}")
-        # The clock of the first chunk also counts the compilation.
-        clock, step = time.monotonic(), int(state.step)
-        with Log(run.folder, num_steps=train.num_steps, step=step) as log:
-            for chunk in iterator:
-                before, step = step, step + len(chunk)
-                state, metrics = pretrain.train_chunk(
-                    state, chunk, module=run.module, cfg=train
-                )
-                # A checkpoint of a run that has failed would only fail again.
-                metrics, seconds = jax.device_get(metrics), time.monotonic() - clock
-                record = measured(run, before, metrics, state.params, seconds)
-                add_to_log(log, record)
-                clock = time.monotonic()
-                if crossed(run.config.save_every, before, step, train.num_steps):
-                    checkpoints.save(step, state, iterator)
-    return state
-
-
-def measured(
-    run: Run, before: int, metrics: dict[str, np.ndarray], params: Any, seconds: float
-) -> Record:
-    """What the log says of a chunk of steps after step `before`; evaluates if due.
-
-    Raises:
-      InputError: a loss that is not finite.
-    """
-    train, losses = run.train, metrics["loss"]
-    check_finite(before, losses, ADVICE)
-    step, step_tokens = before + len(losses), train.window * train.batch_size
-    rate: Any = pretrain.schedule(train, train.learning_rate)(step - 1)
-    record = {
-        "step": step,
-        "tokens": step * step_tokens,
-        "loss_nats": float(losses.mean(dtype=np.float64)),
-        "grad_norm": float(metrics["grad_norm"].mean(dtype=np.float64)),
-        "learning_rate": float(rate),
-        "tokens_per_second": len(losses) * step_tokens / seconds,
-    }
-    if run.valid and crossed(run.config.evaluate_every, before, step, train.num_steps):
-        record |= scores(evaluate(run, as_lm(run, params)))
-    return record
-
-
-def add_to_log(log: Log, record: Record) -> None:
-    """Adds a record, of which the losses and the speed are shown."""
-    said = [f"loss {record['loss_nats']:.3f}"]
-    said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-    evaluated = "valid_bits_per_byte" in record
-    if evaluated:
-        said.append(f"valid {record['valid_bits_per_byte']:.3f} bits/byte")
-    log.add(record, said, now=evaluated)
-
-
-def as_lm(run: Run, params: Any) -> LanguageModel:
-    """The model in training, in the dtype of its activations."""
-    transformers = importlib.import_module("transformers")
-    dtype = DTYPES[run.train.dtype]
-    return LanguageModel(
-        name=str(run.folder),
-        module=run.module,
-        config=run.module.config,
-        params=jax.tree.map(lambda x: x.astype(dtype), params),
-        tokenizer=transformers.PreTrainedTokenizerFast(
-            tokenizer_object=run.tokenizer, bos_token=pretrain.START
-        ),
-        dtype=dtype,
-        fingerprint="",
-    )
-
-
-def evaluate(run: Run, lm: LanguageModel) -> Perplexity:
-    """Perplexity on the validation texts, in windows as long as those of training."""
-    return bits_per_byte(lm, run.valid, window=run.train.window)
-
-
-def scores(result: Perplexity) -> dict[str, float]:
-    """Its entries of log.jsonl and summary.json."""
-    return {
-        "valid_nats_per_token": result.nats_per_token,
-        "valid_bits_per_byte": result.bits_per_byte,
-    }
-
-
-def finish(run: Run, state: pretrain.TrainState) -> None:
-    """Writes model/ and summary.json; what is scored is the folder, read again."""
-    params = jax.tree.map(lambda x: np.asarray(x.astype(jnp.bfloat16)), state.params)
-    summary: dict[str, Any] = {
-        "num_params": sum(x.size for x in jax.tree.leaves(params)),
-        "num_steps": run.train.num_steps,
-    }
-    target = run.folder / "model"
-    make_folder(target)
-    with writing(tempfile.gettempdir()), tempfile.TemporaryDirectory() as name:
-        made = pathlib.Path(name)
-        start = pretrain.START_ID
-        export_lm(made, run.module, params, bos_token_id=start, eos_token_id=start)
-        for file in (run.folder / "tokenizer").iterdir():
-            (made / file.name).write_bytes(file.read_bytes())
-        if run.valid:
-            result = evaluate(run, load_lm(name))
-            summary |= {**scores(result), "valid_num_tokens": result.num_tokens}
-            summary["valid_num_bytes"] = result.num_bytes
-        for file in made.iterdir():
-            write_whole(target / file.name, file.read_bytes())
-    write_whole(run.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    say(f"wrote {target}: " + ", ".join(f"{k} {v}" for k, v in summary.items()))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import functools
 import json
 from collections.abc import Callable
 
-from launch import Config, OutOfTime, launch, say, stop_after
-from progress import bar_of, of_cramming, of_horizons
+from launch import Config, OutOfTime, launch, say, stop_after, stop_if_told
 
 import memcomp
 from memcomp.cram.horizon import Growth
@@ -31,6 +30,7 @@ from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import Record, read_records, write_whole
 from memcomp.runs.horizons import horizons_so_far, run_horizons
+from memcomp.runs.progress import bar_of, of_cramming, of_horizons
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use
@@ -115,7 +115,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     path = claim_cell(folder, name, cell, lm, texts)
     stopped = None
     try:
-        with bar_of(len(texts), of_horizons) as report:
+        with bar_of(len(texts), of_horizons, stop_if_told) as report:
             records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
     except OutOfTime as error:
         stopped, records = error, horizons_so_far(lm, texts, cfg, path)
@@ -133,7 +133,7 @@ def exact(lm, cell, cfg, row, name, config, folder) -> Measured:
     texts = texts_of(lm, cell, row, config, config.num_tokens)
     check_fits(lm, texts, cfg)
     path = claim_cell(folder, name, cell, lm, texts)
-    with bar_of(len(texts), of_cramming) as report:
+    with bar_of(len(texts), of_cramming, stop_if_told) as report:
         records = run_cramming(lm, texts, cfg, path, report)
     figures = model_rows.figures_of(records, model_rows.EXACT_FIGURES)
     return {"num_tokens": config.num_tokens, **figures}, model_rows.exact_line, None
@@ -149,7 +149,7 @@ def use(lm, cell, cfg, row, name, config, folder) -> Measured:
     check_fits(lm, crammed_part(passages, (), T), cfg)
     # A study is not done again for more texts: they are another cell.
     path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm, passages)
-    with bar_of(len(passages), of_cramming) as report:
+    with bar_of(len(passages), of_cramming, stop_if_told) as report:
         crammed, records = run_use(
             lm,
             passages,

@@ -10,32 +10,22 @@ again, so a grid can be stopped, and can grow in the same workdir.
 
 import dataclasses
 import hashlib
-import json
 import sys
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 from launch import Config, launch
 
 import memcomp
 from memcomp.cram.api import cram
-from memcomp.cram.recipe import RECIPES, Recipe
-from memcomp.cram.result import CramResult
 from memcomp.data.texts import read_texts, tokenize
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.ranges import check_seed
 from memcomp.runs.cramming import environment
-from memcomp.runs.files import (
-    RECORDS,
-    append_records,
-    claim_workdir,
-    read_records,
-    summarise,
-)
+from memcomp.runs.files import RECORDS, append_records, claim_workdir, read_records
+from memcomp.studies.recipe_costs import build_recipe, identity, shares_exact
 
 DEFAULT_WORKDIR = "runs/recipe_search"
 # What a run is known by: records that differ in one of these are of different runs.
@@ -59,7 +49,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> None:
     """All lengths and recipes of one LM, those that have a record aside."""
-    done = {identity(r) for r in read_records(path)}
+    done = {identity(r, IDENTITY) for r in read_records(path)}
     texts = choose_texts(lm, one, config)
     for length in one.lengths:
         for named in config.recipes:
@@ -77,7 +67,7 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
                 "seed": config.seed,
                 "settings": dataclasses.asdict(recipe),
             }
-            if identity(about) in done:
+            if identity(about, IDENTITY) in done:
                 continue
             cfg = memcomp.CramConfig(
                 num_tokens=length,
@@ -91,7 +81,7 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
             # limited: see recipe_table.py.
             jax.clear_caches()
             results = cram(lm, [t[:length] for t in texts], cfg)
-            record = about | measure(lm, results)
+            record = about | shares_exact(lm, results)
             append_records(path, [record])
             print(line(record), file=sys.stderr, flush=True)
 
@@ -110,55 +100,9 @@ def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[np.ndarray]:
     return [t.tokens for t in tokenize(lm.tokenizer, cut, num_tokens=max(one.lengths))]
 
 
-def build_recipe(base: str, **overrides: Any) -> Recipe:
-    """The recipe `base` of the table with some of its fields set otherwise."""
-    return dataclasses.replace(RECIPES[base], **overrides)
-
-
-def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> str:
-    """The same for two records of the same run: those that agree in `keys`."""
-    return json.dumps([record[key] for key in keys], sort_keys=True)
-
-
 def hash_of(texts: list[np.ndarray]) -> str:
     """Fingerprint of the first 4 tokens of each text, whatever their lengths are."""
     return hashlib.sha256(np.stack([t[:4] for t in texts]).tobytes()).hexdigest()[:12]
-
-
-def measure(lm: LanguageModel, results: list[CramResult]) -> dict[str, Any]:
-    """Means with standard errors over texts, and the steps and outcomes of each text."""
-    length = results[0].num_tokens
-    memory = np.stack([r.memory for r in results])
-    rounded = memory.astype(ml_dtypes.bfloat16).astype(np.float32)
-    tokens = np.stack([r.tokens for r in results])
-    greedy = np.all(decode(lm, memory, length) == tokens, axis=-1)
-    short = np.all(decode(lm, rounded, length) == tokens, axis=-1)
-    rows = [
-        {
-            "exact_teacher_forced": r.exact,
-            "exact_greedy": bool(a),
-            "exact_greedy_bfloat16": bool(b),
-            "accuracy": r.accuracy,
-            "steps": r.steps,
-            "token_steps": r.token_steps,
-            "memory_rms": float(np.sqrt(np.mean(r.memory**2))),
-        }
-        for r, a, b in zip(results, greedy, short, strict=True)
-    ]
-    per_text = {
-        "steps": [r.steps for r in results],
-        "margin": [round(r.margin, 3) for r in results],
-        "exact": "".join("01"[r.exact] for r in results),
-        "greedy": "".join("01"[int(a)] for a in greedy),
-        "greedy_bfloat16": "".join("01"[int(b)] for b in short),
-    }
-    return {"summary": _rounded(summarise(rows)), "per_text": per_text}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 HEAD = (

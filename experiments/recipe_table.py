@@ -10,43 +10,32 @@ already are not asked again, so that it can be stopped, and can grow in the same
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from launch import Config, launch
-from recipe_search import build_recipe, identity
 
 import memcomp
-from memcomp.cram.api import cram
-from memcomp.cram.config import CramConfig
-from memcomp.cram.horizon import Growth, Trial, horizons
+from memcomp.cram.horizon import Growth
 from memcomp.cram.recipe import RECIPES, Recipe
-from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
-from memcomp.metrics.rounding import round_memory
 from memcomp.ranges import check_seed
 from memcomp.runs.cramming import environment
-from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
-from memcomp.runs.records import common_prefix
+from memcomp.runs.files import RECORDS, Record, claim_workdir, read_records
+from memcomp.studies.recipe_costs import (
+    Question,
+    ask,
+    at_length,
+    build_recipe,
+    horizon,
+    to_horizons,
+)
 
 DEFAULT_WORKDIR = "runs/recipe_table"
-KINDS = ("float32", "bfloat16", "int8")  # as which the vectors are stored
 BASE = "default"
-# What an answer depends on: records that differ in one of these answer different questions.
-IDENTITY = ("lm_sha256", "texts_sha256", "num_memory", "seed", "question", "settings")
-
-
-class Question(NamedTuple):
-    """What a record begins with, and what gives the rest of it."""
-
-    about: Record
-    answer: Callable[[], Record]
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -64,7 +53,7 @@ def main(config: Config, workdir: str | None) -> None:
             workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, environment()
         )
         path = folder / RECORDS
-        ask(path, questions(lm, name, texts, one, config, path))
+        ask(path, questions(lm, name, texts, one, config, path), show)
     print(table(read_records(path)))
 
 
@@ -135,105 +124,9 @@ def questions(
     return asked
 
 
-def ask(path: epath.Path, asked: list[Question]) -> None:
-    """Answers what has no record yet."""
-    known = {identity(r, IDENTITY) for r in read_records(path)}
-    for about, answer in asked:
-        if identity(about, IDENTITY) in known:
-            continue
-        # Programs of another recipe are not needed again, and on a CPU their number is
-        # limited: some hundreds of them take all memory maps that a process may have.
-        jax.clear_caches()
-        record = about | answer()
-        append_records(path, [record])
-        print(line(record), file=sys.stderr, flush=True)
-
-
-def horizon(
-    lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
-) -> Record:
-    """Horizon of every text, token-steps until its memory was found, and in all.
-
-    A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
-    all that was exact teacher-forced still does when the vector is stored in fewer bits.
-    """
-    trials = {text.seed_id: Trial(text) for text in texts}
-    cost = dict.fromkeys(trials, 0)
-    for moved, _ in horizons(lm, texts, cfg, growth):
-        for trial in moved:
-            if trial.exact > trials[trial.text.seed_id].exact:
-                cost[trial.text.seed_id] = trial.token_steps
-            trials[trial.text.seed_id] = trial
-    held = [t for t in trials.values() if t.memory is not None]
-    memory = np.stack([t.memory for t in held if t.memory is not None])
-    most = max(len(t.text.tokens) for t in held)
-    prefixes, kept = {}, {}
-    for kind in KINDS:
-        got = decode(lm, round_memory(memory, kind), most)
-        prefixes[kind] = {
-            t.text.seed_id: common_prefix(tokens[: len(t.text.tokens)], t.text.tokens)
-            for t, tokens in zip(held, got, strict=True)
-        }
-        kept[kind] = sum(prefixes[kind][t.text.seed_id] >= t.exact for t in held)
-    return {
-        "horizon": [prefixes["float32"].get(i, 0) for i in trials],
-        "token_steps": [cost[i] for i in trials],
-        "token_steps_in_all": [t.token_steps for t in trials.values()],
-        "steps": [t.steps for t in trials.values()],
-        "held": len(held),
-        "kept": kept,
-    }
-
-
-def to_horizons(
-    lm: LanguageModel, texts: list[Text], cfg: CramConfig, path: epath.Path, theirs: Record
-) -> Record:
-    """Token-steps of every text at the length that its horizon by `theirs` is.
-
-    Args:
-      path: the records; that which begins as `theirs` has been written.
-    """
-    wanted = identity(theirs, IDENTITY)
-    (found,) = (r for r in read_records(path) if identity(r, IDENTITY) == wanted)
-    pairs = [(t, n) for t, n in zip(texts, found["horizon"], strict=True) if n]
-    results = cram(lm, [t.tokens[:n] for t, n in pairs], cfg)
-    return _costs(results) | {"their_token_steps": found["token_steps"]}
-
-
-def at_length(
-    lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int, starts: int = 1
-) -> Record:
-    """Share exact, accuracy and token-steps of every text at one length.
-
-    A text that is not exact from its first start is given `starts` - 1 others, all of which
-    are paid for; its best result counts, and "exact_starts" says how many were exact (of
-    one start where the first was).
-    """
-    first = cram(lm, [t.tokens[:length] for t in texts], cfg)
-    if starts == 1:
-        return _costs(first)
-    failed = [i for i, result in enumerate(first) if not result.exact]
-    # Each text of a call has its own random start.
-    again = [texts[i].tokens[:length] for i in failed for _ in range(starts - 1)]
-    others = cram(lm, again, dataclasses.replace(cfg, seed=cfg.seed + 1)) if again else []
-    best, exact_starts = list(first), [1] * len(texts)
-    for k, i in enumerate(failed):
-        of_text = [first[i], *others[k * (starts - 1) : (k + 1) * (starts - 1)]]
-        best[i] = dataclasses.replace(
-            max(of_text, key=lambda result: (result.exact, result.accuracy)),
-            steps=sum(result.steps for result in of_text),
-        )
-        exact_starts[i] = sum(result.exact for result in of_text)
-    return _costs(best) | {"exact_starts": exact_starts}
-
-
-def _costs(results: list[CramResult]) -> Record:
-    return {
-        "exact": [r.exact for r in results],
-        "accuracy": [r.accuracy for r in results],
-        "token_steps": [r.token_steps for r in results],
-        "steps": [r.steps for r in results],
-    }
+def show(record: Record) -> None:
+    """Prints a new record, as a row."""
+    print(line(record), file=sys.stderr, flush=True)
 
 
 HEAD = (

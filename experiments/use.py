@@ -11,8 +11,7 @@ command, it goes on.
 import sys
 
 import tqdm
-from inputs import config_texts
-from launch import Config, launch, say_notes
+from launch import Config, launch, note, say_notes
 
 import memcomp
 from memcomp.cram.schedule import check_fits
@@ -21,6 +20,7 @@ from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
+from memcomp.runs.inputs import load_texts, text_choice
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use, means
@@ -99,7 +99,7 @@ def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list
 
 def read_passages(lm: LanguageModel, config: Config, num_tokens: int) -> list[Text]:
     """Texts with what stands before and after them."""
-    found, sha256 = config_texts(config, lm)
+    found, sha256 = load_texts(text_choice(config.to_dict()), lm, note)
     return tokenize(
         lm.tokenizer,
         found,

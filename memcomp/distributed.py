@@ -9,12 +9,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from memcomp.errors import InputError
 
@@ -140,6 +142,12 @@ def is_lost(error: BaseException) -> bool:
 def is_first() -> bool:
     """Whether this is the process that writes the files of all."""
     return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """A line on standard error that tears no progress bar, once for all processes."""
+    if is_first():
+        tqdm.write(line, file=sys.stderr)
 
 
 def gather(data: bytes) -> list[bytes]:

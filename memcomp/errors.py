@@ -1,4 +1,4 @@
-"""`InputError`, the exception for all bad input."""
+"""The exceptions for bad input, and for a run that was told to stop."""
 
 import contextlib
 import traceback
@@ -11,6 +11,10 @@ class InputError(ValueError):
     The message is one sentence: what is wrong, what is wanted, what to do. Scripts print it
     and exit with status 2; any other exception is a bug and keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """The run was told to stop or has used its time, and has saved what it has."""
 
 
 @contextlib.contextmanager

@@ -19,9 +19,11 @@ from jaxtyping import Array, Float, Int, UInt16
 
 from memcomp.disk import make_folder, write_whole
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES, abstract_params
+from memcomp.lm.load import DTYPES, abstract_params, check_dtype
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.lm.score import score_hidden
+from memcomp.models.llama import Llama, LlamaConfig
+from memcomp.nn.rotary import Rotary
 from memcomp.ranges import check_count, check_number
 
 # Begins every document; also bos, eos and pad of the tokenizer, and its id.
@@ -73,8 +75,7 @@ class TrainConfig:
                 f"warmup {self.warmup} and decay {self.decay} are fractions of one run; "
                 "give numbers of at least 0 that sum to at most 1"
             )
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        check_dtype(self.dtype)
 
     @property
     def num_steps(self) -> int:
@@ -96,6 +97,17 @@ class TrainState:
     params: Any
     opt_state: Any
     step: Any  # not always an array: orbax makes trees of other things in this form
+
+
+def make_model(*, rope_theta: float, **sizes: Any) -> Llama:
+    """The Flax module of a Llama with tied embeddings.
+
+    Args:
+      rope_theta: base of the rotary frequencies.
+      sizes: fields of `LlamaConfig`.
+    """
+    rotary = Rotary(sizes["head_dim"], rope_theta)
+    return Llama(LlamaConfig(**sizes, rotary=rotary, tied_embeddings=True))
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:

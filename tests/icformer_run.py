@@ -14,10 +14,13 @@ from flax import linen as nn
 
 from memcomp import pretrain
 from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.settings import settings_of
+from memcomp.compressors.setup import Setup, make_task
 from memcomp.compressors.training import init_params
-from memcomp.lm.load import abstract_params, export_lm
+from memcomp.lm.load import abstract_params, export_lm, load_lm
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = dict(vocab_size=280, num_layers=1, d_model=16, d_mlp=24, num_heads=2)
@@ -55,15 +58,22 @@ def make_folder(folder):
     return folder
 
 
-def with_random_weights(parts):
-    """The compressor of `Parts`, as if it were trained."""
-    params = nn.unbox(init_params(jax.random.key(0), parts.task))
+def setup_of(config):
+    """What experiments/icformer.py makes of a config."""
+    settings = settings_of(config.to_dict())
+    lm = load_lm(config.lm, dtype=config.dtype, mesh=make_mesh(**config.mesh))
+    return Setup(settings, lm, make_task(settings, lm.module))
+
+
+def with_random_weights(setup):
+    """The compressor of a `Setup`, as if it were trained."""
+    params = nn.unbox(init_params(jax.random.key(0), setup.task))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), jnp.float32), params
     )
-    lm = parts.lm
-    return TrainedCompressor(parts.task.compressor, params, lm.name, lm.fingerprint)
+    lm = setup.lm
+    return TrainedCompressor(setup.task.compressor, params, lm.name, lm.fingerprint)
 
 
 def write(path, rows):

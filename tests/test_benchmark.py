@@ -9,9 +9,12 @@ import benchmark
 import jax
 import numpy as np
 import pytest
+from benchmarks import random_models, speed, step_parts, timing
 from tiny_lm import TINY_ENTRIES
 
+import memcomp
 from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
+from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY_MAMBA = {
@@ -56,10 +59,10 @@ def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     """Matrix products dominate at this width; what else there is, the compiler adds."""
     shape = {**TINY_ENTRIES, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
     config.pythia_160m.shape = {**shape, "num_hidden_layers": 1, "vocab_size": 512}
-    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
-    lm = benchmark.memcomp.load_lm(str(folder))
+    folder = random_models.random_folder(config.pythia_160m, tmp_path / "lm")
+    lm = memcomp.load_lm(str(folder))
     tokens = np.zeros((2, 24), np.int32)
-    cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=1)
+    cfg = memcomp.CramConfig(recipe=step_parts.ENDLESS, steps_per_chunk=1)
     ids, lengths = np.arange(2, dtype=np.int32), np.full(2, 24, np.int32)
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     lowered = lower_cram_chunk(
@@ -67,18 +70,18 @@ def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     )
     counted = lowered.compile().cost_analysis()["flops"]
     # Measured: 1.03 of them.
-    assert 1.0 < counted / (benchmark.token_flops(lm, 24) * tokens.size) < 1.06
+    assert 1.0 < counted / (speed.token_flops(lm, 24) * tokens.size) < 1.06
 
 
 def test_a_ratio_is_that_of_neighbours():
-    figure = benchmark.over([2.0, 8.0, 9.0], [1.0, 2.0, 3.0])
+    figure = timing.over([2.0, 8.0, 9.0], [1.0, 2.0, 3.0])
     assert figure == {"min": 2.0, "median": 3.0, "max": 4.0}
 
 
 def test_sides_take_turns():
     calls = []
     sides = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
-    benchmark.rates(sides, 3)
+    timing.rates(sides, 3)
     assert calls == ["a", "b", "b", "a", "a", "b"]
 
 
@@ -87,17 +90,17 @@ def test_loss_in_chunks_needs_less_memory(config):
     section = config.cross_entropy
     section.shape = {**TINY_ENTRIES, "vocab_size": 4096, "num_hidden_layers": 1}
     section.update(num_texts=2, num_tokens=16, vocab_chunk=128)
-    records = list(benchmark.cross_entropy("cross_entropy", config, None))
+    records = list(speed.cross_entropy("cross_entropy", config, None))
     assert len(records) == 4
     assert all(record["median"] > 1 for record in records)
 
 
 @pytest.mark.slow
 def test_a_step_is_the_sum_of_its_parts(config, tmp_path):
-    if not (benchmark.memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
+    if not (memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
     config.breakdown.update(num_texts=2, num_tokens=4, steps=2)
-    records = list(benchmark.breakdown("breakdown", config, None))
+    records = list(step_parts.breakdown("breakdown", config, None))
     names = [record["what"].split(", ")[1] for record in records]
     assert names[0] == "forward" and names[-1] == "whole" and len(names) == 6
     assert all(records[i]["min"] > 0 for i in (0, 1, 5))
@@ -108,7 +111,7 @@ def test_blocks_need_less_memory_on_a_long_text(config):
     section = config.long_text
     section.shape = {**TINY_ENTRIES, "max_position_embeddings": 2048}
     section.update(num_tokens=1024, num_memory=2, vocab_chunk=16)
-    records = list(benchmark.long_texts("long_text", config, None))
+    records = list(speed.long_texts("long_text", config, None))
     ratios = {record["what"].split(" / ")[1]: record["median"] for record in records}
     assert ratios["plain, none"] == 1.0
     # Measured 32 and 61.
@@ -128,8 +131,8 @@ def test_gradients_to_input_vectors_are_measured(config, tmp_path):
 @pytest.fixture()
 def whole_jobs(monkeypatch):
     """The rows of whole jobs, with two steps a text."""
-    module = importlib.import_module("whole_jobs")
-    if not (benchmark.memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
+    module = importlib.import_module("benchmarks.whole_jobs")
+    if not (memcomp.lm.load.BUILTIN / "model.safetensors").is_file():
         pytest.skip("the built-in LM is not there")
     recipes = module.RECIPES
     short = module.dataclasses.replace(recipes["default"], max_steps=2)
@@ -163,7 +166,7 @@ def test_a_grid_is_timed(whole_jobs, config):
 
 
 def test_an_unknown_row_is_refused():
-    with pytest.raises(benchmark.InputError, match="no rows warp; there are builtin"):
+    with pytest.raises(InputError, match="no rows warp; there are builtin"):
         benchmark.chosen("builtin,warp")
 
 
@@ -176,10 +179,10 @@ def test_rows_of_a_gpu_run_on_a_gpu_alone(monkeypatch):
 @pytest.mark.parity
 def test_both_sides_do_the_same_work(config, tmp_path):
     """The same memory after three steps, in PyTorch and in ours, one text or a batch."""
-    loops = importlib.import_module("torch_cramming")
+    loops = importlib.import_module("benchmarks.torch_cramming")
     torch = importlib.import_module("torch")
-    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
-    lm = benchmark.memcomp.load_lm(str(folder))
+    folder = random_models.random_folder(config.pythia_160m, tmp_path / "lm")
+    lm = memcomp.load_lm(str(folder))
     tokens = np.random.default_rng(0).integers(40, size=(3, 5), dtype=np.int32)
     model = loops.load(str(folder), "float32", "eager")
     loop = loops._Loop(model, tokens)
@@ -191,7 +194,7 @@ def test_both_sides_do_the_same_work(config, tmp_path):
         one._memory.copy_(torch.as_tensor(start[:1]))
     for _ in range(3):
         one.step()
-    cfg = benchmark.memcomp.CramConfig(recipe=benchmark.ENDLESS, steps_per_chunk=3)
+    cfg = memcomp.CramConfig(recipe=step_parts.ENDLESS, steps_per_chunk=3)
     ids, lengths = np.arange(3, dtype=np.int32), np.full(3, 5, np.int32)
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     states = states._replace(memory=jax.numpy.asarray(start))
@@ -215,14 +218,16 @@ def test_ratios_to_pytorch(config, tmp_path):
 
 @pytest.mark.parity
 def test_both_sides_compute_the_same_gradient(config, tmp_path):
-    sides = importlib.import_module("input_gradient")
-    folder = benchmark.random_folder(config.mamba_130m, tmp_path / "lm")
-    lm = benchmark.memcomp.load_lm(str(folder))
+    sides = importlib.import_module("benchmarks.input_gradient")
+    folder = random_models.random_folder(config.mamba_130m, tmp_path / "lm")
+    lm = memcomp.load_lm(str(folder))
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((20, 16)).astype(np.float32)
     tokens = rng.integers(40, size=20, dtype=np.int32)
     program, arguments = sides.our_programs(lm, vectors, tokens)["gradient"]
-    model = importlib.import_module("torch_cramming").load(str(folder), "float32", "eager")
+    model = importlib.import_module("benchmarks.torch_cramming").load(
+        str(folder), "float32", "eager"
+    )
     want = sides.pytorch_gradient(model, vectors, tokens)
     error = np.abs(program(*arguments)[1] - want).max() / np.abs(want).max()
     assert error < 1.5e-6  # measured 2.3e-7
@@ -230,8 +235,8 @@ def test_both_sides_compute_the_same_gradient(config, tmp_path):
 
 @pytest.mark.parity
 def test_the_whole_sample_has_no_error(config, tmp_path):
-    loops = importlib.import_module("torch_cramming")
-    folder = benchmark.random_folder(config.pythia_160m, tmp_path / "lm")
+    loops = importlib.import_module("benchmarks.torch_cramming")
+    folder = random_models.random_folder(config.pythia_160m, tmp_path / "lm")
     tokens = np.random.default_rng(0).integers(40, size=(2, 3), dtype=np.int32)
     found = loops.time_sample(str(folder), tokens, np.arange(2), 4, 4)
     assert found["pytorch_seconds_standard_error"] == 0.0

@@ -7,7 +7,6 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scalars
 from etils import epath
 
 from memcomp.compressors.compress import SoftPrompts
@@ -25,6 +24,7 @@ from memcomp.disk import write_whole
 from memcomp.errors import InputError
 from memcomp.lm.load import export_lm, load_lm
 from memcomp.report.load import find_runs
+from memcomp.runs import scalars
 from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.cramming import write_flight
 from memcomp.runs.files import append_records, claim_workdir

@@ -15,6 +15,7 @@ from scripts import run_script
 from tiny_lm import TINY_ENTRIES
 
 from memcomp.errors import InputError
+from memcomp.lm.load import FAMILIES, abstract_params
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROW = {"shape": "tiny", "num_tokens": 6, "num_texts": 2, "steps": 1, "remat": "none"}
@@ -132,10 +133,10 @@ def test_shapes_are_the_published_ones():
     }
     for shape, name in published.items():
         entries = config.shapes[shape].to_dict()
-        family = script.FAMILIES[entries["model_type"]]
+        family = FAMILIES[entries["model_type"]]
         hf = transformers.AutoConfig.for_model(**entries)
         module = family.model(family.config_from_hf(hf))
-        leaves = jax.tree.leaves(nn.unbox(script.abstract_params(module)))
+        leaves = jax.tree.leaves(nn.unbox(abstract_params(module)))
         assert sum(leaf.size for leaf in leaves) == sizes[name]["parameters"]
     for name in config.rows.split(","):
         assert config.row[name].kind in script.KINDS

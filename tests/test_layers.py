@@ -1,5 +1,6 @@
 """The layout that design and pyproject.toml prescribe, checked by import-linter."""
 
+import ast
 import fnmatch
 import pathlib
 import tomllib
@@ -37,3 +38,22 @@ def test_every_family_is_under_the_rule_that_none_imports_another():
     rules = contracts()["independence"]["modules"]
     for family in FAMILIES.values():
         assert any(fnmatch.fnmatch(family.model.__module__, rule) for rule in rules)
+
+
+def test_experiments_are_commands_none_of_which_imports_another():
+    folder = ROOT / "experiments"
+    commands = {path.stem for path in folder.glob("*.py")} - {"launch"}
+    for path in folder.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if path.parent == folder and path.stem != "launch":
+            assert any(ast.unparse(x).startswith("if __name__") for x in tree.body), path
+        named = {x.module for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)}
+        for line in (x for x in ast.walk(tree) if isinstance(x, ast.Import)):
+            named |= {alias.name for alias in line.names}
+        assert not named & commands, path
+
+
+def test_a_config_dict_stops_at_the_commands():
+    package = pathlib.Path(memcomp.__file__).parent
+    for path in package.rglob("*.py"):
+        assert "ml_collections" not in path.read_text(), path

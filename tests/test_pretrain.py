@@ -24,6 +24,8 @@ from memcomp.lm.load import abstract_params, load_lm
 from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
+from memcomp.runs import training
+from memcomp.runs.pretraining import ADVICE
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.py"))
@@ -161,18 +163,19 @@ def test_the_loss_and_its_gradient_are_those_of_the_logits(state):
     assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(got_grad))
 
 
-def test_small_fits_into_24_mb(script):
-    module = script.build_model(load_config("small.py").model)
+def test_small_fits_into_24_mb():
+    module = pretrain.make_model(**load_config("small.py").model)
     size = sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_params(module)))
     assert size == 11_965_760  # 23.93 MB in bfloat16
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_config_is_read_in_full(path, script):
+def test_every_config_is_read_in_full(path):
     config = load_config(path.name)
     cfg = pretrain.TrainConfig(**config.train, dtype="float32")
-    assert cfg.window <= script.build_model(config.model).config.max_positions
-    scripts = (ROOT / "experiments" / f"{n}.py" for n in ("pretrain_lm", "compile_check"))
+    assert cfg.window <= pretrain.make_model(**config.model).config.max_positions
+    names = ("pretrain_lm", "benchmarks/compile_records")
+    scripts = (ROOT / "experiments" / f"{name}.py" for name in names)
     source = "".join(script.read_text() for script in scripts)
     assert all(f"config.{name}" in source for name in config)
 
@@ -258,7 +261,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, texts, whole, monkeypatch
 ):
     cut = texts / "cut"
-    check = script.check_finite
+    check = training.check_finite
 
     def stop(before, losses, advice):
         check(before, losses, advice)
@@ -266,7 +269,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
             raise Killed
 
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(script, "check_finite", stop)
+        patch.setattr(training, "check_finite", stop)
         script.main(tiny(texts), str(cut))
     assert not (cut / "model").exists()
     script.main(tiny(texts), str(cut))
@@ -358,10 +361,10 @@ def test_texts_that_cannot_be_used_are_refused(script, texts, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_is_named_by_its_step(script):
-    script.check_finite(10, np.asarray([1.0, 2.0]), script.ADVICE)
+def test_a_loss_that_is_not_finite_is_named_by_its_step():
+    training.check_finite(10, np.asarray([1.0, 2.0]), ADVICE)
     with pytest.raises(InputError, match="nan at step 12; lower train.learning_rate"):
-        script.check_finite(10, np.asarray([1.0, np.nan, np.inf]), script.ADVICE)
+        training.check_finite(10, np.asarray([1.0, np.nan, np.inf]), ADVICE)
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
 """Numbers out of their range, wherever a user can give one."""
 
 import dataclasses
-import types
 
-import inputs
 import launch
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from memcomp.data.documents import find_documents
 from memcomp.data.texts import ALL, Text, count_texts, read_texts
 from memcomp.errors import InputError
 from memcomp.pretrain import TrainConfig as PretrainConfig
+from memcomp.runs.inputs import TextChoice, load_texts
 from memcomp.studies.geometry import CurveConfig
 from memcomp.studies.restarts import GeometryConfig
 
@@ -110,13 +109,19 @@ def test_no_name_of_texts_is_not_the_current_folder(tmp_path, monkeypatch, sourc
 
 
 @pytest.mark.parametrize(("num_texts", "taken"), [(2, 2), (ALL, 5), (None, 5)])
-def test_how_many_texts_are_taken_is_said(tmp_path, capsys, num_texts, taken):
+def test_how_many_texts_are_taken_is_said(tiny_lm, tmp_path, capsys, num_texts, taken):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "rain"}\n' * 5)
-    config = types.SimpleNamespace(texts=str(path), num_texts=num_texts, field="text")
-    vars(config).update(passages=1, seed=0, vocabulary="", manual_dir="")
-    lm = types.SimpleNamespace(tokenizer=None, config=types.SimpleNamespace(vocab_size=9))
-    assert len(inputs.config_texts(config, lm).found) == taken
+    choice = TextChoice(
+        texts=str(path),
+        field="text",
+        num_texts=num_texts,
+        passages=1,
+        seed=0,
+        vocabulary="",
+        manual_dir="",
+    )
+    assert len(load_texts(choice, tiny_lm, launch.note).found) == taken
     assert not capsys.readouterr().err  # not before all input is accepted
     launch.say_notes()
     said = capsys.readouterr().err

@@ -46,7 +46,7 @@ def everything() -> config_dict.ConfigDict:
     )
 
     # Documents: a .jsonl file or a folder of them, whose duplicates are left out, or
-    # what pretrain_lm.py reads. Stage generate: what memcomp.data.texts reads.
+    # what memcomp.data.training_texts reads. Stage generate: what memcomp.data.texts reads.
     config.texts = "python/train"
     config.valid = "python/valid"  # "" for none
     config.field = "text"  # of a .jsonl row

@@ -1,19 +1,29 @@
 """The context compressors by name, and their files."""
 
+import dataclasses
+import hashlib
 import os
+import pathlib
 import typing
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.protocol import Compressor
+from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
 
+COMPRESSOR = "compressor.safetensors"  # in the folder of a run
 COMPRESSORS: dict[str, tuple[Any, Any]] = {
     "icformer": (ICFormer, ICFormerConfig),
     "icae": (ICAE, ICAEConfig),
@@ -75,3 +85,62 @@ def load_compressor(path: str | os.PathLike, lm: LanguageModel) -> TrainedCompre
       InputError: not such a file, damaged, or trained with another LM than `lm`.
     """
     return files.load_compressor(path, lm, make_compressor)
+
+
+def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:
+    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0.
+
+    Args:
+      name: of a run's folder, of a compressor's file, or of what the authors saved.
+      lm: the language model.
+
+    Raises:
+      InputError: there is none, or one for another LM.
+    """
+    path = path_of(name)
+    if path.is_dir() and (path / BESIDE).exists():
+        compressor, params = load_published(pathlib.Path(path), lm.module)
+        zeros = {name: np.zeros(lm.config.d_model, np.float32) for name in SPECIAL}
+        return TrainedCompressor(compressor, zeros | params, lm.name, lm.fingerprint)
+    return load_compressor(path / COMPRESSOR if path.is_dir() else path, lm)
+
+
+def load_alike(name: str, lm: LanguageModel, wanted: Compressor) -> TrainedCompressor:
+    """`load_trained`, of the kind and the sizes of `wanted`.
+
+    Raises:
+      InputError: there is none, or one for another LM or of other sizes.
+    """
+    trained, config = load_trained(name, lm), typing.cast(Any, wanted).config
+    if _written_out(trained.compressor) != _written_out(wanted):
+        raise InputError(
+            f"{name} holds a compressor with {trained.compressor.config}, but the "
+            f"config says {config}; give the same --config.compressor and sizes"
+        )
+    return trained
+
+
+def _written_out(compressor: Any) -> tuple[type, Any]:
+    """Its kind and config, with the LM's sizes where the config leaves them to the LM."""
+    config = compressor.config
+    if isinstance(config, ICFormerConfig):
+        sizes = config.sizes(compressor.lm_module.config)._asdict()
+        del sizes["d_model"]
+        # How digests began is over, and the authors' files do not say it.
+        config = dataclasses.replace(config, **sizes, digest_init="zeros")
+    return type(compressor), config
+
+
+def trained_sha256(names: Sequence[str]) -> str | None:
+    """SHA-256 of the files that `load_trained` reads for all names; None for no name."""
+    digest = hashlib.sha256()
+    for path in map(path_of, names):
+        if not path.is_dir():
+            read = [path]
+        elif (path / BESIDE).exists():
+            read = sorted(file for file in path.iterdir() if file.is_file())
+        else:
+            read = [path / COMPRESSOR]
+        for file in read:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest() if names else None

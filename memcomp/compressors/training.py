@@ -20,7 +20,7 @@ from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.objectives import Batch, Task, token_losses, token_weights
 from memcomp.compressors.protocol import Params
 from memcomp.errors import InputError
-from memcomp.lm.load import DTYPES
+from memcomp.lm.load import DTYPES, check_dtype
 from memcomp.nn.parameters import with_axes
 from memcomp.ranges import check_count, check_number
 from memcomp.sharding import param_shardings
@@ -79,8 +79,7 @@ class TrainConfig:
             raise InputError(
                 f"ema_decay is {self.ema_decay}; give a number from 0 to below 1, or None"
             )
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        check_dtype(self.dtype)
         learning_rate(self)
 
 

@@ -38,6 +38,12 @@ def abstract_params(module: CausalLM) -> engine.Params:
     return jax.eval_shape(module.init, key, x)["params"]
 
 
+def check_dtype(name: str) -> None:
+    """Raises `InputError` for a name that is not a key of `DTYPES`."""
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
+
+
 def load_lm(
     lm: str,
     *,
@@ -64,8 +70,7 @@ def load_lm(
         cache, its architecture is unknown, its parameters are damaged or do not fit the
         config, or the attention does not run on these devices.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     check_remat(remat)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     attention = resolve_attention(attention, device.platform, DTYPES[dtype])

@@ -11,11 +11,10 @@ import matplotlib
 import numpy as np
 from etils import epath
 
-from memcomp.disk import make_folder
+from memcomp.disk import make_folder, write_whole
 from memcomp.metrics.capacity import Estimate
 from memcomp.report.corpora import RANDOM
 from memcomp.report.table_format import csv_text
-from memcomp.runs.files import write_whole
 
 matplotlib.use("Agg")
 

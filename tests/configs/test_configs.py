@@ -19,6 +19,7 @@ import memcomp
 from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.settings import Settings, Sources, settings_of
 from memcomp.compressors.templates import Template
 from memcomp.compressors.training import learning_rate
 from memcomp.cost.formulas import icformer_flops
@@ -37,15 +38,6 @@ NAMES = sorted(
 CRAM = [name for name in NAMES if name.startswith("cram/")]
 PUBLISHED = [name for name in CRAM if name != "cram/builtin.py"]
 SIZES = json.loads((ROOT / "configs/full_size.json").read_text())
-# The scripts that experiments/icformer.py is made of; sections that it reads by name.
-SHARED = (
-    "compressor_parts",
-    "compressor_rows",
-    "compressor_tables",
-    "compressor_training",
-    "compile_check",
-)
-ENTRIES = ("icformer", "icae")
 # FLOP/s of the accelerator that configs/cram/base.py assumes, times its utilisation.
 RATES = {"bfloat16": 0.4 * 989e12, "float32": 0.4 * 495e12}
 
@@ -106,13 +98,19 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
             assert config[section].keys() == everything[section].keys(), section
     ICFormerConfig(**config.icformer)
     ICAEConfig(**config.icae)
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    parts = importlib.import_module("compressor_parts")
     config.dtype = "float32" if config.dtype == "auto" else config.dtype
-    assert learning_rate(parts.train_config(config))(1) > 0
-    sources = [ROOT / f"experiments/{n}.py" for n in ("icformer", *SHARED)]
-    text = "".join(path.read_text() for path in sources)
-    assert all(f"config.{field}" in text for field in config if field not in ENTRIES)
+    settings = settings_of(config.to_dict())
+    assert learning_rate(settings.train)(1) > 0
+    read = {
+        field.name for kind in (Settings, Sources) for field in dataclasses.fields(kind)
+    }
+    read |= settings.compressor_entries.keys()
+    names = ("icformer", "benchmarks/compile_records")
+    scripts = [ROOT / f"experiments/{name}.py" for name in names]
+    text = "".join(path.read_text() for path in scripts)
+    every = ("log_every", "save_every", "evaluate_every")  # which icformer.py loops over
+    read |= {name for name in every if f'"{name}"' in text}
+    assert all(f"config.{field}" in text for field in config if field not in read)
 
 
 @pytest.mark.parametrize("stage", ["search", "margins", "vectors", "final"])

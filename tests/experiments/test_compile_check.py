@@ -6,10 +6,10 @@ import pathlib
 import re
 
 import compile_check
-import compile_programs
 import jax
 import pytest
-from compile_programs import lower, program_config
+from benchmarks import compile_programs, compile_records
+from benchmarks.compile_programs import lower, program_config
 from scripts import run_script
 
 from memcomp.cost.chips import CHIPS, parse_slice, slice_devices
@@ -101,7 +101,7 @@ def test_rows_that_the_mesh_does_not_divide_are_refused():
 
 
 def test_there_are_as_many_roomier_chips():
-    for chips, shape in compile_check.ROOMY.items():
+    for chips, shape in compile_records.ROOMY.items():
         assert parse_slice(f"v5p:{shape}").num_chips == chips
     assert CHIPS["v5p"].hbm_bytes == max(chip.hbm_bytes for chip in CHIPS.values())
 

@@ -1,5 +1,4 @@
 import contextlib
-import importlib
 import json
 import os
 import pathlib
@@ -14,8 +13,9 @@ from icformer_run import import_script, make_folder, tiny
 from several import Job
 
 from memcomp.distributed import EX_TEMPFAIL
-from memcomp.errors import InputError
+from memcomp.errors import InputError, Stopped
 from memcomp.lm.load import load_lm
+from memcomp.runs import training
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     assert [r["step"] for r in evaluated] == [3, 6]
     assert all("valid_continuation_nats_per_token" in r for r in evaluated)
 
-    training, cut = importlib.import_module("compressor_training"), folder / "cut"
+    cut = folder / "cut"
 
     def stop(before, losses, advice):
         if before >= 4:
@@ -313,10 +313,10 @@ def test_two_processes_one_of_which_is_killed_end_with_the_same_bits(folder, tmp
 
 @pytest.mark.slow
 def test_a_run_that_is_told_to_stop_saves_and_goes_on(script, folder, whole, monkeypatch):
-    training, cut = importlib.import_module("compressor_training"), folder / "told"
+    cut = folder / "told"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "is_told_to_stop", lambda: last_step(cut) == 3)
-        with pytest.raises(training.Stopped):
+        patch.setattr(script, "is_told_to_stop", lambda: last_step(cut) == 3)
+        with pytest.raises(Stopped):
             script.main(tiny(folder), str(cut))
     assert last_step(cut) == 3 and (cut / "checkpoints" / "3").exists()
     script.main(tiny(folder), str(cut))

@@ -1,6 +1,5 @@
 """The table of recipes: what is asked, and that it is asked once."""
 
-import dataclasses
 import pathlib
 import runpy
 
@@ -12,9 +11,11 @@ from ml_collections import config_dict
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth
+from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.runs.files import append_records
+from memcomp.studies import recipe_costs
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -34,7 +35,7 @@ def some_texts():
 @pytest.mark.slow
 def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     lm, texts = tiny_lm, some_texts()
-    found = recipe_table.horizon(lm, texts, CFG, Growth(first=2, factor=2.0))
+    found = recipe_costs.horizon(lm, texts, CFG, Growth(first=2, factor=2.0))
     assert found["held"] == len(texts) == found["kept"]["float32"]
     assert set(found["kept"]) == {"float32", "bfloat16", "int8"}
     for held, cost, whole in zip(
@@ -45,12 +46,12 @@ def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
         assert held < 4 or cost == whole
     path = epath.Path(tmp_path / "records.jsonl")
     append_records(path, [about("other"), about("horizon") | found])
-    to = recipe_table.to_horizons(lm, texts, CFG, path, about("horizon"))
+    to = recipe_costs.to_horizons(lm, texts, CFG, path, about("horizon"))
     assert to["exact"] == [True, True]
     assert to["their_token_steps"] == found["token_steps"]
 
 
-def test_a_text_that_is_not_exact_has_further_starts(monkeypatch):
+def test_a_text_that_is_not_exact_has_further_starts(tiny_lm, monkeypatch):
     """Only what failed is crammed again; the best counts, and every start is paid for."""
     calls = []
 
@@ -58,11 +59,11 @@ def test_a_text_that_is_not_exact_has_further_starts(monkeypatch):
         calls.append((len(texts), cfg.seed))
         further = [0.25, 1.0, 0.75, 0.25, 0.75, 0.5]  # of each text in turn
         accuracies = [1.0, 0.5, 0.5] if len(calls) == 1 else further
-        return [Result(len(t), a) for t, a in zip(texts, accuracies, strict=True)]
+        return [result(t, a) for t, a in zip(texts, accuracies, strict=True)]
 
-    monkeypatch.setattr(recipe_table, "cram", fake)
+    monkeypatch.setattr(recipe_costs, "cram", fake)
     texts = [*some_texts(), some_texts()[0]]
-    found = recipe_table.at_length(None, texts, CFG, 4, starts=4)
+    found = recipe_costs.at_length(tiny_lm, texts, CFG, 4, starts=4)
     assert calls == [(3, 0), (6, 1)]
     assert found["exact"] == [True, True, False]
     assert found["accuracy"] == [1.0, 1.0, 0.75]
@@ -79,21 +80,15 @@ def test_no_start_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@dataclasses.dataclass
-class Result:
-    """The part of a `CramResult` that a record has."""
-
-    length: int
-    accuracy: float
-    steps: int = 7
-
-    @property
-    def exact(self):
-        return self.accuracy == 1
-
-    @property
-    def token_steps(self):
-        return self.steps * self.length
+def result(tokens, accuracy):
+    """A `CramResult` of which only the tokens, the accuracy and the steps matter."""
+    nothing = np.zeros(0, np.float32)
+    whole = dict(text_id=0, source="test", memory=nothing, prefix=0, loss_nats=0.0)
+    whole |= dict(min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0)
+    whole |= dict(lm_name="", lm_fingerprint="", seconds=0.0, loss_curve=nothing)
+    whole |= dict(accuracy_curve=nothing, first_right_steps=nothing)
+    whole |= dict(steps=7, token_steps=7 * len(tokens))
+    return CramResult(tokens=tokens, accuracy=accuracy, **whole)
 
 
 def about(question, **changes):
@@ -123,8 +118,9 @@ def test_a_question_is_asked_once(tmp_path, changes, asked_again):
         return {"token_steps": [1, 3], "horizon": [2, 4]}
 
     path = epath.Path(tmp_path / "records.jsonl")
-    recipe_table.ask(path, [recipe_table.Question(about("horizon"), answer)])
-    recipe_table.ask(path, [recipe_table.Question(about("horizon", **changes), answer)])
+    for begins in (about("horizon"), about("horizon", **changes)):
+        question = recipe_costs.Question(begins, answer)
+        recipe_costs.ask(path, [question], lambda record: None)
     assert len(asked) == 1 + asked_again
     rows = recipe_table.table(recipe_table.read_records(path)).splitlines()
     assert rows[2].startswith("| nano | 1 | horizon | a | 2 | 3.00 ± 1.00 |")
@@ -137,5 +133,5 @@ def test_all_questions_of_the_table_and_of_the_ablation_differ(tiny_lm, tmp_path
         one = config_dict.create(lengths=(2, 3))
         path = epath.Path(tmp_path / "records.jsonl")
         asked = recipe_table.questions(tiny_lm, "nano", some_texts(), one, config, path)
-        known = {recipe_table.identity(q.about, recipe_table.IDENTITY) for q in asked}
+        known = {recipe_costs.identity(q.about) for q in asked}
         assert len(known) == len(asked) == number

@@ -1,28 +1,25 @@
-"""`--profile`: a trace of a few steps of a run, under its workdir (docs/speed.md)."""
+"""A trace of a few steps of a run, under its workdir (docs/speed.md)."""
 
 import sys
 from typing import Any
 
 import jax
-from absl import flags
 from etils import epath
 
-PROFILE = flags.DEFINE_bool("profile", False, "Write a JAX trace of a few steps.")
 AFTER = 1  # what is compiled, or read from disk, at first is left out
 UNITS = 3  # steps of training, or chunks of cramming
 
 
 class Profile:
-    """A trace in `folder`/profile, where `--profile` asks for one.
+    """A trace in `folder`/profile, where one is wanted.
 
     It begins after `AFTER` calls of `step` and ends `UNITS` calls later, or with the run.
     """
 
-    def __init__(self, folder: epath.Path):
+    def __init__(self, folder: epath.Path, wanted: bool):
         self._folder = folder / "profile"
         self._seen, self._running, self._last = 0, False, None
-        # Those who call a script's `main` themselves have no flags.
-        self._wanted = flags.FLAGS.is_parsed() and PROFILE.value
+        self._wanted = wanted
 
     def __enter__(self) -> "Profile":
         return self

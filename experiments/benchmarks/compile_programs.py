@@ -16,17 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compressor_parts import Parts, finetuning, pretraining, train_config
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from launch import CONFIGS, Config
-from pretrain_lm import build_model
 
 from memcomp import pretrain
 from memcomp.compressors import training
 from memcomp.compressors.batches import Examples
-from memcomp.compressors.objectives import Task
-from memcomp.compressors.registry import make_compressor
+from memcomp.compressors.settings import settings_of
+from memcomp.compressors.setup import Setup, finetuning, make_task, pretraining
 from memcomp.convert.families import FAMILIES
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import init_states, lower_cram_chunk
@@ -161,11 +159,8 @@ def _cram(config: Config, devices: list[Any]) -> Step:
 def _icformer(config: Config, devices: list[Any]) -> Step:
     """One optimiser step of a compressor, with all rows as long as they can be."""
     mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
-    entries = config[config.compressor].to_dict()
-    compressor = make_compressor(config.compressor, module, entries)
-    objective = config.objective
-    task = Task(module, compressor, objective.average, objective.distillation)
-    cfg, dtype = train_config(config), DTYPES[config.dtype]
+    settings = settings_of(config.to_dict())
+    task, cfg, dtype = make_task(settings, module), settings.train, DTYPES[config.dtype]
     lm_params = _weights(module, dtype, mesh)
     # Its tokenizer stands in for that of an LM that is not here: templates may differ by
     # some positions.
@@ -179,7 +174,7 @@ def _icformer(config: Config, devices: list[Any]) -> Step:
             f"the {rows} rows of a micro-batch cannot be divided by mesh.data x mesh.fsdp "
             f"= {_parts(mesh)}; give another train.accumulation or mesh"
         )
-    made = STAGES[config.stage](config, Parts(mesh, lm, task), rows)
+    made = STAGES[config.stage](Setup(settings, lm, task), rows)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((cfg.accumulation, *x.shape), x.dtype), made.batch
     )
@@ -198,18 +193,17 @@ def _icformer(config: Config, devices: list[Any]) -> Step:
     )
 
 
-def _longest_pretraining(config, parts: Parts, rows: int) -> Examples:
-    continuation = config.objective.continuation
-    sizes = config.context.length, continuation
+def _longest_pretraining(setup: Setup, rows: int) -> Examples:
+    settings = setup.settings
+    sizes = settings.context.length, settings.objective.continuation
     goes_on = np.zeros(rows, bool)  # a row's shape does not depend on it
-    return pretraining(config, parts).examples(
-        Contexts(*(_full(rows, n) for n in sizes)), goes_on
-    )
+    return pretraining(setup).examples(Contexts(*(_full(rows, n) for n in sizes)), goes_on)
 
 
-def _longest_finetuning(config, parts: Parts, rows: int) -> Examples:
-    sizes = config.context.length, config.question.prompt, config.question.answer
-    return finetuning(config, parts).examples(Questions(*(_full(rows, n) for n in sizes)))
+def _longest_finetuning(setup: Setup, rows: int) -> Examples:
+    context, question = setup.settings.context, setup.settings.question
+    sizes = context.length, question.prompt, question.answer
+    return finetuning(setup).examples(Questions(*(_full(rows, n) for n in sizes)))
 
 
 def _full(rows: int, length: int) -> Padded:
@@ -219,7 +213,7 @@ def _full(rows: int, length: int) -> Padded:
 
 def _pretrain(config: Config, devices: list[Any]) -> Step:
     """One optimiser step of a language model, which has one device."""
-    mesh, module = make_mesh(devices=devices), build_model(config.model)
+    mesh, module = make_mesh(devices=devices), pretrain.make_model(**config.model)
     cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     whole = NamedSharding(mesh, PartitionSpec())
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -1,4 +1,3 @@
-import importlib
 import json
 from unittest import mock
 
@@ -6,27 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from icformer_run import import_script, make_folder, tiny, with_random_weights, write
+from icformer_run import make_folder, setup_of, tiny, with_random_weights, write
 
-from memcomp.compressors.batches import Pretraining, Shapes
+from memcomp.compressors.batches import Examples, Pretraining, Shapes
 from memcomp.compressors.compress import compress
 from memcomp.compressors.icformer.checkpoint_file import save_published
 from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.settings import settings_of
+from memcomp.compressors.setup import load_start, pretraining
+from memcomp.compressors.training import TrainState
+from memcomp.compressors.training_data import pretraining_data
 from memcomp.data.contexts import Contexts
 from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
 from memcomp.lm.score import baselines
 from memcomp.studies import answers as compressed
-
-
-@pytest.fixture(scope="module")
-def script():
-    yield from import_script()
-
-
-@pytest.fixture(scope="module")
-def tables(script):
-    return importlib.import_module("compressor_tables")
+from memcomp.studies import compressor_tables as tables
+from memcomp.studies.compared import by_compressor, named, scored
+from memcomp.studies.held_out import scores_of_examples
 
 
 @pytest.fixture(scope="module")
@@ -35,71 +31,81 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(script, folder):
-    """A config, its parts, and a table of one compressor with random weights."""
+def setup(folder):
+    return setup_of(evaluation(folder))
+
+
+@pytest.fixture(scope="module")
+def one(setup):
+    """A compressor with random weights."""
+    (one,) = named([(setup, with_random_weights(setup))])
+    return one
+
+
+def evaluation(folder, **changes):
+    """The config of a table."""
     config = tiny(folder, stage="evaluate", dtype="float32")
     config.evaluate.kinds = ("normal", "reversed")
-    parts = script.load_parts(config)
-    rows = importlib.import_module("compressor_rows")
-    return config, parts, rows.named([(parts, with_random_weights(parts))])
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def changed(one, folder, **changes):
+    """The same compressor, of a run with other settings."""
+    settings = settings_of(evaluation(folder, **changes).to_dict())
+    return one._replace(setup=one.setup._replace(settings=settings))
 
 
 def workdir(tmp_path):
     return epath.Path(tmp_path)
 
 
-def test_gains_are_paired_and_of_the_text_alone(tables, made, tmp_path):
-    config, parts, compared = made
-    rows = tables.reconstructions(config, parts, compared, workdir(tmp_path)).rows
-    tokens = tables.held_out(config, parts, workdir(tmp_path), 12)
+def test_gains_are_paired_and_of_the_text_alone(setup, one, tmp_path):
+    rows = tables.reconstructions([one], workdir(tmp_path)).rows
+    tokens = tables.held_out(setup, workdir(tmp_path), 12)
     bare = [text.astype(np.int32) for text in tokens]
     for texts, row in ((bare, "normal 12"), ([t[::-1] for t in bare], "reversed 12")):
-        without = baselines(parts.lm, texts, num_given=0, pad_to=12, vocab_chunk=8192)
-        for record, one in zip(rows[row](), without, strict=True):
+        without = baselines(setup.lm, texts, num_given=0, pad_to=12, vocab_chunk=8192)
+        for record, bare_one in zip(rows[row](), without, strict=True):
             assert record["num_tokens"] == 12  # no EOS
-            gain = one.loss_nats - record["nats_per_token"]
+            gain = bare_one.loss_nats - record["nats_per_token"]
             assert record["gain_nats_per_token"] == pytest.approx(gain, abs=1e-5)
             later = 12 * record["nats_per_token"] - record["first_nats"]
-            later = one.surprise_nats[1:].mean() - later / 11
+            later = bare_one.surprise_nats[1:].mean() - later / 11
             found = record["gain_nats_per_later_token"]
             assert found == pytest.approx(later, abs=1e-5)
     short = [text[:4] for text in bare]
-    without = baselines(parts.lm, short, num_given=0, pad_to=4, vocab_chunk=8192)
+    without = baselines(setup.lm, short, num_given=0, pad_to=4, vocab_chunk=8192)
     found = [record["nats_per_token"] for record in rows["no vectors 4"]()]
-    assert found == pytest.approx([one.loss_nats for one in without], abs=1e-5)
+    assert found == pytest.approx([bare_one.loss_nats for bare_one in without], abs=1e-5)
 
 
-def test_windows_are_of_the_documents_that_are_held_out(tables, made, folder, tmp_path):
-    config, parts, _ = made
+def test_windows_are_of_the_documents_that_are_held_out(one, folder, tmp_path):
     text = "seen by them at all but no rat was the cat seen by"
     write(folder / "other.jsonl", [{"text": text}])
-    other = config.copy_and_resolve_references()
-    other.valid = str(folder / "other.jsonl")
-    words = parts.lm.tokenizer(text)["input_ids"]
+    other = changed(one, folder, valid=str(folder / "other.jsonl")).setup
+    words = other.lm.tokenizer(text)["input_ids"]
     windows = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    held = tables.held_out(other, parts, workdir(tmp_path), 4)
+    held = tables.held_out(other, workdir(tmp_path), 4)
     assert len(held) == 2 and all(tuple(row.tolist()) in windows for row in held)
 
 
-def test_attention_is_drawn_of_a_chunk_as_it_is_compressed(tables, made, tmp_path):
-    config, parts, (one,) = made
+def test_attention_is_that_to_a_chunk_as_it_is_compressed(setup, one):
     trained, tokens = one.trained, np.arange(3, 15, dtype=np.int32)
-    tables.draw_attention(config, parts, trained, tokens, workdir(tmp_path))
-    lines = (tmp_path / "figures/attention.csv").read_text().splitlines()[1:]
-    drawn = np.array([float(line.rsplit(",", 1)[1]) for line in lines]).reshape(2, 6)
+    read = tables.attention_of(one, tokens)
     weights = trained.compressor.attention(
         trained.params["compressor"],
-        parts.lm.params,
+        setup.lm.params,
         jnp.asarray(tokens[None, :6]),
         jnp.array([6]),
     )
-    np.testing.assert_allclose(drawn, weights[0, 0, :, :, :6].mean(axis=0), atol=1e-6)
+    assert len(read.words) == 6
+    np.testing.assert_allclose(read.weights[..., :6], weights[:, 0, ..., :6], atol=1e-6)
 
 
 def test_rows_of_questions_read_what_they_are_called_and_decode_alike(
-    tables, made, tmp_path, monkeypatch
+    one, folder, tmp_path, monkeypatch
 ):
-    config, parts, compared = made
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     asked = []
 
@@ -108,22 +114,20 @@ def test_rows_of_questions_read_what_they_are_called_and_decode_alike(
         return [np.zeros(0, np.int32) for _ in rows]
 
     monkeypatch.setattr(compressed, "decode_rows", decode)
-    config = config.copy_and_resolve_references()
-    config.evaluate.num_texts = None
-    study = tables.answers(config, parts, compared, workdir(tmp_path))
+    one = changed(one, folder, **{"evaluate.num_texts": None})
+    study = tables.answers([one], workdir(tmp_path))
     assert study.text_ids == [0, 1, 2]
     for name in study.rows:
         study.rows[name]()
     (n, vectors), (m, full), (k, bare) = asked
-    assert n == m == k == config.question.answer + 1
+    assert n == m == k == one.setup.settings.question.answer + 1
     # Twelve tokens of context; four digests, of two chunks, and FT; nothing.
     assert np.subtract(full, bare).tolist() == [12] * 3
     assert np.subtract(vectors, bare).tolist() == [5] * 3
 
 
 @pytest.mark.parametrize(("more", "exact"), [(0, True), (1, False)])
-def test_an_answer_that_goes_on_is_not_exact(tables, made, monkeypatch, more, exact):
-    config, parts, (one,) = made
+def test_an_answer_that_goes_on_is_not_exact(setup, one, monkeypatch, more, exact):
     shapes = Shapes(num_digests=2, context=12, max_chunk=6)
     texts = Ragged.of([[3, 4, 5, 6], [7, 8, 9, 10]]).padded(np.arange(2), 4)
     none = Ragged.of([[], []]).padded(np.arange(2), 0)
@@ -131,17 +135,16 @@ def test_an_answer_that_goes_on_is_not_exact(tables, made, monkeypatch, more, ex
 
     def decode(lm, prompts, rows, *, num_tokens, **options):
         said = [[3, 4, 5, 6] + [11] * more, [7, 8, 9, 10] + [11] * more]
-        return [np.asarray(one[:num_tokens], np.int32) for one in said]
+        return [np.asarray(x[:num_tokens], np.int32) for x in said]
 
     monkeypatch.setattr(compressed, "decode_rows", decode)
-    rows = importlib.import_module("compressor_rows")
-    make = rows.by_compressor(config, one)
-    records = rows.scored(parts.lm, make, examples.contexts, examples.rows, 5)
+    make = by_compressor(one)
+    records = scored(setup.lm, make, examples.contexts, examples.rows, 5)
     assert [record["exact"] for record in records] == [exact, exact]
     assert [record["num_vectors"] for record in records] == [2, 2]
     forced = [
         compressed.teacher_forced(
-            one.trained.params, parts.lm, examples.batch, parts.task, batch_size=size
+            one.trained.params, setup.lm, examples.batch, setup.task, batch_size=size
         )
         for size in (1, 3)
     ]
@@ -152,70 +155,65 @@ def test_an_answer_that_goes_on_is_not_exact(tables, made, monkeypatch, more, ex
 
 @pytest.mark.parametrize("cramming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_table_that_was_stopped_inside_a_row_ends_like_one_that_was_not(
-    tables, made, tmp_path, cramming
+    one, folder, tmp_path, cramming
 ):
-    config, parts, compared = made
-    config = config.copy_and_resolve_references()
-    config.evaluate.update(kinds=("normal", "random"), lengths=(4,), cramming=cramming)
-    folder, file = workdir(tmp_path), tmp_path / "results.jsonl"
-    tables.evaluate(config, parts, compared, folder)
-    whole, summary = file.read_bytes(), (tmp_path / "summary.json").read_bytes()
+    changes = {"kinds": ("normal", "random"), "lengths": (4,), "cramming": cramming}
+    one = changed(one, folder, **{f"evaluate.{k}": v for k, v in changes.items()})
+    file = tmp_path / "results.jsonl"
+
+    def run():
+        study = tables.reconstructions([one], workdir(tmp_path))
+        return tables.run_table(study, one.setup.lm, workdir(tmp_path))
+
+    table = run()
+    whole = file.read_bytes()
     records = [json.loads(line) for line in whole.splitlines()]
     assert [record["text_id"] for record in records] == [0, 1] * (3 + cramming)
-    tables.evaluate(config, parts, compared, folder)
+    assert run() == table
     assert file.read_bytes() == whole
     # Whole files: a kill leaves the rows before, never a part of one.
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-4]))
-    tables.evaluate(config, parts, compared, folder)
+    assert run() == table
     assert file.read_bytes() == whole
-    assert (tmp_path / "summary.json").read_bytes() == summary
 
 
-def test_the_mean_over_what_is_held_out_is_over_tokens(script, monkeypatch):
-    training = importlib.import_module("compressor_training")
+def test_the_mean_over_what_is_held_out_is_over_tokens(setup, monkeypatch):
     records = [
         {"nats_per_token": 2.0, "accuracy": 1.0, "num_tokens": 1},
         {"nats_per_token": 4.0, "accuracy": 0.0, "num_tokens": 9},
     ]
     monkeypatch.setattr(compressed, "teacher_forced", lambda *args, **options: records)
-    run, state = mock.MagicMock(), mock.MagicMock()
-    run.data.valid = {"continuation": mock.MagicMock()}
-    found = training.evaluate(run, state)
+    valid = {"continuation": mock.Mock(spec=Examples, batch=None)}
+    state = mock.Mock(spec=TrainState, best=None)
+    found = scores_of_examples(setup, valid, state)
     assert found["valid_continuation_nats_per_token"] == pytest.approx(3.8)
     assert found["valid_continuation_accuracy"] == pytest.approx(0.1)
 
 
-def test_continuations_that_are_held_out_are_no_reproductions(made, folder, tmp_path):
-    parts_module = importlib.import_module("compressor_parts")
-    config, parts, _ = made
+def test_continuations_that_are_held_out_are_no_reproductions(one, folder, tmp_path):
     texts = ["the cat", "the cat saw a dog and the dog saw the cat but no rat was seen"]
     write(folder / "short.jsonl", [{"text": text} for text in texts])
-    config = config.copy_and_resolve_references()
-    config.update(valid=str(folder / "short.jsonl"), num_valid=8)
-    made = parts_module.pretraining(config, parts)
-    data = parts_module.pretraining_data(config, parts, made, workdir(tmp_path))
+    setup = changed(one, folder, valid=str(folder / "short.jsonl"), num_valid=8).setup
+    data = pretraining_data(setup, pretraining(setup), workdir(tmp_path))
     held = data.valid["continuation"].rows
     assert len(held) == 4  # of eight; one pass has each document once
     assert not any((row.slots == SPECIAL.index("ae")).any() for row in held)
 
 
 @pytest.mark.parity
-def test_a_run_may_start_with_what_the_authors_saved(made, tmp_path):
+def test_a_run_may_start_with_what_the_authors_saved(one, folder, tmp_path):
     pytest.importorskip("torch")
-    parts_module = importlib.import_module("compressor_parts")
-    config, parts, (one,) = made
     trained = one.trained
     params = {name: x for name, x in trained.params.items() if name != "ft"}
     save_published(tmp_path, trained.compressor, params)
-    config = config.copy_and_resolve_references()
-    config.start = str(tmp_path)
-    found = parts_module.load_start(config, parts)
+    setup = changed(one, folder, start=str(tmp_path)).setup
+    found = load_start(setup)
     assert not found.params["ft"].any()
-    wanted, tokens = compress(parts.lm, trained, [[3, 4, 5]]), [[3, 4, 5]]
-    made = compress(parts.lm, found, tokens)
+    wanted, tokens = compress(setup.lm, trained, [[3, 4, 5]]), [[3, 4, 5]]
+    made = compress(setup.lm, found, tokens)
     np.testing.assert_allclose(made.vectors, wanted.vectors, atol=1e-6)
     np.testing.assert_array_equal(made.special[0], wanted.special[0])
-    config.icformer.num_layers = 2
-    other = parts_module.load_parts(config)
+    changes = {"start": str(tmp_path), "icformer.num_layers": 2}
+    other = setup_of(evaluation(folder, **changes))
     with pytest.raises(InputError, match="num_layers=1.*, but the config says .*=2"):
-        parts_module.load_start(config, other)
+        load_start(other)

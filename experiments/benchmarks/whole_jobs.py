@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from launch import Config
-from timing import entry, has_pytorch, over, rates, spread
 
 import memcomp
 from memcomp.cram.horizon import Growth, Trial, horizons
@@ -21,6 +20,8 @@ from memcomp.data.texts import Text, read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import Record
+
+from .timing import entry, has_pytorch, over, rates, spread
 
 
 def to_exact(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
@@ -84,7 +85,7 @@ def pytorch_sample(
     section: Config, texts: Sequence[Text], rng: np.random.Generator
 ) -> Record:
     """PyTorch's seconds for texts of one length, one at a time, from a sample of them."""
-    loops = importlib.import_module("torch_cramming")
+    loops = importlib.import_module("benchmarks.torch_cramming")
     chosen = rng.permutation(len(texts))[: section.pytorch_texts]
     folder = str(memcomp.lm.load.BUILTIN) if section.lm == "builtin" else section.lm
     recipe = RECIPES["reference"]

@@ -5,14 +5,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-import numpy as np
 from etils import epath
-from scalars import scalar_writer
 from tqdm import tqdm
 
-from memcomp.distributed import is_first
-from memcomp.errors import InputError
+from memcomp.distributed import say
 from memcomp.runs.files import Record, append_records, read_records, write_whole
+from memcomp.runs.scalars import scalar_writer
 
 LOG = "log.jsonl"
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
@@ -46,13 +44,13 @@ class Log:
         self.writer.close()
         self.bar.close()
 
-    def add(self, record: Record, said: Sequence[str], now: bool) -> None:
+    def add(self, record: Record, said: Sequence[str]) -> None:
         """Adds a record, and shows it.
 
         Args:
           record: numbers by name; `step` says after which step.
-          said: what of it is shown: by the bar of a terminal, else in a line.
-          now: whether the line is shown even if there was one a moment ago.
+          said: what of it is shown: by the bar of a terminal, else in a line, now and then
+            and after each evaluation.
         """
         append_records(self.file, [record])
         step = record["step"]
@@ -63,33 +61,7 @@ class Log:
         self.bar.update(step - self.bar.n)
         if not self.bar.disable:
             return
-        if now or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
+        evaluated = any(name.startswith("valid_") for name in record)
+        if evaluated or time.monotonic() - self.line > SECONDS_BETWEEN_LINES:
             say(f"step {step:,}/{self.num_steps:,}: {', '.join(said)}")
             self.line = time.monotonic()
-
-
-def crossed(every: int, before: int, step: int, last: int) -> bool:
-    """Whether a multiple of `every`, or the end, lies after `before` and up to `step`."""
-    return step // every > before // every or step == last
-
-
-def check_finite(before: int, losses: np.ndarray, advice: str) -> None:
-    """Raises `InputError` that names the first step whose loss is not finite.
-
-    Args:
-      before: steps before the first of `losses`.
-      losses: one a step.
-      advice: what in the config would help.
-    """
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if bad.size:
-        raise InputError(
-            f"the loss is {losses[bad[0]]} at step {before + bad[0] + 1}; {advice}, in a "
-            "new --workdir"
-        )
-
-
-def say(line: str) -> None:
-    """A line that does not tear the progress bar, once for all processes."""
-    if is_first():
-        tqdm.write(line, file=sys.stderr)

@@ -1,38 +1,36 @@
 """Tables of stage evaluate with several compressors, and with memory of cramming."""
 
 import dataclasses
-import importlib
 import json
+import threading
 from unittest import mock
 
 import numpy as np
 import pytest
 from etils import epath
-from icformer_run import import_script, make_folder, tiny, with_random_weights
+from icformer_run import (
+    import_script,
+    make_folder,
+    setup_of,
+    tiny,
+    with_random_weights,
+)
 
 from memcomp.compressors import layout
 from memcomp.compressors.registry import save_compressor
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.result import CramResult
-from memcomp.errors import InputError
+from memcomp.errors import InputError, Stopped
 from memcomp.lm.decode import decode
 from memcomp.studies import answers as compressed
+from memcomp.studies import compared as rows
+from memcomp.studies import compressor_tables as tables
 
 
 @pytest.fixture(scope="module")
 def script():
     yield from import_script()
-
-
-@pytest.fixture(scope="module")
-def tables(script):
-    return importlib.import_module("compressor_tables")
-
-
-@pytest.fixture(scope="module")
-def rows(script):
-    return importlib.import_module("compressor_rows")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def evaluation(folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def files(script, folder):
+def files(folder):
     """Compressors with random weights: of both kinds, of more vectors, of another LM."""
     settings = {
         "icformer": {},
@@ -58,8 +56,7 @@ def files(script, folder):
     }
     found = {name: str(folder / f"{name}.safetensors") for name in (*settings, "foreign")}
     for name, changes in settings.items():
-        parts = script.load_parts(evaluation(folder, **changes))
-        trained = with_random_weights(parts)
+        trained = with_random_weights(setup_of(evaluation(folder, **changes)))
         save_compressor(found[name], trained)
     foreign = dataclasses.replace(trained, lm_name="theirs", lm_fingerprint="0" * 64)
     save_compressor(found["foreign"], foreign)
@@ -70,34 +67,31 @@ def workdir(tmp_path):
     return epath.Path(tmp_path)
 
 
-def study(script, tables, config, tmp_path):
-    """The parts of a table, and what it is made of."""
-    parts = script.load_parts(config)
-    compared = tables.evaluated(config, parts)
+def study(config, tmp_path):
+    """A table, and the first of the compressors that it is made of."""
+    compared = tables.load_evaluated(setup_of(config))
     make = tables.STUDIES[config.evaluate.study].make
-    return parts, compared, make(config, parts, compared, workdir(tmp_path))
+    return make(compared, workdir(tmp_path), lambda: None), compared[0]
 
 
 @pytest.mark.slow
-def test_memory_of_cramming_says_its_text(
-    script, tables, folder, files, tmp_path, monkeypatch
-):
+def test_memory_of_cramming_says_its_text(folder, files, tmp_path, monkeypatch):
     config = evaluation(folder, start=files["icformer"])
     config.evaluate.update(cramming=True, cram={"recipe": "progressive"})
-    parts = script.load_parts(config)
+    lm = setup_of(config).lm
     # What an LM with random weights can be made to say at all.
     rng = np.random.default_rng(0)
     memory = 3 * rng.standard_normal((2, 4, 16)).astype(np.float32)
-    texts = list(decode(parts.lm, memory, 12))
+    texts = list(decode(lm, memory, 12))
     monkeypatch.setattr(tables, "held_out", lambda *args: texts)
-    parts, _, made = study(script, tables, config, tmp_path)
+    made, _ = study(config, tmp_path)
     assert list(made.rows) == ["normal 12", "cramming 12", "no vectors 12"]
     cfg = CramConfig(num_tokens=None, num_memory=4, recipe="progressive", seed=3)
-    results = cram(parts.lm, texts, cfg)
+    results = cram(lm, texts, cfg)
     records = made.rows["cramming 12"]()
     for text, result, record in zip(texts, results, records, strict=True):
         assert result.exact
-        np.testing.assert_array_equal(decode(parts.lm, result.memory, 12), text)
+        np.testing.assert_array_equal(decode(lm, result.memory, 12), text)
         assert record["exact"] and record["text_bleu"] == pytest.approx(1)
         assert (record["num_vectors"], record["num_tokens"]) == (4, 12)  # of two chunks
         assert record["accuracy"] == record["context_accuracy"] == 1
@@ -119,13 +113,11 @@ def crammed(calls):
     return cram
 
 
-def test_contexts_are_crammed_once_with_their_own_numbers_of_vectors(
-    script, folder, monkeypatch
-):
-    parts, calls = script.load_parts(evaluation(folder)), []
+def test_contexts_are_crammed_once_with_their_own_numbers_of_vectors(folder, monkeypatch):
+    lm, calls = setup_of(evaluation(folder)).lm, []
     monkeypatch.setattr(compressed, "cram", crammed(calls))
     texts = [np.array(x) for x in ([5, 6, 7], [8, 9], [5, 6, 7], [10, 11])]
-    prompts, results = compressed.cram_contexts(parts.lm, texts, [2, 1, 2, 2], CramConfig())
+    prompts, results = compressed.cram_contexts(lm, texts, [2, 1, 2, 2], CramConfig())
     assert calls == [(1, [[8, 9]]), (2, [[5, 6, 7], [10, 11]])]
     assert prompts.counts.tolist() == [2, 1, 2, 2] and not prompts.special.any()
     for vectors, count, result in zip(
@@ -136,13 +128,11 @@ def test_contexts_are_crammed_once_with_their_own_numbers_of_vectors(
     assert [result.tokens.tolist() for result in results] == [x.tolist() for x in texts]
 
 
-def test_memory_is_asked_from_the_beginning_of_a_row(
-    script, tables, folder, files, tmp_path, monkeypatch
-):
+def test_memory_is_asked_from_the_beginning_of_a_row(folder, files, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     config = evaluation(folder, start=files["icformer"], **{"evaluate.study": "answers"})
     config.evaluate.update(num_texts=3, cramming=True)
-    parts, _, made = study(script, tables, config, tmp_path)
+    made, _ = study(config, tmp_path)
     assert list(made.rows) == ["icformer", "cramming", "full context", "no context"]
     asked, crams = {}, []
 
@@ -164,24 +154,21 @@ def test_memory_is_asked_from_the_beginning_of_a_row(
         np.testing.assert_array_equal(ours.tokens[4:], theirs.tokens[special + 1 :])
 
 
-@pytest.fixture
-def told():
-    """The event that SIGTERM sets."""
-    event = importlib.import_module("launch")._told
-    yield event
-    event.clear()
-
-
 @pytest.mark.slow
-def test_a_table_that_is_told_to_stop_goes_on(
-    script, rows, folder, files, tmp_path, monkeypatch, told
-):
+def test_a_table_that_is_told_to_stop_goes_on(script, folder, files, tmp_path, monkeypatch):
+    told = threading.Event()
+
+    def stop_if_told():
+        if told.is_set():
+            raise Stopped
+
     def table(name):
         config = evaluation(folder, start=files["icformer"])
         config.evaluate.lengths = (4, 12)
         script.main(config, str(tmp_path / name))
 
     monkeypatch.setattr(rows, "GROUP", 1)
+    monkeypatch.setattr(script, "stop_if_told", stop_if_told)
     groups, spoken_from = [], compressed.spoken_from
 
     def counted(*args, **options):
@@ -192,7 +179,7 @@ def test_a_table_that_is_told_to_stop_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(compressed, "spoken_from", counted)
-        with pytest.raises(importlib.import_module("launch").Stopped):
+        with pytest.raises(Stopped):
             table("cut")
     assert len(groups) == 3
     cut = tmp_path / "cut"
@@ -207,32 +194,33 @@ def test_a_table_that_is_told_to_stop_goes_on(
     assert (cut / "results.jsonl").read_text().startswith(kept)
 
 
-def test_a_row_of_a_table_stops_when_it_is_told_to(
-    script, rows, folder, files, monkeypatch, told
-):
-    config = evaluation(folder, start=files["icformer"])
-    (one,) = rows.load_compared(config, script.load_parts(config))
-    calls = []
+def test_a_row_of_a_table_stops_when_it_is_told_to(folder, files, monkeypatch):
+    (one,) = rows.load_compared(setup_of(evaluation(folder, start=files["icformer"])))
+    calls, told = [], []
     monkeypatch.setattr(compressed, "cram", crammed(calls))
-    make = rows.by_cramming(config, one)
+
+    def stop_if_told():
+        if told:
+            raise Stopped
+
+    make = rows.by_cramming(one, stop_if_told)
     make([np.arange(12)])
-    told.set()
-    stopped = importlib.import_module("launch").Stopped
-    with pytest.raises(stopped):  # within cramming
+    told.append(True)
+    with pytest.raises(Stopped):  # within cramming
         make([np.arange(12)])
     assert len(calls) == 2
     row, make = layout.autoencoding_row(np.arange(12), 4, None), mock.Mock()
-    with pytest.raises(stopped):
-        rows.scored(one.parts.lm, make, [np.arange(12)], [row], 13)
+    with pytest.raises(Stopped):
+        rows.scored(one.setup.lm, make, [np.arange(12)], [row], 13, stop_if_told)
     make.assert_not_called()
 
 
-def test_names_tell_compressors_of_one_kind_apart(script, rows, folder, files):
+def test_names_tell_compressors_of_one_kind_apart(folder, files):
     beside = tuple(files[name] for name in ("icae", "large", "icae"))
     config = evaluation(folder, start=files["icformer"], **{"evaluate.beside": beside})
-    compared = rows.load_compared(config, script.load_parts(config))
+    compared = rows.load_compared(setup_of(config))
     assert [one.name for one in compared] == ["icformer", "icae", "icformer 2", "icae 2"]
-    counts = [rows.num_vectors(config, one, [np.arange(12)])[0] for one in compared]
+    counts = [rows.num_vectors(one, [np.arange(12)])[0] for one in compared]
     assert counts == [4, 6, 120, 6]
 
 
@@ -292,11 +280,10 @@ def test_tables_that_cannot_be_made_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_context_and_its_memory_have_room_in_the_lm(script, rows, folder):
+def test_a_context_and_its_memory_have_room_in_the_lm(folder):
     config = evaluation(folder)
     config.context.update(length=117, max_chunk=20)  # twelve vectors
-    parts = script.load_parts(config)
-    rows.cram_config(config, parts)
+    rows.cram_config(setup_of(config))
     config.context.length = 118
     with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
-        rows.cram_config(config, parts)
+        rows.cram_config(setup_of(config))

@@ -1,17 +1,16 @@
-"""Rows of the tables of stage evaluate: whose vectors the LM reads, and what it says."""
+"""Compressors and cramming beside each other: what the LM makes of their vectors."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from compressor_parts import Parts, load_start, load_trained, shapes
-from launch import Config, stop_if_told
 
 from memcomp.compressors.chunks import split
 from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compress
 from memcomp.compressors.layout import Row, check_room, stack_rows
-from memcomp.compressors.registry import kind_of
+from memcomp.compressors.registry import kind_of, load_trained
+from memcomp.compressors.setup import Setup, load_start, shapes
 from memcomp.cram.config import CramConfig
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
@@ -30,34 +29,34 @@ class Compared(NamedTuple):
 
     Attributes:
       name: what its rows are called: its kind, and a number from the second of a kind on.
-      parts: what its stages have, with its own network.
+      setup: of the run, with its own network.
       trained: the compressor.
     """
 
     name: str
-    parts: Parts
+    setup: Setup
     trained: TrainedCompressor
 
 
-def load_compared(config: Config, parts: Parts) -> list[Compared]:
-    """The compressor of config.start, and those of evaluate.beside, in their order.
+def load_compared(setup: Setup) -> list[Compared]:
+    """The compressor to start with, and those of evaluate.beside, in their order.
 
     Raises:
       InputError: one is not there, is damaged, or is for another LM.
     """
-    found = [(parts, load_start(config, parts))]
-    for name in config.evaluate.beside:
+    found = [(setup, load_start(setup))]
+    for name in setup.settings.evaluate.beside:
         if not isinstance(name, str) or not name:
             raise InputError(
                 f"evaluate.beside has {name!r}; give folders of runs, or compressors' files"
             )
-        trained = load_trained(name, parts.lm)
-        task = dataclasses.replace(parts.task, compressor=trained.compressor)
-        found.append((parts._replace(task=task), trained))
+        trained = load_trained(name, setup.lm)
+        task = dataclasses.replace(setup.task, compressor=trained.compressor)
+        found.append((setup._replace(task=task), trained))
     return named(found)
 
 
-def named(found: Sequence[tuple[Parts, TrainedCompressor]]) -> list[Compared]:
+def named(found: Sequence[tuple[Setup, TrainedCompressor]]) -> list[Compared]:
     """Compressors with the names of their rows."""
     kinds = [kind_of(trained.compressor) for _, trained in found]
     compared = []
@@ -67,47 +66,49 @@ def named(found: Sequence[tuple[Parts, TrainedCompressor]]) -> list[Compared]:
     return compared
 
 
-def cram_config(config: Config, parts: Parts) -> CramConfig:
+def cram_config(setup: Setup) -> CramConfig:
     """How the contexts of a table are crammed.
 
     Raises:
       InputError: a value out of its range, or no room in the LM.
     """
-    made = shapes(config, parts)
+    made, settings = shapes(setup), setup.settings
     needed = made.num_vectors + made.context - 1  # the last token is never read
-    check_room(needed, parts.lm.name, parts.lm.config.max_positions)
-    return CramConfig(seed=config.seed, **config.evaluate.cram)
+    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+    return CramConfig(seed=settings.seed, **settings.evaluate.cram)
 
 
-def num_vectors(config: Config, one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
+def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
     """How many vectors a compressor makes of each context."""
-    num_digests = one.parts.task.compressor.num_digests
-    return [num_digests * len(split(x, config.context.max_chunk)) for x in contexts]
+    num_digests = one.setup.task.compressor.num_digests
+    max_chunk = one.setup.settings.context.max_chunk
+    return [num_digests * len(split(x, max_chunk)) for x in contexts]
 
 
-def by_compressor(config: Config, one: Compared) -> Make:
+def by_compressor(one: Compared) -> Make:
     """The vectors of a compressor."""
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
-        max_chunk = config.context.max_chunk
-        prompts = compress(one.parts.lm, one.trained, contexts, max_chunk=max_chunk)
+        max_chunk = one.setup.settings.context.max_chunk
+        prompts = compress(one.setup.lm, one.trained, contexts, max_chunk=max_chunk)
         return prompts, [{} for _ in contexts]
 
     return make
 
 
-def by_cramming(config: Config, one: Compared) -> Make:
+def by_cramming(one: Compared, report: Callable[[], None] = lambda: None) -> Make:
     """As many vectors as a compressor makes, crammed for each context.
 
     `context_accuracy`, the part of the context that they say, teacher-forced, and `steps`
     go into the record. See `compressed.cram_contexts` for what they are a ceiling of.
+    `report` is called after each chunk of steps.
     """
-    cfg = cram_config(config, one.parts)
+    cfg = cram_config(one.setup)
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
-        counts = num_vectors(config, one, contexts)
+        counts = num_vectors(one, contexts)
         prompts, results = compressed.cram_contexts(
-            one.parts.lm, contexts, counts, cfg, stop_if_told
+            one.setup.lm, contexts, counts, cfg, report
         )
         about = [{"context_accuracy": r.accuracy, "steps": r.steps} for r in results]
         return prompts, about
@@ -121,6 +122,7 @@ def scored(
     contexts: Sequence[np.ndarray],
     rows: Sequence[Row],
     num_tokens: int,
+    report: Callable[[], None] = lambda: None,
 ) -> list[Record]:
     """Nats and accuracy of each text, teacher-forced, and its free-running answer.
 
@@ -130,13 +132,11 @@ def scored(
       contexts: token ids of each.
       rows: what the LM reads with them, and is to say.
       num_tokens: the most that it says.
-
-    Raises:
-      Stopped: before a group of texts, if the job is told to stop.
+      report: called before each group of texts.
     """
     stacked, records = stack_rows(rows), []  # all together, so that groups have one shape
     for first in range(0, len(rows), GROUP):
-        stop_if_told()
+        report()
         group = slice(first, first + GROUP)
         prompts, about = make(contexts[group])
         own = type(stacked)(*(part[group] for part in stacked))

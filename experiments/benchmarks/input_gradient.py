@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import Side
 
 from memcomp.lm.protocol import LanguageModel, hidden_states
 from memcomp.lm.score import score_hidden
+
+from .timing import Side
 
 
 def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):

@@ -1,5 +1,6 @@
 from etils import epath
-from scalars import scalar_writer
+
+from memcomp.runs.scalars import scalar_writer
 
 
 def test_scalars_go_to_a_bucket(bucket):

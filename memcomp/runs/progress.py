@@ -1,26 +1,29 @@
-"""Progress of a run on the terminal, and its end when it is told to stop."""
+"""Progress of a run of cramming on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tqdm
-from launch import say_notes, stop_if_told
 
 from memcomp.distributed import is_first
 
 
 @contextlib.contextmanager
-def bar_of(num_texts: int, figures: Callable[[Any], dict[str, Any]]) -> Iterator[Callable]:
+def bar_of(
+    num_texts: int,
+    figures: Callable[[Any], dict[str, Any]],
+    after_chunk: Callable[[], None],
+) -> Iterator[Callable[[Any], None]]:
     """A progress bar of texts; what it gives is a run's `report`, called after each chunk.
 
-    The first process shows it. A job that is told to stop does so after its next chunk.
+    The first process shows it.
 
     Args:
       num_texts: of the whole run.
       figures: of a progress, what stands beside the bar.
+      after_chunk: called after each chunk, such as to end a run that is told to stop.
     """
-    say_notes()
     with tqdm.tqdm(
         total=num_texts, unit="text", mininterval=1, disable=not is_first()
     ) as bar:
@@ -28,7 +31,7 @@ def bar_of(num_texts: int, figures: Callable[[Any], dict[str, Any]]) -> Iterator
         def report(progress: Any) -> None:
             bar.n = progress.num_done
             bar.set_postfix(figures(progress))
-            stop_if_told()
+            after_chunk()
 
         yield report
 

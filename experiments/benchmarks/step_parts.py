@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from launch import Config
-from timing import Side, entry, rates, spread
 
 import memcomp
 from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
@@ -22,6 +21,8 @@ from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.lm.protocol import CausalLM, LanguageModel, embed, hidden_states
 from memcomp.lm.score import memory_scores, score_hidden
 from memcomp.runs.files import Record
+
+from .timing import Side, entry, rates, spread
 
 # No text is ever done with it, so that every step is one of the work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)

@@ -47,7 +47,7 @@ class ScalarWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
+    def add_scalar(self, name: str, value: float | int, step: int) -> None:
         """Adds the value of `name` after a step."""
         said = summary.scalar(name, value)
         self._write(event_pb2.Event(summary=said, step=step, wall_time=time.time()))

@@ -1,0 +1,1 @@
+"""What only the commands that measure speed and memory need: nothing here is a command."""

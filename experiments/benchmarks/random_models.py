@@ -1,0 +1,43 @@
+"""Models with random weights, which take as long as trained ones."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from launch import Config
+
+from memcomp.lm.load import DTYPES, FAMILIES, export_lm
+
+
+def random_weights(abstract: Any, dtype: Any) -> Any:
+    """Normal numbers in the shapes of a tree; weights of this size change no time."""
+    leaves, tree = jax.tree.flatten(nn.unbox(abstract))
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    draw = jax.jit(
+        lambda key, shape: 0.02 * jax.random.normal(key, shape, dtype), static_argnums=1
+    )
+    drawn = [draw(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, drawn)
+
+
+def random_module(section: Config, remat: str = "none") -> Any:
+    """The Flax module of `section.shape`, which is a config.json."""
+    shape = section.shape.to_dict()
+    family = FAMILIES[shape["model_type"]]
+    import transformers  # late: without torch it says so, on a line of its own
+
+    config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
+    return family.model(dataclasses.replace(config, remat=remat))
+
+
+def random_folder(section: Config, folder: pathlib.Path) -> pathlib.Path:
+    """A folder with random weights of `section.shape`, which both sides load."""
+    module = random_module(section)
+    x = jnp.zeros((1, 2, module.config.d_model))
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x)["params"])
+    dtype = DTYPES[section.dtype]
+    export_lm(folder, module, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+    return folder

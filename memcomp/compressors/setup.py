@@ -1,0 +1,218 @@
+"""What a run of a compressor is made of, and whether the LM has room for it."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
+from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.layout import check_room
+from memcomp.compressors.objectives import Task
+from memcomp.compressors.registry import (
+    COMPRESSOR,
+    COMPRESSORS,
+    load_alike,
+    make_compressor,
+    trained_sha256,
+)
+from memcomp.compressors.settings import Settings
+from memcomp.compressors.templates import Template, make_template
+from memcomp.data.files import content_sha256
+from memcomp.data.pwc import find_pwc
+from memcomp.data.training_texts import document_texts, document_texts_sha256
+from memcomp.errors import InputError
+from memcomp.lm.protocol import CausalLM, LanguageModel
+
+FRESH = "fresh"  # what `Settings.start` says for random weights
+
+
+class Setup(NamedTuple):
+    """What all stages have.
+
+    Attributes:
+      settings: of the run.
+      lm: the frozen language model.
+      task: what is trained for it.
+    """
+
+    settings: Settings
+    lm: LanguageModel
+    task: Task
+
+
+def make_task(settings: Settings, module: CausalLM) -> Task:
+    """What is trained for the LM with this Flax module.
+
+    Raises:
+      InputError: the compressor, or what it is trained for, cannot be.
+    """
+    kind, objective = settings.compressor, settings.objective
+    if kind not in COMPRESSORS:
+        raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
+    compressor = make_compressor(kind, module, settings.compressor_entries[kind])
+    return Task(module, compressor, objective.average, objective.distillation)
+
+
+def load_start(setup: Setup) -> TrainedCompressor:
+    """The compressor to start with, which must be of the kind that the settings say.
+
+    Raises:
+      InputError: there is none, or one of other sizes.
+    """
+    start = setup.settings.start
+    if not start:
+        raise InputError(
+            f"stage {setup.settings.stage} needs a trained compressor; give "
+            f"--config.start=FOLDER of a run, or a {COMPRESSOR}"
+        )
+    return load_alike(start, setup.lm, setup.task.compressor)
+
+
+def shapes(setup: Setup) -> Shapes:
+    """Sizes of contexts and rows."""
+    context = setup.settings.context
+    return Shapes(
+        num_digests=setup.task.compressor.num_digests,
+        context=context.length,
+        max_chunk=context.max_chunk,
+        teacher=setup.settings.objective.distillation > 0,
+        eos=getattr(setup.lm.tokenizer, "eos_token_id", None),
+    )
+
+
+def pretraining(setup: Setup) -> Pretraining:
+    """The objectives of stage pretrain, for which the LM has room.
+
+    Raises:
+      InputError: it has not, or the objectives do not go together.
+    """
+    names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
+    options = {name: getattr(setup.settings.objective, name) for name in names}
+    made = Pretraining(shapes(setup), **options)
+    if made.shapes.teacher and not made.continuation_ratio:
+        raise InputError(
+            "objective.distillation has no teacher where all rows reproduce their context; "
+            "set it to 0, or raise objective.continuation_ratio"
+        )
+    _check_positions(made, setup)
+    return made
+
+
+def finetuning(setup: Setup) -> Finetuning:
+    """The objective of stage finetune, for which the LM has room.
+
+    Raises:
+      InputError: it has not, or it has no tokenizer.
+    """
+    ask = setup.settings.question
+    made = Finetuning(shapes(setup), template(setup), ask.prompt, ask.answer)
+    _check_positions(made, setup)
+    return made
+
+
+def template(setup: Setup) -> Template:
+    """What stands around contexts and prompts.
+
+    Raises:
+      InputError: the LM has no tokenizer, or there is no such template.
+    """
+    if setup.lm.tokenizer is None:
+        raise InputError(f"{setup.lm.name} has no tokenizer, which questions need")
+    return make_template(setup.settings.question.template, setup.lm.tokenizer)
+
+
+def _check_positions(made: Pretraining | Finetuning, setup: Setup) -> None:
+    """Raises `InputError` where the LM, or the compressor, has no room for a run."""
+    needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
+    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+    shapes = made.shapes
+    check_chunks(min(shapes.max_chunk or shapes.context, shapes.context), setup)
+
+
+def check_chunks(width: int, setup: Setup) -> None:
+    """Raises `InputError` where the compressor takes no chunks of `width` tokens."""
+    compressor = setup.task.compressor
+    params = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
+    chunk = jax.ShapeDtypeStruct((1, width), np.int32)
+    length = jax.ShapeDtypeStruct((1,), np.int32)
+    jax.eval_shape(compressor.digest, params, setup.lm.params, chunk, length)
+
+
+def pretraining_of_texts(setup: Setup) -> Pretraining:
+    """`pretraining`, where there is text, and what it begins with if anything.
+
+    Raises:
+      InputError: there is none.
+    """
+    settings = setup.settings
+    sources, least, length = (
+        settings.sources,
+        settings.context.min_length,
+        settings.context.length,
+    )
+    check_text("texts", sources.texts, sources.field)
+    if sources.valid:
+        check_text("valid", sources.valid, sources.field)
+    if least is not None and not 1 <= least <= length:
+        raise InputError(
+            f"context.min_length is {least}; give 1 to context.length = {length}, or None"
+        )
+    if settings.start not in ("", FRESH):
+        load_start(setup)
+    return pretraining(setup)
+
+
+def check_text(name: str, source: str, field: str) -> None:
+    """Raises `InputError` where the field `name` of the config names no text."""
+    if not source or next(document_texts(source, field), None) is None:
+        raise InputError(
+            f"{name} is {source!r}, where there is no text; give --config.{name}=FOLDER"
+        )
+
+
+def finetuning_of_questions(setup: Setup) -> Finetuning:
+    """`finetuning`, where there are questions, and a compressor to begin with.
+
+    Raises:
+      InputError: there are none, or nothing is said of what to begin with.
+    """
+    find_pwc("train", setup.settings.sources.manual_dir or None)
+    start = setup.settings.start
+    if not start:
+        raise InputError(
+            "stage finetune begins with a trained compressor; give --config.start=FOLDER "
+            f"of a run, or --config.start={FRESH} for random weights"
+        )
+    if start != FRESH:
+        load_start(setup)
+    return finetuning(setup)
+
+
+# What the names in the settings stand for, by stage, or by the study of stage evaluate.
+_CONTENT = {
+    "pretrain": ("texts", "valid", "start"),
+    "finetune": ("questions", "start"),
+    "generate": ("texts", "start"),
+    "reconstruction": ("valid", "start", "beside"),
+    "answers": ("test questions", "start", "beside"),
+}
+
+
+def content(settings: Settings) -> dict[str, dict[str, str]]:
+    """SHA-256 of the texts, questions and compressors of a run, for its config.json."""
+    stage, sources = settings.stage, settings.sources
+
+    def sha256(name: str) -> str | None:
+        if name in ("texts", "valid"):
+            return document_texts_sha256(getattr(sources, name), sources.field)
+        if name in ("questions", "test questions"):
+            split = "train" if name == "questions" else "test"
+            return content_sha256([find_pwc(split, sources.manual_dir or None)], {})
+        names = (settings.start,) if name == "start" else settings.evaluate.beside
+        return trained_sha256([one for one in names if one not in ("", FRESH)])
+
+    used = _CONTENT[settings.evaluate.study if stage == "evaluate" else stage]
+    found = {name: sha256(name) for name in used}
+    return {name: {"sha256": digest} for name, digest in found.items() if digest}

@@ -1,0 +1,326 @@
+"""Tables of what a compressor's vectors are worth, beside cramming and the text itself."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from memcomp.compressors import layout
+from memcomp.compressors.batches import Finetuning, Pretraining
+from memcomp.compressors.chunks import split
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.layout import check_room
+from memcomp.compressors.setup import Setup, check_text, finetuning, pretraining
+from memcomp.compressors.training_data import (
+    document_tokens,
+    fitting_questions,
+    question_tokens,
+)
+from memcomp.data.contexts import context_batches
+from memcomp.data.pwc import find_pwc
+from memcomp.data.tokens import pieces
+from memcomp.errors import InputError
+from memcomp.lm.protocol import LanguageModel
+from memcomp.runs.files import RECORDS, Record, run_studies, summarise
+from memcomp.sharding import fetch, on_mesh
+from memcomp.studies import answers as compressed
+from memcomp.studies.compared import (
+    Compared,
+    Make,
+    by_compressor,
+    by_cramming,
+    cram_config,
+    load_compared,
+    num_vectors,
+    scored,
+    unaided,
+    with_gains,
+)
+from memcomp.studies.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
+
+
+class Attention(NamedTuple):
+    """What each digest reads of a text's first chunk.
+
+    Attributes:
+      weights: attention probabilities, as from `ICFormer.attention`, of one text.
+      words: tokens of the chunk, as text.
+    """
+
+    weights: np.ndarray
+    words: list[str]
+
+
+class Study(NamedTuple):
+    """A table, row by row.
+
+    Attributes:
+      rows: by name, what makes a record of each text.
+      text_ids: of the texts, the same for all rows.
+      source: where they are from.
+      counts: what was left out of it, for summary.json.
+      attention: of the first text, where the first compressor is an IC-Former.
+    """
+
+    rows: dict[str, Callable[[], list[Record]]]
+    text_ids: list[int]
+    source: str
+    counts: dict[str, int]
+    attention: Attention | None = None
+
+    def numbered(self, row: str, report: Callable[[], None]) -> list[Record]:
+        """The records of a row, which say of what text they are."""
+        report()  # the rows before are saved
+        return [
+            {"text_id": text_id, "source": self.source, **record}
+            for text_id, record in zip(self.text_ids, self.rows[row](), strict=True)
+        ]
+
+
+def run_table(
+    study: Study,
+    lm: LanguageModel,
+    folder: epath.Path,
+    report: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Writes results.jsonl, one line a text and row of the table.
+
+    Args:
+      study: the table.
+      lm: the language model.
+      folder: the workdir; rows that it has already are not made again.
+      report: called before each row; what it raises ends the table, which resumes.
+
+    Returns:
+      By row, n and the mean and standard error of each figure, and `corpus_bleu`.
+    """
+    rows = {name: functools.partial(study.numbered, name, report) for name in study.rows}
+    records = run_studies(folder / RECORDS, rows)
+    table: dict[str, Any] = {}
+    for name in rows:
+        own = [record for record in records if record["kind"] == name]
+        table[name] = summarise(own)
+        if "output" in own[0]:
+            table[name]["corpus_bleu"] = compressed.bleu(lm, own)
+    return table
+
+
+def check_reconstructions(setup: Setup) -> None:
+    """Raises `InputError` where `reconstructions` cannot be made."""
+    settings = setup.settings
+    asked, most = settings.evaluate, settings.context.length
+    if unknown := [kind for kind in asked.kinds if kind not in TEXT_KINDS]:
+        raise InputError(f"evaluate.kinds has {unknown}; known are {', '.join(TEXT_KINDS)}")
+    if not asked.lengths or not all(1 <= length <= most for length in asked.lengths):
+        raise InputError(
+            f"evaluate.lengths is {asked.lengths}; give lengths from 1 to context.length = "
+            f"{most}"
+        )
+    if asked.num_texts is None:
+        raise InputError(
+            "evaluate.num_texts None is all questions of a test set; windows of documents "
+            "have no end, so give a number"
+        )
+    check_text("valid", settings.sources.valid, settings.sources.field)
+    _check_decoding(pretraining(setup), setup)
+
+
+def reconstructions(
+    compared: Sequence[Compared],
+    folder: epath.Path,
+    report: Callable[[], None] = lambda: None,
+) -> Study:
+    """Texts of each length and kind, reproduced.
+
+    EOS is not scored: windows end in the middle of a document, where it costs as much as
+    several words, and the LM without vectors is not asked for it.
+
+    Args:
+      compared: the compressors; texts are those of the first one's settings.
+      folder: the workdir, which gets the tokens.
+      report: called before each group of texts, and after each chunk of cramming.
+    """
+    main = compared[0]
+    settings, lm = main.setup.settings, main.setup.lm
+    asked = settings.evaluate
+    ids = ordinary_ids(lm.tokenizer, lm.config.vocab_size)
+    tokens = held_out(main.setup, folder, max(asked.lengths))
+
+    def texts(kind: str, length: int) -> list[np.ndarray]:
+        return [
+            text_of_kind(kind, row[:length], ids=ids, seed=settings.seed, text_id=i)
+            for i, row in enumerate(tokens)
+        ]
+
+    @functools.cache  # for all rows of this text
+    def bare(kind: str, length: int) -> list[Record]:
+        return unaided(lm, texts(kind, length), length)
+
+    def row(
+        one: Compared, make: Make, wanted: Any, kind: str, length: int, most: int
+    ) -> list[Record]:
+        own = texts(kind, length)
+        counts = num_vectors(one, own)
+        rows = [wanted(text, count) for text, count in zip(own, counts, strict=True)]
+        return with_gains(scored(lm, make, own, rows, most, report), bare(kind, length))
+
+    rows, reproduce = {}, functools.partial(layout.autoencoding_row, eos=None)
+    cells = list(itertools.product(asked.kinds, asked.lengths))
+    for one, (kind, length) in itertools.product(compared, cells):
+        name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
+        how = one, by_compressor(one), reproduce
+        # One more than is wanted: an answer that does not end there is not exact.
+        rows[name] = functools.partial(row, *how, kind, length, length + 1)
+    for length in asked.lengths if asked.cramming else ():
+        options = (main, by_cramming(main, report), layout.continuation_row)
+        # No more than is wanted: memory is not made to say that its text ends.
+        last = ("normal", length, length)
+        rows[f"cramming {length}"] = functools.partial(row, *options, *last)
+    for length in asked.lengths:
+        rows[f"no vectors {length}"] = functools.partial(bare, "normal", length)
+    read = attention_of(main, tokens[0])
+    return Study(rows, list(range(len(tokens))), settings.sources.valid, {}, read)
+
+
+def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
+    """Windows of the documents that are not trained on, all of `length` tokens."""
+    settings = setup.settings
+    valid = settings.sources.valid
+    documents = document_tokens(setup, valid, folder / "tokens" / "valid")
+    (windows,) = context_batches(
+        documents,
+        length=length,
+        batch_size=settings.evaluate.num_texts or 1,
+        num_batches=1,
+        seed=settings.seed,
+        by_tokens=True,
+    )
+    held = windows.context
+    tokens = [row for row, n in zip(held.tokens, held.lengths, strict=True) if n == length]
+    if not tokens:
+        raise InputError(f"no text of {valid} has {length} tokens; lower evaluate.lengths")
+    return tokens
+
+
+def attention_of(one: Compared, tokens: np.ndarray) -> Attention | None:
+    """What an IC-Former reads of the first chunk of a text; None for other compressors."""
+    compressor, lm = one.trained.compressor, one.setup.lm
+    if not isinstance(compressor, ICFormer):
+        return None
+    tokens = split(tokens, one.setup.settings.context.max_chunk)[0]
+    texts, lengths = jnp.asarray(tokens[None], jnp.int32), jnp.array([len(tokens)])
+    with on_mesh(lm.mesh):
+        weights = jax.jit(compressor.attention)(
+            one.trained.params["compressor"], lm.params, texts, lengths
+        )
+    return Attention(fetch(weights)[:, 0], pieces(lm.tokenizer, tokens))
+
+
+def check_answers(setup: Setup) -> None:
+    """Raises `InputError` where `answers` cannot be made."""
+    find_pwc("test", setup.settings.sources.manual_dir or None)
+    made = finetuning(setup)
+    _check_decoding(made, setup)
+    needed = made.teacher_length + 1 - made.shapes.ending
+    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+
+
+def _check_decoding(made: Pretraining | Finetuning, setup: Setup) -> None:
+    """Raises `InputError` where an answer of one token too many has no room."""
+    needed = made.length + 1 - made.shapes.ending
+    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+
+
+def answers(
+    compared: Sequence[Compared],
+    folder: epath.Path,
+    report: Callable[[], None] = lambda: None,
+) -> Study:
+    """Questions of PwC's test set, from vectors, from the text, and from neither.
+
+    Args:
+      compared: the compressors; questions are those of the first one's settings.
+      folder: the workdir, which gets the tokens.
+      report: called before each group of texts, and after each chunk of cramming.
+
+    Raises:
+      InputError: no question fits.
+    """
+    main = compared[0]
+    settings, lm, made = main.setup.settings, main.setup.lm, finetuning(main.setup)
+    tokens = question_tokens(main.setup, "test", folder / "tokens" / "test")
+    sizes = dict(context=settings.context.length, prompt=made.prompt, answer=made.answer)
+    rows, counts = fitting_questions(made, tokens)
+    rows = rows[: settings.evaluate.num_texts]
+    if not len(rows):
+        raise InputError(
+            "no question of the test set fits; raise question.prompt and question.answer"
+        )
+    batch = tokens.batch(rows, **sizes)
+    examples, asked, eos = made.examples(batch), made.questions(batch), made.shapes.eos
+    contexts, nothing = examples.contexts, np.zeros(0, np.int32)
+    bare = [layout.full_context_row(question, nothing, eos) for question in asked]
+    most = made.answer + 1  # an answer that goes on is not exact
+
+    def read(texts: list[layout.Row]) -> list[Record]:
+        spoken = compressed.from_texts(lm, texts, num_tokens=most)
+        return compressed.overlap(lm, spoken)
+
+    def row(one: Compared, make: Make, wanted: Any) -> list[Record]:
+        counts = num_vectors(one, contexts)
+        texts = [wanted(q, count, eos) for q, count in zip(asked, counts, strict=True)]
+        return scored(lm, make, contexts, texts, most, report)
+
+    named = {}
+    for one in compared:
+        options = (one, by_compressor(one), layout.answer_row)
+        named[one.name] = functools.partial(row, *options)
+    if settings.evaluate.cramming:
+        options = (main, by_cramming(main, report), layout.memory_answer_row)
+        named["cramming"] = functools.partial(row, *options)
+    named["full context"] = lambda: read(examples.teachers)
+    named["no context"] = lambda: read(bare)
+    return Study(named, rows.tolist(), "PwC test", counts)
+
+
+class Made(NamedTuple):
+    """A study by name: what must hold before the workdir is claimed, and what is done."""
+
+    check: Callable[[Setup], None]
+    make: Callable[[Sequence[Compared], epath.Path, Callable[[], None]], Study]
+
+
+STUDIES = {
+    "reconstruction": Made(check_reconstructions, reconstructions),
+    "answers": Made(check_answers, answers),
+}
+
+
+def load_evaluated(setup: Setup) -> list[Compared]:
+    """The compressors that are evaluated, where their study can be made.
+
+    Raises:
+      InputError: it cannot.
+    """
+    asked = setup.settings.evaluate
+    if asked.study not in STUDIES:
+        raise InputError(
+            f"evaluate.study {asked.study!r} is not one of {', '.join(STUDIES)}"
+        )
+    if asked.num_texts is not None and asked.num_texts < 1:
+        raise InputError(
+            f"evaluate.num_texts is {asked.num_texts}; give 1 or more, or None for all"
+        )
+    check = STUDIES[asked.study].check
+    check(setup)
+    if asked.cramming:
+        cram_config(setup)
+    compared = load_compared(setup)
+    for one in compared[1:]:  # which may make more vectors
+        check(one.setup)
+    return compared

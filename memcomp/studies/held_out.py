@@ -1,0 +1,71 @@
+"""What a compressor in training makes of examples that it is not trained on."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from memcomp.compressors.batches import Examples
+from memcomp.compressors.setup import Setup
+from memcomp.compressors.training import TrainState
+from memcomp.runs.compressor_training import as_trained
+from memcomp.studies import answers as compressed
+
+
+def scores_of_examples(
+    setup: Setup, valid: Mapping[str, Examples], state: TrainState
+) -> dict[str, float]:
+    """Losses on what is held out, and how free-running answers compare with it.
+
+    Losses are means over all that is scored in training, EOS included.
+
+    Args:
+      setup: of the run.
+      valid: examples, by the name of what they ask for.
+      state: of the training.
+
+    Returns:
+      By name, "valid_" and that of the examples first: `nats_per_token` and `accuracy`,
+      teacher-forced; and, but for continuations, `corpus_bleu`, ROUGE and `exact`.
+    """
+    found, cfg = {}, setup.settings.train
+    for name, examples in valid.items():
+        records = compressed.teacher_forced(
+            state.best,
+            setup.lm,
+            examples.batch,
+            setup.task,
+            # As in training, for which there is memory, and which fits the mesh.
+            batch_size=cfg.batch_size // cfg.accumulation,
+        )
+        counts = [record["num_tokens"] for record in records]
+        scores = {
+            key: float(np.average([record[key] for record in records], weights=counts))
+            for key in ("nats_per_token", "accuracy")
+        }
+        if name != "continuation":  # which may go on in many ways
+            scores |= _free_running(setup, state, examples)
+        found |= {f"valid_{name}_{key}": value for key, value in scores.items()}
+    return found
+
+
+def _free_running(setup: Setup, state: TrainState, examples: Examples) -> dict[str, float]:
+    """BLEU-4, ROUGE and the part that is exact, of the first `decode.num_texts`."""
+    settings, lm = setup.settings, setup.lm
+    first = examples.part(slice(settings.decode.num_texts))
+    if not first.rows:
+        return {}
+    spoken = compressed.from_soft_prompts(
+        lm,
+        as_trained(setup, state),
+        first,
+        max_chunk=settings.context.max_chunk,
+        num_tokens=max(int(row.scored.sum()) for row in examples.rows),
+        temperature=settings.decode.temperature,
+        top_p=settings.decode.top_p,
+        key=jax.random.fold_in(state.key, state.step),
+    )
+    records = compressed.overlap(lm, spoken)
+    names = ("rouge_1_f1", "rouge_l_f1", "exact")
+    scores = {n: float(np.mean([r[n] for r in records])) for n in names if n in records[0]}
+    return {"corpus_bleu": compressed.bleu(lm, records), **scores}

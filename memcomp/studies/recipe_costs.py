@@ -1,0 +1,189 @@
+"""What recipes hold, and at what cost: horizons, and shares exact by length."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from memcomp.cram.api import cram
+from memcomp.cram.config import CramConfig
+from memcomp.cram.horizon import Growth, Trial, horizons
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.cram.result import CramResult
+from memcomp.data.texts import Text
+from memcomp.lm.decode import decode
+from memcomp.lm.protocol import LanguageModel
+from memcomp.metrics.rounding import round_memory
+from memcomp.runs.files import Record, append_records, read_records, summarise
+from memcomp.runs.records import common_prefix
+
+KINDS = ("float32", "bfloat16", "int8")  # as which the vectors are stored
+# What an answer depends on: records that differ in one of these answer different questions.
+IDENTITY = ("lm_sha256", "texts_sha256", "num_memory", "seed", "question", "settings")
+
+
+class Question(NamedTuple):
+    """What a record begins with, and what gives the rest of it."""
+
+    about: Record
+    answer: Callable[[], Record]
+
+
+def build_recipe(base: str, **overrides: Any) -> Recipe:
+    """The recipe `base` of the table with some of its fields set otherwise."""
+    return dataclasses.replace(RECIPES[base], **overrides)
+
+
+def identity(record: Record, keys: tuple[str, ...] = IDENTITY) -> str:
+    """The same for two records of the same run: those that agree in `keys`."""
+    return json.dumps([record[key] for key in keys], sort_keys=True)
+
+
+def ask(
+    path: epath.Path, asked: list[Question], answered: Callable[[Record], None]
+) -> None:
+    """Answers what has no record yet.
+
+    Args:
+      path: the file of records.
+      asked: the questions.
+      answered: is told of each new record.
+    """
+    known = {identity(r, IDENTITY) for r in read_records(path)}
+    for about, answer in asked:
+        if identity(about, IDENTITY) in known:
+            continue
+        # Programs of another recipe are not needed again, and on a CPU their number is
+        # limited: some hundreds of them take all memory maps that a process may have.
+        jax.clear_caches()
+        record = about | answer()
+        append_records(path, [record])
+        answered(record)
+
+
+def horizon(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
+) -> Record:
+    """Horizon of every text, token-steps until its memory was found, and in all.
+
+    A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
+    all that was exact teacher-forced still does when the vector is stored in fewer bits.
+    """
+    trials = {text.seed_id: Trial(text) for text in texts}
+    cost = dict.fromkeys(trials, 0)
+    for moved, _ in horizons(lm, texts, cfg, growth):
+        for trial in moved:
+            if trial.exact > trials[trial.text.seed_id].exact:
+                cost[trial.text.seed_id] = trial.token_steps
+            trials[trial.text.seed_id] = trial
+    held = [t for t in trials.values() if t.memory is not None]
+    memory = np.stack([t.memory for t in held if t.memory is not None])
+    most = max(len(t.text.tokens) for t in held)
+    prefixes, kept = {}, {}
+    for kind in KINDS:
+        got = decode(lm, round_memory(memory, kind), most)
+        prefixes[kind] = {
+            t.text.seed_id: common_prefix(tokens[: len(t.text.tokens)], t.text.tokens)
+            for t, tokens in zip(held, got, strict=True)
+        }
+        kept[kind] = sum(prefixes[kind][t.text.seed_id] >= t.exact for t in held)
+    return {
+        "horizon": [prefixes["float32"].get(i, 0) for i in trials],
+        "token_steps": [cost[i] for i in trials],
+        "token_steps_in_all": [t.token_steps for t in trials.values()],
+        "steps": [t.steps for t in trials.values()],
+        "held": len(held),
+        "kept": kept,
+    }
+
+
+def to_horizons(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, path: epath.Path, theirs: Record
+) -> Record:
+    """Token-steps of every text at the length that its horizon by `theirs` is.
+
+    Args:
+      path: the records; that which begins as `theirs` has been written.
+    """
+    wanted = identity(theirs, IDENTITY)
+    (found,) = (r for r in read_records(path) if identity(r, IDENTITY) == wanted)
+    pairs = [(t, n) for t, n in zip(texts, found["horizon"], strict=True) if n]
+    results = cram(lm, [t.tokens[:n] for t, n in pairs], cfg)
+    return _costs(results) | {"their_token_steps": found["token_steps"]}
+
+
+def at_length(
+    lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int, starts: int = 1
+) -> Record:
+    """Share exact, accuracy and token-steps of every text at one length.
+
+    A text that is not exact from its first start is given `starts` - 1 others, all of which
+    are paid for; its best result counts, and "exact_starts" says how many were exact (of
+    one start where the first was).
+    """
+    first = cram(lm, [t.tokens[:length] for t in texts], cfg)
+    if starts == 1:
+        return _costs(first)
+    failed = [i for i, result in enumerate(first) if not result.exact]
+    # Each text of a call has its own random start.
+    again = [texts[i].tokens[:length] for i in failed for _ in range(starts - 1)]
+    others = cram(lm, again, dataclasses.replace(cfg, seed=cfg.seed + 1)) if again else []
+    best, exact_starts = list(first), [1] * len(texts)
+    for k, i in enumerate(failed):
+        of_text = [first[i], *others[k * (starts - 1) : (k + 1) * (starts - 1)]]
+        best[i] = dataclasses.replace(
+            max(of_text, key=lambda result: (result.exact, result.accuracy)),
+            steps=sum(result.steps for result in of_text),
+            token_steps=sum(result.token_steps for result in of_text),
+        )
+        exact_starts[i] = sum(result.exact for result in of_text)
+    return _costs(best) | {"exact_starts": exact_starts}
+
+
+def _costs(results: list[CramResult]) -> Record:
+    return {
+        "exact": [r.exact for r in results],
+        "accuracy": [r.accuracy for r in results],
+        "token_steps": [r.token_steps for r in results],
+        "steps": [r.steps for r in results],
+    }
+
+
+def shares_exact(lm: LanguageModel, results: list[CramResult]) -> Record:
+    """Means with standard errors over texts, and the steps and outcomes of each text."""
+    length = results[0].num_tokens
+    memory = np.stack([r.memory for r in results])
+    rounded = round_memory(memory, "bfloat16")
+    tokens = np.stack([r.tokens for r in results])
+    greedy = np.all(decode(lm, memory, length) == tokens, axis=-1)
+    short = np.all(decode(lm, rounded, length) == tokens, axis=-1)
+    rows = [
+        {
+            "exact_teacher_forced": r.exact,
+            "exact_greedy": bool(a),
+            "exact_greedy_bfloat16": bool(b),
+            "accuracy": r.accuracy,
+            "steps": r.steps,
+            "token_steps": r.token_steps,
+            "memory_rms": float(np.sqrt(np.mean(r.memory**2))),
+        }
+        for r, a, b in zip(results, greedy, short, strict=True)
+    ]
+    per_text = {
+        "steps": [r.steps for r in results],
+        "margin": [round(r.margin, 3) for r in results],
+        "exact": "".join("01"[r.exact] for r in results),
+        "greedy": "".join("01"[int(a)] for a in greedy),
+        "greedy_bfloat16": "".join("01"[int(b)] for b in short),
+    }
+    return {"summary": _rounded(summarise(rows)), "per_text": per_text}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
