@@ -87,4 +87,4 @@ ROWS = {
 
 
 if __name__ == "__main__":
-    launch(main, "benchmark.py")
+    launch(main, "benchmark.py", keeps_programs=False)

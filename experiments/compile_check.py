@@ -69,4 +69,4 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, "compile_check.py")
+    launch(main, "compile_check.py", keeps_programs=False)

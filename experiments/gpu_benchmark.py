@@ -156,4 +156,4 @@ def table(records: list[Record], ratios: Config) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, "gpu_benchmark.py")
+    launch(main, "gpu_benchmark.py", keeps_programs=False)

@@ -29,6 +29,8 @@ CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
 # transformers would say that PyTorch is not there, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# Bytes of compiled programs that are kept for later runs; the oldest go first.
+CACHE_BYTES = 2 * 10**9
 # A ConfigDict. ml_collections types each of its fields as any of all types.
 Config = Any
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or resumed.")
@@ -50,6 +52,7 @@ def launch(
     positional: str | None = None,
     resumable: bool = False,
     profiled: bool = False,
+    keeps_programs: bool = True,
 ) -> None:
     """Runs `main(config, workdir)` with the flags of the command line.
 
@@ -60,6 +63,8 @@ def launch(
       resumable: whether `main` may run in several processes, calls `stop_if_told` where
         it has saved, and resumes from there the next time.
       profiled: whether `main` writes a trace where the flag `--profile` asks for one.
+      keeps_programs: whether compiled programs are kept for later runs; False for scripts
+        that measure compilation.
     """
     script = pathlib.Path(sys.argv[0]).name
     # What orbax logs as an error in its threads is raised in this one as well.
@@ -69,6 +74,8 @@ def launch(
         if profiled:
             flags.DEFINE_bool("profile", False, "Write a JAX trace of a few steps.")
         config = _config(default_config, positional)
+        if keeps_programs:
+            _keep_programs()
         if resumable:
             distributed.initialize(**job())
             # After JAX, which would only note the signal.
@@ -87,6 +94,26 @@ def launch(
         if distributed.is_lost(error):
             _end(f"{script}: {distributed.LOST}", EX_TEMPFAIL)
         _end(traceback.format_exc(), 1)
+
+
+def _keep_programs() -> None:
+    """Lets JAX keep compiled programs in the user's cache folder, for the next run.
+
+    JAX's own variables come first: JAX_ENABLE_COMPILATION_CACHE=false keeps nothing, and
+    JAX_COMPILATION_CACHE_DIR names another folder.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(cache, "memcomp", "jax")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:  # a user without a home folder compiles each time
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    # A run on a CPU compiles dozens of programs that take less than JAX's second each.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def is_profiled() -> bool:
