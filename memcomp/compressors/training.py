@@ -95,7 +95,7 @@ class TrainState:
       opt_state: state of `optimizer`.
       ema: moving average of `params`; None for none.
       step: Int[Array, ""], number of steps taken.
-      key: random key of the run, from which and the step all samples of a step are drawn.
+      key: random key of the run; samples of a step are drawn from it and the step.
     """
 
     params: Any
@@ -181,7 +181,7 @@ def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
 
 
 def init_state(seed: int, task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
-    """Returns the state of step 0, sharded over the mesh; its values depend on no mesh."""
+    """Returns the state of step 0, sharded over the mesh; all meshes give equal values."""
 
     def make(key):
         return nn.unbox(_boxed_state(key, task, cfg))

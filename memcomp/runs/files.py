@@ -1,4 +1,4 @@
-"""The files of a run: one config owns the folder, and a kill leaves no file damaged."""
+"""The files of a run: one config owns the folder, and a run resumes after any kill."""
 
 import json
 import math
