@@ -1,11 +1,11 @@
-"""Speed and memory of cramming, as ratios to a PyTorch loop in one run on one machine.
+"""Measures speed and memory of cramming, as ratios to a PyTorch loop on the same machine.
 
   python experiments/benchmark.py [--config configs/benchmark.py] [--config.rows=NAME,...]
       [--workdir DIR]
 
-The sides of a comparison take turns, and a ratio is that of two neighbours in time; what
-is printed is the smallest, the median and the largest of these ratios. One JSON line a
-measurement goes to results.jsonl.
+The two sides of a comparison take turns, and a ratio is that of two consecutive runs. The
+table shows the median, smallest and largest of these ratios. Each measurement is a JSON
+line in results.jsonl.
 """
 
 import pathlib
@@ -40,7 +40,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def chosen(rows: str) -> list[str]:
-    """Names of the rows; those of a GPU are part of "all" only where there is one."""
+    """Names of the chosen rows; "all" includes those of a GPU only if there is one."""
     gpu = jax.default_backend() == "gpu"
     if rows == "all":
         return [name for name in ROWS if gpu or not name.startswith("gpu_")]
@@ -51,12 +51,12 @@ def chosen(rows: str) -> list[str]:
 
 
 def peak_rss() -> int:
-    """Most bytes that this process has held so far, PyTorch's included."""
+    """Peak resident memory of this process in bytes, PyTorch's included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(records: Sequence[Record]) -> str:
-    """A line a measurement."""
+    """Returns a table with one line per measurement."""
     head = ("measurement", "required", "median", "min", "max")
     rows: list[tuple[str, ...]] = [head]
     for record in records:

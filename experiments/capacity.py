@@ -1,11 +1,11 @@
-"""Capacity: models x sources x vectors x seeds, at many lengths, or their horizons.
+"""Measures capacity for LMs x sources x vectors x seeds: at many lengths, or as horizons.
 
   python experiments/capacity.py [--config configs/capacity.py[:horizon]]
       [--config.x.y=value] [--workdir DIR]
 
-Every (LM, source, number of vectors, seed) is a cell, a run folder of its own. Stopped at
-any moment and started again, a sweep goes on; started with more lengths, texts, sources
-or LMs in the same workdir, it does what is not there yet.
+Every (LM, source, number of vectors, seed) is a cell, which has its own run folder. A sweep
+can be stopped at any moment, and the same command resumes it. With more lengths, texts,
+sources or LMs in the same workdir, it computes only what is missing.
 """
 
 import itertools
@@ -32,13 +32,13 @@ DEFAULT_WORKDIR = "runs/capacity"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a sweep."""
+    """Runs the cells of a sweep and writes their files."""
     if config.mode not in MODES:
         raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     run_cell = MODES[config.mode]
     for name in ("texts_seed", "shuffle_seed"):
         check_seed(name, 0 if config[name] is None else config[name])
-    growth_of(config)  # bad values are refused before anything is written
+    growth_of(config)  # raises for bad values before anything is written
     workdir = workdir or DEFAULT_WORKDIR
     for name in config.lms:
         how = {"remat": config.remat, "attention": config.attention}
@@ -64,7 +64,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def cells(lm: str, config: Config) -> Iterator[tuple[Cell, memcomp.CramConfig]]:
-    """What makes a cell of this LM what it is, and how it is crammed."""
+    """Yields the config of each cell of this LM, and its cram config."""
     for K, seed, source in itertools.product(
         sorted(set(config.num_memory)), sorted(set(config.seeds)), sorted(config.sources)
     ):
@@ -87,7 +87,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
-    """Every text at every length."""
+    """Crams every text at every length; returns a summary."""
     at_lengths = [
         text.beginning(length) for length in sorted(set(config.lengths)) for text in texts
     ]
@@ -99,12 +99,12 @@ def run_grid(lm, texts, cfg, config, folder: epath.Path) -> str:
 
 
 def growth_of(config: Config) -> Growth:
-    """How targets follow each other, up to the longest length."""
+    """Returns how targets follow each other, up to the longest length."""
     return Growth(most=max(config.lengths), **config.growth)
 
 
 def run_horizon(lm, texts, cfg, config, folder: epath.Path) -> str:
-    """The longest exact prefix of every text."""
+    """Finds the longest exact prefix of every text; returns a summary."""
     growth = growth_of(config)
     with bar_of(len(texts), of_horizons, stop_if_told) as report:
         records = run_horizons(lm, texts, cfg, growth, folder, report)

@@ -1,12 +1,12 @@
-"""Compiles every config's real step for its TPU slice, without a TPU and without weights.
+"""Compiles each config's real step for its TPU slice, without a TPU and without weights.
 
   python experiments/compile_check.py [--config configs/compile_check.py:all] \
       [--config.programs='("cram/pythia_160m.py slice=v5e:2x4",)'] [--workdir DIR]
 
-Says of each what one chip holds and does, and how long a step takes at the least. Writes
-results.jsonl, compile.md and compile.csv, and under hlo/ the compiled programs. What has a
-record is compiled again only if the program, or a compiler, is another. The status is 2
-where something does not fit or compile.
+For each program it reports the memory and work of one chip, and a lower bound on the time
+of a step. It writes results.jsonl, compile.md and compile.csv, and the compiled programs
+under hlo/. A program with a record is compiled again only if it or a compiler has changed.
+The exit status is 2 if a program does not fit or compile.
 Needs libtpu: pip install 'memcomp[aot]'.
 """
 
@@ -29,21 +29,21 @@ from memcomp.runs.files import (
 )
 
 DEFAULT_WORKDIR = "runs/compile_check"
-# What libtpu would else ask a host that has TPUs.
+# Without these, libtpu would ask a host that has TPUs.
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is taken that another could want
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # safe, because this process uses no TPU
 }
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
-    jax.config.update("jax_platforms", "cpu")  # a TPU that is here is not taken
+    """Compiles the programs and writes the files of a run."""
+    jax.config.update("jax_platforms", "cpu")  # does not occupy a TPU of this host
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    slice_devices(parse_slice("v5e:2x2"))  # before the workdir is made
+    slice_devices(parse_slice("v5e:2x2"))  # raises, if it must, before the workdir exists
     versions = {n: importlib.metadata.version(n) for n in ("jax", "libtpu")}
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, {"records": "compile_check"}, {"versions": versions}
@@ -54,7 +54,7 @@ def main(config: Config, workdir: str | None) -> None:
         record = check(program, known, versions, folder)
         if record is not None:
             append_records(path, [record])
-        found = {r["program"]: r for r in read_records(path)}  # the last one of each
+        found = {r["program"]: r for r in read_records(path)}  # the last record of each
         print(said(found[program]), flush=True)
         failed += [program] if found[program]["problem"] else []
         table = compile_table([found[p] for p in config.programs if p in found])

@@ -1,9 +1,9 @@
-"""Compresses texts as files are compressed, and with the LM; prints Table 4 beside it.
+"""Compresses texts by classical methods and with an LM; compares them with Table 4.
 
   python experiments/compress.py [--config configs/compress.py] [--config.x.y=value]
       [--workdir DIR]
 
-Stopped at any moment and started again with the same command, it goes on.
+It can be stopped at any moment, and the same command resumes it.
 """
 
 import statistics
@@ -29,10 +29,10 @@ DEFAULT_WORKDIR = "runs/compress"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Compresses the texts, writes the files of a run and prints the table."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
     texts, sha256 = _texts(config, lm)
-    codecs = make_codecs(config.methods, texts, lm)  # before anything is written
+    codecs = make_codecs(config.methods, texts, lm)  # raises before anything is written
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, sha256)
     )
@@ -51,7 +51,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def _texts(config: Config, lm: LanguageModel) -> tuple[list[tuple[str, str]], str]:
-    """Pairs of a source's name and a text, and the fingerprint of where they are from."""
+    """Returns pairs of a source's name and a text, and the SHA-256 of the source."""
     num_words = 1568 if config.num_words is None else config.num_words
     found, sha256 = load_texts(text_choice(config.to_dict()), lm, note, num_words=num_words)
     texts = [(name, text) for name, text in found if isinstance(text, str)]
@@ -66,7 +66,7 @@ def _texts(config: Config, lm: LanguageModel) -> tuple[list[tuple[str, str]], st
 
 
 def table(records: list[Record]) -> str:
-    """A line a method: mean and standard deviation of the texts' ratios, as published."""
+    """Returns a table with mean and standard deviation of the ratios of each method."""
     lines = [["bits of text / bits of code", "here", *SOURCES.values()]]
     for method in dict.fromkeys(r["method"] for r in records):
         ratios = [r["ratio"] for r in records if r["method"] == method]

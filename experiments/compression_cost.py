@@ -1,10 +1,10 @@
-"""What IC-Former and ICAE cost: FLOPs by formula and compiler, time, and memory.
+"""Measures the cost of IC-Former and ICAE: FLOPs by formula and compiler, time, memory.
 
   python experiments/compression_cost.py [--config.x.y=value] [--workdir DIR]
 
-Writes costs.csv and costs.md, figures/flops.png with its numbers, and clock.json. FLOPs
-are counted without a weight being made. The time is that of `digest` alone, compiled
-beforehand, until its result is there; the compressors take turns.
+It writes costs.csv and costs.md, figures/flops.png with its numbers, and clock.json. FLOPs
+are counted without weights. The time is that of `digest` alone, without compilation and
+until its result is ready; the compressors take turns.
 """
 
 import json
@@ -40,13 +40,13 @@ DEFAULT_WORKDIR = "runs/compression_cost"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Measures both compressors and writes the files of a run."""
     about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     if config.clock.dtype not in DTYPES:
         raise InputError(
             f"clock.dtype {config.clock.dtype!r} is not one of {', '.join(DTYPES)}"
         )
-    pair = compressors(config, config.shape)  # before a wrong shape binds the workdir
+    pair = compressors(config, config.shape)  # a bad shape raises before the claim below
     compressors(config, config.clock.shape)
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
     records = []
@@ -64,13 +64,13 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def compressors(config: Config, shape: Config) -> list[Any]:
-    """IC-Former and ICAE for the LM of `shape`, which is a config.json."""
+    """Makes IC-Former and ICAE for the LM of `shape`, which is a config.json."""
     entries = shape.to_dict()
     kind = entries["model_type"]
     if kind not in FAMILIES:
         raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    import transformers  # late: without torch it says so, on a line of its own
+    import transformers  # imported late, as without torch it prints a line
 
     hf = transformers.AutoConfig.for_model(**entries)
     module, M = family.model(family.config_from_hf(hf)), config.num_digests
@@ -81,7 +81,7 @@ def compressors(config: Config, shape: Config) -> list[Any]:
 
 
 def clock(config: Config) -> dict[str, Record]:
-    """Seconds, FLOPs and bytes of each compressor, and the ratios of ICAE to IC-Former."""
+    """Measures time, FLOPs and memory of each compressor, and ratios ICAE / IC-Former."""
     section = config.clock
     B, C, dtype = section.num_chunks, section.num_tokens, DTYPES[section.dtype]
     pair = compressors(config, section.shape)
@@ -118,7 +118,7 @@ def clock(config: Config) -> dict[str, Record]:
 
 
 def said(measured: dict[str, Record]) -> str:
-    """A line a compressor, and their ratio."""
+    """Returns a line per compressor, and one with their ratio."""
     lines = []
     for name in NAMES.values():
         seconds, flops, held = (measured[name][k] for k in ("seconds", "flops", "bytes"))

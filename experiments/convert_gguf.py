@@ -1,4 +1,4 @@
-"""Makes a Hugging Face folder, which `memcomp.load_lm` reads, from a GGUF file.
+"""Converts a GGUF file to a Hugging Face folder, which `memcomp.load_lm` reads.
 
   python experiments/convert_gguf.py FILE FOLDER
 
@@ -13,7 +13,7 @@ from memcomp.errors import InputError
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to what was written."""
+    """Converts the file and prints what was written."""
     if len(config.paths) != 2 or workdir is not None:
         raise InputError("give a GGUF file and the folder to make, and nothing else")
     file, folder = config.paths
@@ -23,7 +23,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def of_weights(converted: Converted) -> str:
-    """How good the weights are, as far as the file tells."""
+    """Returns a sentence about the precision of the weights in the file."""
     average = f"{converted.bits:.1f} bits a parameter on average"
     if converted.quantised_to is None:
         stored = converted.stored or "a type that it does not name"

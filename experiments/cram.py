@@ -1,10 +1,10 @@
-"""Crams texts into memory, stores it, reads it back, decodes it and shows what came back.
+"""Crams texts into memory, stores it, reads it back, decodes it and shows the result.
 
   python experiments/cram.py [--config configs/cram/....py] [--config.x.y=value]
       [--workdir DIR] [--profile]
 
-Stopped at any moment and started again with the same command, it goes on; also on
-another mesh, or in another number of processes.
+It can be stopped at any moment, and the same command resumes it, also on another mesh or
+with another number of processes.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ DEFAULT_WORKDIR = "runs/cram"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Crams the texts, writes the files of a run and prints the table."""
     lm, texts, cfg = load_cramming(config.to_dict(), note)
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
@@ -52,7 +52,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 class _Reporter:
-    """A progress bar on a terminal, a line now and then elsewhere, and TensorBoard."""
+    """Reports progress: a bar on a terminal, else a line now and then; and TensorBoard."""
 
     def __init__(self, metrics, num_texts: int):
         self._metrics, self._num_texts = metrics, num_texts
@@ -90,7 +90,7 @@ class _Reporter:
 
 
 def table(records: list[dict]) -> str:
-    """A line a text: what it was, and what its vector gave back."""
+    """Returns a table with a line per text: its length, whether it is exact, the cost."""
     head = ("tokens", "exact", "steps", "bits of text", "bits of vector", "text")
     rows = []
     for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
@@ -100,7 +100,8 @@ def table(records: list[dict]) -> str:
             exact += f", no finite loss at step {r['diverged_at']}"
         if r["text_comes_back"] is False:
             exact += ", of tokens only"
-        # What came back; a gain of cross-entropy is less, which ends at the margin.
+        # Surprise of the decoded prefix. The gain in cross-entropy would be less, because
+        # optimisation stops at the margin.
         nats = sum(s for s in r["surprise_nats"][:prefix] if s is not None)
         bits = f"{nats * BITS_PER_NAT:.0f}", f"{r['memory_bits']}"
         rows.append(

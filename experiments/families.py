@@ -1,4 +1,4 @@
-"""Prints the table of model families, as docs/families.md has it.
+"""Prints the table of model families that is in docs/families.md.
 
 python experiments/families.py
 """

@@ -1,9 +1,9 @@
-"""Geometry: crams texts from several starts, and studies where their vectors lie.
+"""Crams texts from several starts, and studies the geometry of their vectors.
 
   python experiments/geometry.py [--config configs/geometry.py] [--config.x.y=value]
       [--workdir DIR]
 
-Stopped at any moment and started again with the same command, it goes on.
+It can be stopped at any moment, and the same command resumes it.
 """
 
 import collections
@@ -22,7 +22,7 @@ DEFAULT_WORKDIR = "runs/geometry"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Crams the texts, runs the studies and prints a summary."""
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)
     lm, texts, cfg = load_cramming(config.to_dict(), note)
@@ -43,7 +43,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def summary(records: list[Record]) -> list[str]:
-    """A sentence a study."""
+    """Returns a sentence per study."""
     by_kind = collections.defaultdict(list)
     for record in records:
         by_kind[record["kind"]].append(record)

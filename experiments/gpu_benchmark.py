@@ -1,11 +1,11 @@
-"""Cramming and IC-Former on one GPU beside PyTorch: speed, share of a matmul, memory.
+"""Measures cramming and IC-Former on one GPU: speed against PyTorch and a matmul, memory.
 
   python experiments/gpu_benchmark.py [--config configs/gpu_benchmark.py]
       [--config.x.y=value] [--workdir DIR]
 
-Ours and PyTorch's part run one after the other, in a process each. The record of each row
-is in results.jsonl when it is done; the same command goes on with what is not there.
-Nothing is begun where a part that has rows finds no GPU.
+Ours and PyTorch's part run one after the other, each in its own process. Each row is
+recorded in results.jsonl when it is done; the same command measures the rows that are
+missing. If a part that has rows finds no GPU, nothing is started.
 """
 
 import importlib
@@ -29,7 +29,7 @@ from memcomp.errors import InputError
 from memcomp.runs.files import RECORDS, Record, append_records, claim_workdir, read_records
 
 PARTS = ("ours", "pytorch")
-# JAX takes most of the memory at once in its own part, and none in the other.
+# JAX preallocates 92 % of the GPU's memory in its own part, and uses none in the other.
 ENVIRONMENT = {
     "ours": {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"},
     "pytorch": {"JAX_PLATFORMS": "cpu"},
@@ -39,27 +39,27 @@ CHECK = flags.DEFINE_bool("check", False, "Of a part: only see that it has a GPU
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Starts a process for each part and prints what they found; or is one of them."""
+    """Starts a process for each part and prints results; --part makes it one of them."""
     folder = path_of(workdir or "runs/gpu_benchmark")
     if PART.value is not None:
         check_gpu(PART.value, config)
         return None if CHECK.value else measure(PART.value, config, folder / RECORDS)
-    jax.config.update("jax_platforms", "cpu")  # the GPU's memory is the parts' own
+    jax.config.update("jax_platforms", "cpu")  # leaves the GPU's memory to the parts
     names = config.rows.split(",")
     if unknown := [name for name in names if name not in config.row]:
         raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(config.row)}")
     parts = [part for part in PARTS if rows_of(part, config)]
-    for part in parts:  # before anything is written
+    for part in parts:  # checked before anything is written
         if status := run_part(part, folder, "--check"):
-            sys.exit(status)  # it has said why
-    folder = claim_workdir(folder, config.to_dict(), {})  # its devices are the parts' own
+            sys.exit(status)  # the part has printed the reason
+    folder = claim_workdir(folder, config.to_dict(), {})  # the parts record their devices
     for part in parts:
         run_part(part, folder)
     print(table(read_records(folder / RECORDS), config.ratios))
 
 
 def run_part(part: str, folder: epath.Path, *more: str) -> int:
-    """Exit status of this command as the process of a part."""
+    """Runs this command as the process of a part; returns its exit status."""
     extra = [f"--part={part}", f"--workdir={folder}", *more]
     command = [sys.executable, __file__, *sys.argv[1:], *extra]
     environment = os.environ | ENVIRONMENT[part]
@@ -67,7 +67,7 @@ def run_part(part: str, folder: epath.Path, *more: str) -> int:
 
 
 def check_gpu(part: str, config: Config) -> None:
-    """Raises `InputError` where a part has no GPU to measure."""
+    """Raises `InputError` if a part has no GPU to measure."""
     if part == "ours":
         if jax.default_backend() != "gpu":
             raise InputError(
@@ -84,18 +84,18 @@ def check_gpu(part: str, config: Config) -> None:
 
 
 def rows_of(part: str, config: Config) -> list[str]:
-    """The chosen rows that a part measures, in their order."""
+    """Names of the chosen rows that a part measures, in their order."""
     names = config.rows.split(",")
     return [name for name in names if part_of(config.row[name]) == part]
 
 
 def part_of(row: Config) -> str:
-    """The part that measures a row."""
+    """Name of the part that measures a row."""
     return "pytorch" if row.kind == "pytorch" else "ours"
 
 
 def measure(part: str, config: Config, file: epath.Path) -> None:
-    """The rows of a part that have no record yet, until its time is over."""
+    """Measures the rows of a part that have no record yet, until its time is over."""
     end = time.monotonic() + config.seconds[part]
     done = {record["row"] for record in read_records(file)}
     matmul = max(MATMULS[part](config)() for _ in range(config.rounds))
@@ -115,12 +115,12 @@ def measure(part: str, config: Config, file: epath.Path) -> None:
 
 
 def with_room(kind: Callable[..., Record], config: Config, row: Config) -> Record:
-    """The record of a row, with half the texts as often as memory is too small."""
+    """Measures a row, and halves its number of texts as long as memory is too small."""
     entries = row.to_dict()
     while True:
         try:
             return {**entries, **kind(config, config_dict.ConfigDict(entries))}
-        except Exception as error:  # a row that fails leaves its record, and the others
+        except Exception as error:  # a row that fails is recorded, and others still run
             full = any(s in str(error) for s in ("RESOURCE_EXHAUSTED", "out of memory"))
             if not full or entries["num_texts"] == 1:
                 return {**entries, "error": f"{type(error).__name__}: {error}"[:2000]}
@@ -128,7 +128,7 @@ def with_room(kind: Callable[..., Record], config: Config, row: Config) -> Recor
 
 
 def said(record: Record) -> str:
-    """A record in a few words."""
+    """Returns a short summary of a record."""
     if "error" in record:
         return record["error"].splitlines()[0][:200]
     if "errors" in record:
@@ -140,7 +140,7 @@ def said(record: Record) -> str:
 
 
 def table(records: list[Record], ratios: Config) -> str:
-    """A line a row, and a line for each of the config's ratios that has both its rows."""
+    """Returns a line per row, and a line for each of the config's ratios."""
     by_row = {record["row"]: record for record in records}
     lines = [f"{name}: {said(record)}" for name, record in by_row.items()]
     for ratio in ratios.values():

@@ -1,22 +1,22 @@
-r"""Trains a context compressor for a frozen LM, and says what the LM makes of its vectors.
+r"""Trains a context compressor for a frozen LM, and evaluates how the LM uses its vectors.
 
   python experiments/icformer.py [--config configs/icformer/tiny.py] \
       [--config.stage=pretrain] [--config.x.y=value] [--workdir DIR] [--profile]
 
 Stages:
-  pretrain   autoencoding of documents, going on with them, or both
-  finetune   answers to questions about texts (PwC), begun with --config.start
-  generate   compresses --config.texts and prints what the LM says from the vectors
-  evaluate   reconstruction by length and kind of text, or answers to PwC's test set;
-             config.evaluate.beside: of more compressors; .cramming: and of memory
+  pretrain   trains to reproduce documents (autoencoding), to continue them, or both
+  finetune   trains to answer questions about texts (PwC), starting from --config.start
+  generate   compresses --config.texts and prints the LM's answers from the vectors
+  evaluate   measures reconstruction by length and kind of text, or answers to PwC's test
+             set; config.evaluate.beside adds compressors, .cramming adds crammed memory
 
 --config.compressor is icformer or icae; --config.start is the folder of another run, or
-its compressor.safetensors. Without flags a small IC-Former for the built-in LM learns for
-some minutes from the documentation that comes with Python.
+its compressor.safetensors. Without flags, a small IC-Former for the built-in LM is trained
+for some minutes on the documentation that comes with Python.
 
-A run that was killed resumes from its last checkpoint when the same command is given
-again; on a CPU, and on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights
-are those of a run never stopped, bit for bit.
+The same command resumes a killed run from its last checkpoint. On a CPU, and on a GPU with
+XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights then equal those of a run without
+interruption, bit for bit.
 """
 
 import functools
@@ -56,26 +56,26 @@ from memcomp.studies.compressor_tables import STUDIES, load_evaluated, run_table
 from memcomp.studies.held_out import scores_of_examples
 
 DEFAULT_WORKDIR = "runs/icformer"
-# Of a table, on the screen.
+# Figures of a table that are printed.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
 SHOWN += ("rouge_l_f1",)
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Runs a stage and writes the files of a run."""
     if config.stage not in STAGES:
         raise InputError(f"stage {config.stage!r} is not one of {', '.join(STAGES)}")
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     settings = settings_of(config.to_dict())
-    intervals(config)  # which are refused before anything is loaded
+    intervals(config)  # raises for bad values before anything is loaded
     how = {"remat": config.remat, "attention": config.attention}
     lm = load_lm(config.lm, dtype=config.dtype, mesh=make_mesh(**config.mesh), **how)
     setup = Setup(settings, lm, make_task(settings, lm.module))
     prepare, run = STAGES[config.stage]
-    prepared = prepare(setup)  # before a wrong name binds the workdir
+    prepared = prepare(setup)  # raises for bad input before the workdir is claimed
     about = describe(lm) | content(settings)
-    if config.stage != "generate":  # what it takes is there, before anything is trained
+    if config.stage != "generate":  # missing packages raise before anything is trained
         about |= {"bleu": bleu_signatures()}
         rouge(["a"], ["a"])
     folder = claim_workdir(workdir or DEFAULT_WORKDIR, config.to_dict(), about)
@@ -83,10 +83,10 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def intervals(config: Config) -> Intervals:
-    """How long the run is, and how often it is logged, saved and evaluated.
+    """Returns how long the run is, and how often it is logged, saved and evaluated.
 
     Raises:
-      InputError: one of them is none, or a run that resumes would log other lines.
+      InputError: a number is below 1, or a resumed run would log other lines.
     """
     names = ("log_every", "save_every", "evaluate_every")
     every = {name: config[name] for name in names}
@@ -120,7 +120,7 @@ def train(config: Config, setup: Setup, made: Any, folder: epath.Path) -> None:
     summary = {"num_steps": config.train.num_steps, "num_params": num_params(state)}
     lines = read_records(folder / LOG)
     learning_curves({config.compressor: lines}).write(folder / "figures", "curves")
-    last = lines[-1]  # which evaluated the last step
+    last = lines[-1]  # the record of the last step, which is always evaluated
     summary |= data.counts | {k: v for k, v in last.items() if k.startswith("valid_")}
     write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     said = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
@@ -140,7 +140,7 @@ def generate(config: Config, setup: Setup, asked: Asked, folder: epath.Path) -> 
 def evaluate(
     config: Config, setup: Setup, compared: list[Compared], folder: epath.Path
 ) -> None:
-    """Writes results.jsonl, one line a text and row of the table, and summary.json."""
+    """Makes the table of the study; writes results.jsonl and summary.json."""
     make = STUDIES[config.evaluate.study].make
     study = make(compared, folder, stop_if_told)
     if study.attention and is_first():
@@ -153,7 +153,7 @@ def evaluate(
         write_whole(folder / SUMMARY, json.dumps(table | study.counts, indent=2) + "\n")
 
 
-# What is made of the settings before the workdir is claimed, and what is done with it.
+# Stage -> the function that prepares it before the workdir is claimed, and that runs it.
 STAGES = {
     "pretrain": (pretraining_of_texts, train),
     "finetune": (finetuning_of_questions, train),

@@ -1,8 +1,8 @@
-"""How every script starts and ends: flags in, one config; one sentence for bad input.
+"""Start and end of every script: flags to one config, and one sentence for bad input.
 
-A script that goes on where it was stopped ends with the status EX_TEMPFAIL (75) when it is
-told to (SIGTERM: preemption) or has lost another process of its job: schedulers that start
-it again with the same command lose no more than the chunk that was being computed.
+A resumable script ends with the exit status EX_TEMPFAIL (75) when it gets a SIGTERM, as on
+preemption, or when another process of its job is lost. A scheduler that restarts it with
+the same command loses at most the chunk that was being computed.
 """
 
 import errno
@@ -26,23 +26,23 @@ from memcomp.errors import InputError, Stopped
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-sys.path.insert(0, str(ROOT))  # configs import what they share as `configs.cram.base`
-# transformers would say that PyTorch is not there, which nothing here needs.
+sys.path.insert(0, str(ROOT))  # configs import shared ones as `configs.cram.base`
+# Without this, transformers would warn that PyTorch is missing, which is not needed.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-# Bytes of compiled programs that are kept for later runs; the oldest go first.
+# Most bytes of compiled programs that are kept for later runs; the oldest go first.
 CACHE_BYTES = 2 * 10**9
-# A ConfigDict. ml_collections types each of its fields as any of all types.
+# A ConfigDict; ml_collections gives each of its fields a union of all types.
 Config = Any
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made, or resumed.")
-# What no code can help: wherever it comes from, it is a sentence.
+# Errors of the disk, for which one sentence is printed wherever they come from.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_told = threading.Event()  # to stop
+_told = threading.Event()  # set once the process is told to stop
 _out_of_time = threading.Event()
 _notes: list[str] = []
 
 
 class OutOfTime(Stopped):
-    """The run has used its own time: unlike after a SIGTERM, nobody is about to kill it."""
+    """The run has used up its minutes; unlike after a SIGTERM, no kill is imminent."""
 
 
 def launch(
@@ -59,15 +59,15 @@ def launch(
     Args:
       main: the script; raises `InputError` for bad input.
       default_config: file under configs/ that is used without `--config`.
-      positional: field that takes the arguments that are no flags, if there are any.
-      resumable: whether `main` may run in several processes, calls `stop_if_told` where
+      positional: field of the config that takes the arguments that are no flags.
+      resumable: whether `main` may run in several processes, calls `stop_if_told` after
         it has saved, and resumes from there the next time.
-      profiled: whether `main` writes a trace where the flag `--profile` asks for one.
+      profiled: whether `main` writes a trace if the flag `--profile` is given.
       keeps_programs: whether compiled programs are kept for later runs; False for scripts
         that measure compilation.
     """
     script = pathlib.Path(sys.argv[0]).name
-    # What orbax logs as an error in its threads is raised in this one as well.
+    # Errors that orbax logs in its threads are also raised in this thread.
     logging.set_verbosity(logging.FATAL)
     try:
         job = _job_flags() if resumable else dict
@@ -78,7 +78,7 @@ def launch(
             _keep_programs()
         if resumable:
             distributed.initialize(**job())
-            # After JAX, which would only note the signal.
+            # Replaces JAX's handler, which would only record the signal.
             signal.signal(signal.SIGTERM, lambda *_: _told.set())
         main(config, WORKDIR.value)
         say_notes()
@@ -117,27 +117,27 @@ def _keep_programs() -> None:
 
 
 def is_profiled() -> bool:
-    """Whether `--profile` asks for a trace; who calls a `main` themselves has no flags."""
+    """Whether `--profile` is given; False if `main` is called without parsed flags."""
     return flags.FLAGS.is_parsed() and flags.FLAGS.profile
 
 
 def stop_after(minutes: float | None) -> None:
-    """Makes `stop_if_told` raise `OutOfTime` after so many minutes; None: never.
+    """Makes `stop_if_told` raise `OutOfTime` after so many minutes; None for never.
 
     Raises:
-      InputError: no time at all.
+      InputError: the time is not above 0.
     """
     if minutes is None:
         return
     if minutes <= 0:
         raise InputError(f"minutes is {minutes}; give more than 0, or nothing")
     timer = threading.Timer(60 * minutes, _out_of_time.set)
-    timer.daemon = True  # a run that ends earlier does not wait for it
+    timer.daemon = True  # so that a run that ends earlier does not wait for it
     timer.start()
 
 
 def _job_flags() -> Callable[[], dict[str, Any]]:
-    """Flags for a cluster that JAX does not know; their values once they are parsed."""
+    """Defines flags for clusters that JAX does not know; returns a reader of the values."""
     held = (
         flags.DEFINE_string("coordinator", None, "host:port of the job's process 0."),
         flags.DEFINE_integer("num_processes", None, "Of the job."),
@@ -147,7 +147,7 @@ def _job_flags() -> Callable[[], dict[str, Any]]:
 
 
 def _end(said: str, status: int) -> None:
-    """Ends the process: at once if there are others, which must not wait for it."""
+    """Ends the process; immediately if there are others, which must not wait for it."""
     print(said, file=sys.stderr)
     if jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -164,15 +164,15 @@ def say(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Keeps a line about the input until the script has accepted all of it.
+    """Keeps a line about the input until the script has accepted all of its input.
 
-    A script that refuses its input says one sentence and nothing else.
+    A script that refuses its input prints one sentence and nothing else.
     """
     _notes.append(line)
 
 
 def say_notes() -> None:
-    """Prints what was noted to standard error, once for all processes."""
+    """Prints the noted lines to standard error, once for all processes."""
     if distributed.is_first():
         for line in _notes:
             print(line, file=sys.stderr)
@@ -180,12 +180,12 @@ def say_notes() -> None:
 
 
 def is_told_to_stop() -> bool:
-    """Whether a process of the job got a SIGTERM; alike in all, which must all ask."""
+    """Whether any process of the job got a SIGTERM; all processes must call it."""
     return distributed.anywhere(_told.is_set())
 
 
 def stop_if_told() -> None:
-    """Raises `Stopped`, where all is saved, once the job is told to stop or out of time."""
+    """Raises `Stopped` if the job is told to stop or out of time; call it after saving."""
     if is_told_to_stop():
         raise Stopped
     if distributed.anywhere(_out_of_time.is_set()):
@@ -193,21 +193,21 @@ def stop_if_told() -> None:
 
 
 def _expanded(argument: str) -> str:
-    """`--config=~/x.py` with the home folder, which shells expand only after a space."""
+    """Expands the `~` of `--config=~/x.py`, as shells do only after a space."""
     flag, equals, path = argument.partition("=")
     whole = f"{flag}={os.path.expanduser(path)}"
     return whole if flag in ("-config", "--config") and equals else argument
 
 
 def _config(default_config: str, positional: str | None) -> Config:
-    """The config file with the command line's overrides.
+    """Reads the config file, with the overrides of the command line.
 
     Raises:
-      InputError: for whatever ml_collections and absl raise for bad flags.
+      InputError: ml_collections or absl raise an error for bad flags.
     """
     sys.argv[1:] = [_expanded(argument) for argument in sys.argv[1:]]
     try:
-        # Reads the overrides in sys.argv already.
+        # This already reads the overrides in sys.argv.
         holder = config_flags.DEFINE_config_file("config", str(CONFIGS / default_config))
         rest = flags.FLAGS(sys.argv)[1:]
         config = config_dict.ConfigDict(holder.value.to_dict())

@@ -1,13 +1,13 @@
-"""Host memory that loading takes, for a checkpoint of the shape of Llama-3.1-8B.
+"""Measures the host memory of loading a checkpoint of the shape of Llama-3.1-8B.
 
   python experiments/loading.py [--layers=16] [--devices=8] [--dtype=bfloat16]
       [--folder=DIR]
 
-Random weights in bfloat16 are written shard by shard (1 GB, and 0.4 GB a layer, which are
-removed afterwards where no folder is named), and then loaded in a process of its own to
-weights that are cut over all devices. Prints a JSON line. Devices that are CPUs keep the
-model in host memory too: what loading takes beside it is "transient_bytes". The time is
-that of the disk and of SHA-256.
+It writes random weights in bfloat16 file by file: 1 GB and 0.4 GB per layer, which are
+removed afterwards if no folder is named. Another process then loads them, sharded over all
+devices, and prints a JSON line. CPU devices keep the model in host memory too;
+"transient_bytes" is the memory that loading takes in addition. The time is that of the disk
+and of SHA-256.
 """
 
 import json
@@ -41,7 +41,7 @@ def main(argv) -> None:
         if not (folder / "config.json").is_file():
             write(folder, LAYERS.value)
         devices = f"--xla_force_host_platform_device_count={DEVICES.value}"
-        # The threshold is fixed, so that glibc gives freed tensors back at once.
+        # With a fixed threshold, glibc returns the memory of freed tensors at once.
         env = {"XLA_FLAGS": devices, "MALLOC_MMAP_THRESHOLD_": "65536"}
         command = [sys.executable, __file__, "--load", f"--folder={folder}"]
         command.append(f"--dtype={DTYPE.value}")
@@ -49,7 +49,7 @@ def main(argv) -> None:
 
 
 def write(folder: pathlib.Path, num_layers: int) -> None:
-    """A checkpoint of random weights below 2 in absolute value, a shard a layer."""
+    """Writes a checkpoint of random weights below 2 in absolute value, a file per layer."""
     import ml_dtypes
     import safetensors.numpy
 
@@ -78,7 +78,7 @@ def write(folder: pathlib.Path, num_layers: int) -> None:
         for name, row in of_shard.items():
             shape = row.hf_shape(sizes)
             bits = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint16)
-            # Without the first bit of the exponent a number is finite, and below 2.
+            # A number without the first bit of the exponent is finite and below 2.
             tensors[name] = (bits & 0xBFFF).view(ml_dtypes.bfloat16).reshape(shape)
         shard = f"model-{i + 2:05}-of-{num_layers + 1:05}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,13 +90,13 @@ def write(folder: pathlib.Path, num_layers: int) -> None:
 
 
 def load(folder: pathlib.Path, dtype: str) -> dict[str, Any]:
-    """Loads to weights that are cut over all devices, and says what that took."""
+    """Loads weights sharded over all devices; returns time and memory."""
     import jax
 
     import memcomp
     from memcomp.sharding import make_mesh
 
-    memcomp.load_lm("builtin")  # imports, and what jax takes on first use
+    memcomp.load_lm("builtin")  # so that imports and JAX's first use are not counted
     mesh = make_mesh(fsdp=-1)
     before, start = anonymous(), time.perf_counter()
     with Peak() as peak:
@@ -121,14 +121,14 @@ def load(folder: pathlib.Path, dtype: str) -> dict[str, Any]:
 
 
 def anonymous() -> int:
-    """Bytes of this process that are no pages of files, which can be dropped."""
+    """Anonymous memory of this process in bytes: without pages of files."""
     status = pathlib.Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return 1024 * int(line.split()[1])
 
 
 class Peak:
-    """The most that `anonymous` says within the `with`, seen every millisecond."""
+    """Context that records the largest value of `anonymous`, every millisecond."""
 
     def __enter__(self):
         self.bytes, self._stop = 0, threading.Event()

@@ -3,15 +3,15 @@ r"""Trains a small Llama from text and writes it as a Hugging Face folder.
   python experiments/pretrain_lm.py --config configs/pretrain/small.py \
       --config.texts=FOLDER --config.valid=FOLDER --workdir runs/small
 
-FOLDER holds .txt files, one document each. Without flags a tiny model is trained for
-about a minute on the documentation that comes with Python itself.
+FOLDER holds .txt files, one document each. Without flags, a tiny model is trained for
+about a minute on the documentation that comes with Python.
 
-A run that was killed resumes from its last checkpoint when the same command is given
-again, with the same batches. On a CPU the weights are then those of a run never
-stopped, bit for bit. A GPU adds up the gradients of repeated tokens in any order; for
-exactness there, run with XLA_FLAGS=--xla_gpu_deterministic_ops=true.
+The same command resumes a killed run from its last checkpoint, with the same batches. On a
+CPU, the weights then equal those of a run without interruption, bit for bit. A GPU adds up
+the gradients of repeated tokens in any order; for exactness there, run with
+XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 
-Whitespace is collapsed in all texts, as it is in those that memcomp compresses.
+Whitespace is collapsed in all texts, as in the texts that memcomp compresses.
 """
 
 import importlib
@@ -39,7 +39,7 @@ TOKENS = "tokens.npy"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Trains, evaluates and writes the model; see the top of the file."""
+    """Trains, evaluates and writes the model."""
     if not config.texts:
         raise InputError("there is no text to train on; give --config.texts=FOLDER")
     if config.dtype == "auto":
@@ -56,7 +56,7 @@ def main(config: Config, workdir: str | None) -> None:
     valid = whole_texts(config.valid) if config.valid else []
     made = None
     if not (folder / TOKENS).exists():
-        # Before the workdir is claimed, so that texts of no use do not bind it.
+        # Done before the workdir is claimed, so that unusable texts do not claim it.
         made = prepare(config)
         check_window(len(made[1]), cfg.window)
     digests = {name: whole_texts_sha256(config[name]) for name in ("texts", "valid")}
@@ -74,13 +74,13 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def check(config: Config) -> None:
-    """Raises `InputError` for numbers with which nothing could be trained."""
+    """Raises `InputError` for numbers with which no model can be trained."""
     check_seed("seed", config.seed)
     least = dict(steps_per_chunk=1, save_every=1, evaluate_every=1)
     wanted = {name: (config[name], value) for name, value in least.items()}
     sizes = {k: v for k, v in config.model.items() if isinstance(v, int)}
     wanted |= {f"model.{name}": (value, 1) for name, value in sizes.items()}
-    # The tokenizer has all bytes, and what begins a document.
+    # The tokenizer has all 256 bytes, and the token that begins a document.
     wanted["model.vocab_size"] = (config.model.vocab_size, 257)
     for name, (value, fewest) in wanted.items():
         check_count(name, value, fewest)
@@ -93,7 +93,7 @@ def check(config: Config) -> None:
 
 
 def about() -> dict[str, Any]:
-    """Versions and devices, for config.json."""
+    """Returns versions and devices, for config.json."""
     names = ("jax", "flax", "optax", "orbax.checkpoint", "grain", "tokenizers", "numpy")
     versions = {name: importlib.import_module(name).__version__ for name in names}
     devices = [device.device_kind for device in jax.devices()]
@@ -101,7 +101,7 @@ def about() -> dict[str, Any]:
 
 
 def prepare(config: Config) -> tuple[tokenizers.Tokenizer, np.ndarray]:
-    """Tokenizer and tokens of the training texts; nothing is written yet."""
+    """Makes tokenizer and tokens of the training texts; writes nothing."""
     texts, size = whole_texts(config.texts), config.model.vocab_size
     say(f"training a tokenizer of {size} tokens")
     tokenizer = pretrain.train_tokenizer(texts, size)
@@ -114,7 +114,7 @@ def kept(
     folder: epath.Path,
     max_positions: int,
 ) -> tuple[tokenizers.Tokenizer, np.ndarray]:
-    """Tokenizer and tokens as the workdir has them; written if they were made anew."""
+    """Writes tokenizer and tokens to the workdir, if new; returns them as read from it."""
     path = folder / "tokenizer"
     if made is not None:
         pretrain.save_tokenizer(made[0], path, max_positions)

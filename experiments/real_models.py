@@ -1,12 +1,12 @@
-"""Measures one language model: what its vectors hold, by recipe, source and number.
+"""Measures the capacity of one LM's vectors, by recipe, source and number of vectors.
 
   python experiments/real_models.py [--config configs/real_models.py:cpu]
       [--config.x.y=value] [--workdir DIR]
 
 Each row is a run folder that experiments/report.py reads. A row is printed as soon as it is
-known, beside what was published of the model, and its numbers, a text each, are written
-to rows.jsonl. Killed at any moment, told to stop, or out of its `config.minutes`, the same
-command resumes.
+known, with the published numbers of the model, and its numbers for each text are written to
+rows.jsonl. The same command resumes a run that was killed, was told to stop, or has used up
+its `config.minutes`.
 """
 
 import functools
@@ -37,16 +37,16 @@ from memcomp.studies.use import check_use
 
 DEFAULT_WORKDIR = "runs/real_models"
 ROWS = "rows.jsonl"
-# Numbers, a text each; how they are said in a line; and how it ended, if out of time.
+# Numbers of each text; a function that writes a line about them; OutOfTime if it ended so.
 Measured = tuple[Record, Callable[[Record], str], OutOfTime | None]
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the rows of a model."""
+    """Measures the rows of a model, prints them and writes rows.jsonl."""
     if unknown := set(config.order) - set(config.rows):
         known = ", ".join(config.rows)
         raise InputError(f"order has {sorted(unknown)}; config.rows has {known}")
-    growth_of(config)  # bad values are refused before anything is written
+    growth_of(config)  # raises for bad values before anything is written
     stop_after(config.minutes)
     load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
     folder = path_of(workdir or DEFAULT_WORKDIR)
@@ -85,7 +85,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def about(lm: LanguageModel, cell: Cell) -> Record:
-    """What a row's numbers were made with."""
+    """Returns the conditions under which a row was measured."""
     named = ("source", "num_memory", "dtype", "seed", "protocol")
     return {
         "lm": short_name(lm.name),
@@ -96,7 +96,7 @@ def about(lm: LanguageModel, cell: Cell) -> Record:
 
 
 def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
-    """The row's texts."""
+    """Reads the texts of a row."""
     num_texts = row.num_texts or config.num_texts
     return cell_texts(
         lm, cell, num_tokens=num_tokens, num_texts=num_texts, seed=config.seed
@@ -104,12 +104,12 @@ def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
 
 
 def growth_of(config: Config) -> Growth:
-    """How the targets of a horizon follow each other."""
+    """Returns how the targets of a horizon follow each other."""
     return Growth(most=config.most, **config.growth)
 
 
 def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
-    """The longest exact prefix of every text; out of time, what is held so far."""
+    """Finds the longest exact prefix of every text; if out of time, that found so far."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
     path = claim_cell(folder, name, cell, lm, texts)
@@ -128,7 +128,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
 
 
 def exact(lm, cell, cfg, row, name, config, folder) -> Measured:
-    """Whether texts of one length come back exactly."""
+    """Measures whether texts of one length are decoded exactly."""
     cell |= {"num_tokens": config.num_tokens}
     texts = texts_of(lm, cell, row, config, config.num_tokens)
     check_fits(lm, texts, cfg)
@@ -140,14 +140,14 @@ def exact(lm, cell, cfg, row, name, config, folder) -> Measured:
 
 
 def use(lm, cell, cfg, row, name, config, folder) -> Measured:
-    """Attention on memory by layer, knockout, and continuations."""
+    """Measures attention on memory by layer, knockout, and continuations."""
     T, num_texts = config.num_tokens, row.num_texts or config.num_texts
     sizes = {"num_texts": num_texts, "num_tokens": T, "num_after": config.after}
     check_use(lm, num_memory=cfg.num_memory, before=(), **sizes)
     check_attends(lm, T)
     passages = texts_of(lm, cell, row, config, T + config.after)
     check_fits(lm, crammed_part(passages, (), T), cfg)
-    # A study is not done again for more texts: they are another cell.
+    # Another number of texts is another cell, because a finished study is not extended.
     path = claim_cell(folder, f"{name}-{num_texts}", cell | sizes, lm, passages)
     with bar_of(len(passages), of_cramming, stop_if_told) as report:
         crammed, records = run_use(

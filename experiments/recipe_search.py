@@ -1,11 +1,11 @@
-"""Compares recipes: the share of texts that come back exactly, and what that costs.
+"""Compares recipes by the share of texts that are decoded exactly, and by the cost.
 
   python experiments/recipe_search.py --config configs/recipe_search.py:final \
       --config.lms.nano.texts=FOLDER --config.lms.stories.lm=FOLDER \
       --config.lms.stories.texts=FILE [--workdir DIR]
 
-One record for each LM, length and recipe; those that are there already are not run
-again, so a grid can be stopped, and can grow in the same workdir.
+There is one record for each LM, length and recipe. Existing records are not computed again,
+so a grid can be stopped, and can grow in the same workdir.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ from memcomp.runs.files import RECORDS, append_records, claim_workdir, read_reco
 from memcomp.studies.recipe_costs import build_recipe, identity, shares_exact
 
 DEFAULT_WORKDIR = "runs/recipe_search"
-# What a run is known by: records that differ in one of these are of different runs.
+# Fields that identify a run: records that differ in one of them are of different runs.
 IDENTITY = ("lm_sha256", "texts_sha256", "num_tokens", "num_memory", "seed", "settings")
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the records of a grid."""
+    """Runs the grid, writes its records and prints the table."""
     lms = {n: one for n, one in config.lms.items() if one.texts is not None and one.lengths}
     check_seed("texts_seed", config.texts_seed)
     if not lms:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
-        # The grid may grow in the same workdir: a record says all that it depends on.
+        # The grid may grow in the same workdir, as a record has all that it depends on.
         grid = {"grid": "recipe_search"}
         path = claim_workdir(workdir or DEFAULT_WORKDIR, grid, environment()) / RECORDS
         run_lm(lm, name, one, config, path)
@@ -48,7 +48,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> None:
-    """All lengths and recipes of one LM, those that have a record aside."""
+    """Runs all lengths and recipes of one LM that have no record yet."""
     done = {identity(r, IDENTITY) for r in read_records(path)}
     texts = choose_texts(lm, one, config)
     for length in one.lengths:
@@ -78,7 +78,7 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
                 steps_per_chunk=config.steps_per_chunk,
             )
             # Programs of another recipe are not needed again, and on a CPU their number is
-            # limited: see recipe_table.py.
+            # limited; see `memcomp.studies.recipe_costs.ask`.
             jax.clear_caches()
             results = cram(lm, [t[:length] for t in texts], cfg)
             record = about | shares_exact(lm, results)
@@ -87,7 +87,7 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
 
 
 def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[np.ndarray]:
-    """The tokens of the split's texts: disjoint slices of one shuffled list."""
+    """Returns the tokens of the split's texts, a slice of one shuffled list."""
     found = read_texts(one.texts, passages=one.passages)
     order = np.random.default_rng(config.texts_seed).permutation(len(found))
     chosen = order[config.first_text : config.first_text + config.num_texts]
@@ -101,7 +101,7 @@ def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[np.ndarray]:
 
 
 def hash_of(texts: list[np.ndarray]) -> str:
-    """Fingerprint of the first 4 tokens of each text, whatever their lengths are."""
+    """Fingerprint of the first 4 tokens of each text, so independent of their lengths."""
     return hashlib.sha256(np.stack([t[:4] for t in texts]).tobytes()).hexdigest()[:12]
 
 
@@ -113,7 +113,7 @@ HEAD = (
 
 
 def line(record: dict[str, Any]) -> str:
-    """One run as a row of the table: means, with standard errors over texts."""
+    """Returns a line of the table for a run: means, with standard errors over texts."""
     s, texts = record["summary"], record["per_text"]
     exact = [n for n, e in zip(texts["steps"], texts["exact"], strict=True) if e == "1"]
     pairs = zip(texts["exact"], texts["greedy_bfloat16"], strict=True)
@@ -140,7 +140,7 @@ def line(record: dict[str, Any]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """All runs, in Markdown: by LM, split and length, the largest share exact first."""
+    """Returns all runs in Markdown, by LM, split and length, most exact ones first."""
 
     def order(r):
         s = r["summary"]

@@ -1,10 +1,10 @@
-"""How much recipes hold, and at what cost: horizons, and shares exact by length.
+"""Compares recipes by horizon, by share of exact texts at a length, and by their cost.
 
   python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
       --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE [--workdir DIR]
 
-One record for each question, with all that its answer depends on; those that are there
-already are not asked again, so that it can be stopped, and can grow in the same workdir.
+There is one record for each question, with all that its answer depends on. Existing records
+are not computed again, so a table can be stopped, and can grow in the same workdir.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ BASE = "default"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the records of a table."""
+    """Answers the questions, writes the records and prints the table."""
     lms = {name: one for name, one in config.lms.items() if one.texts is not None}
     check_seed("texts_seed", config.texts_seed)
     if not lms:
@@ -58,7 +58,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def held_out(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
-    """Every second passage, in an order by seed."""
+    """Returns texts from every second passage, in a random order by `texts_seed`."""
     found = read_texts(one.texts, **one.read)[1::2]
     order = np.random.default_rng(config.texts_seed).permutation(len(found))
     if len(order) < config.num_texts:
@@ -73,7 +73,7 @@ def held_out(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
 def questions(
     lm: LanguageModel, name: str, texts: list[Text], one: Any, config: Any, path: epath.Path
 ) -> list[Question]:
-    """All questions of one LM, in the order in which one may need another's answer."""
+    """Returns all questions of one LM; some need the answers of earlier ones."""
     cfg = memcomp.CramConfig(
         num_tokens=None,
         num_memory=config.num_memory,
@@ -125,7 +125,7 @@ def questions(
 
 
 def show(record: Record) -> None:
-    """Prints a new record, as a row."""
+    """Prints a new record, as a line of the table."""
     print(line(record), file=sys.stderr, flush=True)
 
 
@@ -136,7 +136,7 @@ HEAD = (
 
 
 def line(record: Record) -> str:
-    """A row of the table: means, with standard errors over texts."""
+    """Returns a line of the table: means, with standard errors over texts."""
 
     def cell(name: str, scale: float = 1, digits: int = 0) -> str:
         if name not in record:
@@ -162,7 +162,7 @@ def line(record: Record) -> str:
 
 
 def table(records: list[Record]) -> str:
-    """All records, in Markdown."""
+    """Returns the table of all records in Markdown."""
     order = sorted(records, key=lambda r: (r["lm"], r["num_memory"]))
     return "\n".join([HEAD, *(line(r) for r in order)])
 

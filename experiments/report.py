@@ -1,8 +1,8 @@
-"""Tables, figures and one HTML page from run folders.
+"""Makes tables, figures and one HTML page from run folders.
 
   python experiments/report.py FOLDER... [--workdir OUT]
 
-Nothing in the folders is changed; what it writes is in docs of configs/report.py.
+Nothing in the folders is changed. See configs/report.py for the files that it writes.
 """
 
 from launch import Config, launch
@@ -14,7 +14,7 @@ DEFAULT_WORKDIR = "runs/report"
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a report."""
+    """Writes the files of a report."""
     check_seed("seed", config.seed)
     check_count("max_texts", config.max_texts, 0)
     written = write_report(

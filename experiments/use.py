@@ -1,11 +1,11 @@
-"""Crams passages out of texts and asks what their memory is good for, and where it is read.
+"""Crams passages of texts, and studies how the LM uses their memory and in which layers.
 
   python experiments/use.py [--config configs/use.py] [--config.x.y=value] [--workdir DIR]
 
-Writes a run of cramming and, beside it, use.jsonl: attention on memory by layer, memory
-knocked out of layers, the true continuation given memory, text or nothing, and the text
-given other contexts than memory. Stopped at any moment and started again with the same
-command, it goes on.
+It writes a cramming run and use.jsonl, with four studies: attention on memory by layer;
+accuracy with memory hidden from layers; loss of the true continuation given memory, text or
+nothing; and loss of the text given other contexts than memory. It can be stopped at any
+moment, and the same command resumes it.
 """
 
 import sys
@@ -31,7 +31,7 @@ STUDIES = (*ATTENDING, "use", "context")
 
 
 def main(config: Config, workdir: str | None) -> None:
-    """Config to library to the files of a run."""
+    """Crams the passages, runs the studies and prints their tables."""
     lm = memcomp.load_lm(config.lm, dtype=config.dtype)
     T = one_length(config)
     cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
@@ -46,7 +46,7 @@ def main(config: Config, workdir: str | None) -> None:
     )
     passages = read_passages(lm, config, max(config.before, default=0) + T + config.after)
     texts = crammed_part(passages, config.before, T)
-    check_fits(lm, texts, cfg)  # before anything is written
+    check_fits(lm, texts, cfg)  # raises before anything is written
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR,
         config.to_dict(),
@@ -75,7 +75,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def one_length(config: Config) -> int:
-    """Tokens of every text."""
+    """Returns the number of tokens of every text."""
     lengths = config.cram.num_tokens
     if len(lengths) != 1 or not isinstance(lengths[0], int):
         raise InputError(f"cram.num_tokens is {lengths}; give one length for all texts")
@@ -83,7 +83,7 @@ def one_length(config: Config) -> int:
 
 
 def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list[str]:
-    """The studies that are wanted; all that this LM allows where none is named."""
+    """Returns the chosen studies; all that this LM allows if none is named."""
     if unknown := set(studies) - set(STUDIES):
         raise InputError(f"studies has {sorted(unknown)}; known are {', '.join(STUDIES)}")
     if studies and not set(studies) & set(ATTENDING):
@@ -98,7 +98,7 @@ def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list
 
 
 def read_passages(lm: LanguageModel, config: Config, num_tokens: int) -> list[Text]:
-    """Texts with what stands before and after them."""
+    """Reads texts with the tokens before and after them."""
     found, sha256 = load_texts(text_choice(config.to_dict()), lm, note)
     return tokenize(
         lm.tokenizer,
@@ -110,7 +110,7 @@ def read_passages(lm: LanguageModel, config: Config, num_tokens: int) -> list[Te
 
 
 def table(kind: str, records: list[Record]) -> str:
-    """A line a condition: means over the texts with their standard errors."""
+    """Returns a table with means and standard errors over texts, by condition."""
     title, fields, name = TABLES[kind]
     columns = [means(kind, records, field) for field in fields]
     if not columns[0]:
@@ -126,14 +126,14 @@ def table(kind: str, records: list[Record]) -> str:
 
 
 def layers(condition: str, first: int | None, last: int | None) -> str:
-    """A range of layers, as it is said."""
+    """Returns a range of layers in words."""
     if first is None or last is None:
         return f"no memory, {condition}"
     return "none" if first == last else f"layers {first} to {last - 1}"
 
 
 LOSS = {"loss_nats": "nats", "loss_bits": "bits", "accuracy": "right"}
-# Kind -> title, field of the records -> unit, what a line is called.
+# Kind -> title; unit by field of the records; function that names a line.
 TABLES = {
     "attention": (
         "Attention to memory, or to the start token in its place",

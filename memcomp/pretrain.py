@@ -1,6 +1,7 @@
-"""Training a language model from text: tokenizer, optimiser, one jitted chunk of steps.
+"""Trains a language model from text: tokenizer, optimiser, one jitted chunk of steps.
 
-Letters: S steps of a chunk, B windows a batch, T targets a window, V vocabulary.
+Letters: S steps of a chunk, B windows of a batch, W tokens of a window with its W - 1
+targets, V vocabulary.
 """
 
 import dataclasses
@@ -26,28 +27,29 @@ from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.ranges import check_count, check_number
 
-# Begins every document; also bos, eos and pad of the tokenizer, and its id.
+# Token that begins every document, and its id; also bos, eos and pad of the tokenizer.
 START = "<|endoftext|>"
 START_ID = 0
-MOST_TOKENS = 2**62  # of a run, which are counted by Python alone
+MOST_TOKENS = 2**62  # largest num_tokens; only Python integers count the tokens of a run
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How the weights are found.
+    """Settings of the optimiser.
 
     Attributes:
-      num_tokens: targets over the whole run; whole batches of them are trained on.
-      window: targets a window.
-      batch_size: windows a step.
-      learning_rate: peak, of the matrices. Their update has a root mean square of about
-        0.2 times this, which is what AdamW's has, so that both rates are of one kind.
-      embedding_learning_rate: peak, of embedding, norms and biases.
-      warmup: fraction of the steps in which the rate rises from 0.
+      num_tokens: number of targets over the whole run, rounded down to whole batches.
+      window: number of targets of a window.
+      batch_size: number of windows per step.
+      learning_rate: peak learning rate of the matrices. Their update has a root mean square
+        of about 0.2 times this, as AdamW's has, so that both rates are comparable.
+      embedding_learning_rate: peak learning rate of embedding, norms and biases.
+      warmup: fraction of the steps in which the learning rate rises from 0.
       decay: fraction of the steps, the last ones, in which it falls to 0.
-      weight_decay: of the matrices, times the learning rate; nothing else decays.
-      max_grad_norm: gradients longer than this are shortened to it.
-      dtype: of weights and activations in the forward and backward pass, a key of
+      weight_decay: weight decay of the matrices, which is multiplied by the learning rate;
+        nothing else decays.
+      max_grad_norm: global norm to which longer gradients are clipped.
+      dtype: dtype of weights and activations in the forward and backward pass, a key of
         `memcomp.lm.load.DTYPES`; the weights that are trained stay in float32.
     """
 
@@ -79,28 +81,28 @@ class TrainConfig:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the whole run."""
         return max(1, self.num_tokens // (self.window * self.batch_size))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a checkpoint holds. There is no random key: nothing random is left by then.
+    """The training state, which a checkpoint holds; no step needs a random key.
 
     Attributes:
-      params: weights in float32, nested dict.
-      opt_state: of `optimizer`.
-      step: Int[Array, ""], steps that were made.
+      params: weights in float32, as a nested dict.
+      opt_state: state of `optimizer`.
+      step: Int[Array, ""], number of steps taken.
     """
 
     params: Any
     opt_state: Any
-    step: Any  # not always an array: orbax makes trees of other things in this form
+    step: Any  # not always an array: orbax also fills this class with other leaves
 
 
 def make_model(*, rope_theta: float, **sizes: Any) -> Llama:
-    """The Flax module of a Llama with tied embeddings.
+    """Makes the Flax module of a Llama with tied embeddings.
 
     Args:
       rope_theta: base of the rotary frequencies.
@@ -111,7 +113,7 @@ def make_model(*, rope_theta: float, **sizes: Any) -> Llama:
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """A byte-level BPE tokenizer of at most `vocab_size` tokens; `START` has id 0.
+    """Trains a byte-level BPE tokenizer of at most `vocab_size` tokens; `START` has id 0.
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners",
       section 2.2; Sennrich et al. 2016, arXiv:1508.07909.
@@ -123,7 +125,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> tokenizers.Tok
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[START],
-        # All 256 bytes, so that any text has tokens.
+        # All 256 bytes are tokens, so that any text can be tokenized.
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -146,12 +148,12 @@ def save_tokenizer(
         "add_prefix_space": False,
     }
     write_whole(folder / "tokenizer_config.json", json.dumps(entries, indent=2) + "\n")
-    # Last: who finds it finds both.
+    # Written last, so that its presence implies that of the other file.
     write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:
-    """Warm-up, stable, decay: up linearly, constant, then down as 1 - sqrt(progress).
+    """Learning rate that rises linearly, is constant, then falls as 1 - sqrt(progress).
 
     Source: Hu et al. 2024, arXiv:2404.06395 (the three phases); Haegele et al. 2024,
       arXiv:2405.18392 (the form of the decay).
@@ -162,7 +164,7 @@ def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:
     def cool(count):
         return peak * (1 - jnp.sqrt(jnp.clip(count / decay, 0.0, 1.0)))
 
-    # The first step has a rate above 0, and so has the last.
+    # The learning rate of the first and of the last step is above 0.
     def rise(count):
         return peak * jnp.minimum(1.0, (count + 1) / warmup)
 
@@ -172,15 +174,15 @@ def schedule(cfg: TrainConfig, peak: float) -> optax.Schedule:
 
 
 def matrix_axes(module: CausalLM) -> Any:
-    """For each parameter, which of its axes Muon reads as rows and as columns.
+    """Says, for each parameter, which axes Muon takes as rows and columns of a matrix.
 
-    A kernel maps between the residual stream, its axis "embed", and all its other
-    named axes together, such as heads times head width. The axis of layers, and those
-    without a name (the q, k, v slot of a fused kernel), count matrices.
+    A kernel maps between the residual stream, its axis "embed", and all its other named
+    axes together, such as heads times head width. The axis of layers and axes without a
+    name (the q, k, v slot of a fused kernel) number separate matrices.
 
     Returns:
-      A tree like the parameters of `optax.contrib.MuonDimensionNumbers`, None for all
-      that is not a kernel: embedding, head, norms, biases.
+      A tree like the parameters, of `optax.contrib.MuonDimensionNumbers`; None for all
+      parameters that are no kernels: embedding, head, norms, biases.
     """
 
     def axes(path, box):
@@ -202,7 +204,7 @@ def _is_box(x: Any) -> bool:
 
 
 def optimizer(module: CausalLM, cfg: TrainConfig) -> optax.GradientTransformation:
-    """Muon for the kernels, AdamW for the rest, after clipping by the global norm.
+    """Muon for kernels and AdamW for other parameters, after clipping by the global norm.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; its scale: Liu et al.
       2025, arXiv:2502.16982.
@@ -222,7 +224,7 @@ def optimizer(module: CausalLM, cfg: TrainConfig) -> optax.GradientTransformatio
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
 def init_state(key: Array, *, module: CausalLM, cfg: TrainConfig) -> TrainState:
-    """Fresh weights in float32, and the optimiser's state for them."""
+    """Returns the state of step 0, with random weights in float32."""
     x = jnp.zeros((1, 2, module.config.d_model))
     params = flax.core.meta.unbox(module.init(key, x)["params"])
     opt_state = optimizer(module, cfg).init(params)
@@ -232,11 +234,11 @@ def init_state(key: Array, *, module: CausalLM, cfg: TrainConfig) -> TrainState:
 def mean_loss(
     params: Any, windows: Int[Array, "B W"], *, module: CausalLM, dtype: Any
 ) -> Float[Array, ""]:
-    """Mean nats a token over all W - 1 targets of all windows."""
+    """Mean loss in nats per token over all W - 1 targets of all windows."""
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     x = embed(params, windows[:, :-1], module=module)
     hidden = hidden_states(params, x, module=module)
-    # One long text, not a vmap over rows, whose gradient would be [B V D] before its sum.
+    # One long text; the gradient of a vmap over windows would be [B V D] before its sum.
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = windows[:, 1:].reshape(-1)
     return score_hidden(params, hidden, targets, module=module).loss.mean()
@@ -250,10 +252,10 @@ def train_chunk(
     module: CausalLM,
     cfg: TrainConfig,
 ) -> tuple[TrainState, dict[str, Float[Array, "S"]]]:
-    """S optimiser steps, one batch each; `state` is donated.
+    """Takes S optimiser steps, one on each batch; `state` is donated.
 
     Returns:
-      The new state, and of every step `loss` (nats a token, before the update) and
+      The new state, and for every step `loss` (nats per token, before the update) and
       `grad_norm` (before clipping).
     """
     tx = optimizer(module, cfg)

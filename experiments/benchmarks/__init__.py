@@ -1,1 +1,1 @@
-"""What only the commands that measure speed and memory need: nothing here is a command."""
+"""Code of the commands that measure speed and memory; no module here is a command."""

@@ -1,7 +1,7 @@
-"""The steps that compile_check.py compiles: real sizes, real shardings, no weight.
+"""The steps that compile_check.py compiles, with real sizes and shardings, but no weights.
 
-A program is named like a command: a file under configs/, and fields that are set
-otherwise, as in "cram/llama_3_2_1b.py slice=v5e:2x2 cram.batch_size=16".
+The name of a program is like a command: a file under configs/, and overrides of fields, as
+in "cram/llama_3_2_1b.py slice=v5e:2x2 cram.batch_size=16".
 """
 
 import ast
@@ -44,12 +44,12 @@ class Step(NamedTuple):
 
     Attributes:
       lowered: `jax.stages.Lowered`.
-      lm: what the LM's weights are of.
-      num_params: of the LM.
-      rows: texts or windows of a step, on all devices.
-      num_tokens: of each.
-      mesh: devices along each axis; rows are cut over data and fsdp.
-      smaller: the field, and what to do with it, for fewer rows at a time.
+      lm: name of the LM.
+      num_params: number of parameters of the LM.
+      rows: number of texts or windows of a step, on all devices.
+      num_tokens: number of tokens of each.
+      mesh: number of devices along each axis; texts are sharded over data and fsdp.
+      smaller: advice which field to change for fewer texts or windows at once.
     """
 
     lowered: Any
@@ -62,15 +62,15 @@ class Step(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """That rows are cut into."""
+        """Number of shards of the batch."""
         return math.prod(self.mesh[axis] for axis in BATCH)
 
 
 def program_config(program: str) -> Config:
-    """The config that a program names, with what it sets otherwise.
+    """Returns the config that a program names, with its overrides.
 
     Raises:
-      InputError: no such file or field.
+      InputError: there is no such file or field.
     """
     name, *overrides = program.split()
     file, _, what = name.partition(":")
@@ -90,7 +90,7 @@ def program_config(program: str) -> Config:
         try:
             for part in sections:
                 section = section[part]
-            section[field]  # noqa: B018  an unknown one raises
+            section[field]  # noqa: B018  raises for an unknown field
             section[field] = _read(value)
         except (KeyError, TypeError) as error:
             raise InputError(f"configs/{file} does not take {override!r}") from error
@@ -107,7 +107,7 @@ def _read(value: str) -> Any:
 
 
 def lower(program: str, config: Config, devices: list[Any]) -> Step:
-    """The step of a program on these devices."""
+    """Lowers the step of a program for these devices."""
     kind = program.split("/")[0]
     if kind not in KINDS:
         raise InputError(f"{program!r} is in none of configs/{', '.join(KINDS)}")
@@ -115,14 +115,14 @@ def lower(program: str, config: Config, devices: list[Any]) -> Step:
 
 
 def module_of(config: Config, device: Any) -> Any:
-    """The Flax module of `config.lm` at its real size, with the config's options."""
+    """Makes the Flax module of `config.lm` at its real size, with the config's options."""
     if config.lm == "builtin":
         module = load_lm("builtin").module
     else:
         sizes = json.loads(SIZES.read_text())
         if config.lm not in sizes:
             raise InputError(f"configs/full_size.json has no {config.lm!r}; add its sizes")
-        import transformers  # late: without torch it says so, on a line of its own
+        import transformers  # imported late, as without torch it prints a line
 
         hf = transformers.AutoConfig.for_model(**sizes[config.lm]["config"])
         family = FAMILIES[hf.model_type]
@@ -135,12 +135,12 @@ def module_of(config: Config, device: Any) -> Any:
 
 
 def _cram(config: Config, devices: list[Any]) -> Step:
-    """One step of `cram_chunk` with the longest text in every place."""
+    """One step of `cram_chunk` with the longest text in every batch slot."""
     mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     cfg = CramConfig(seed=config.seed, protocol=config.protocol, **config.cram)
     cfg = dataclasses.replace(cfg, steps_per_chunk=1)
     parts = _parts(mesh)
-    rows = -(-cfg.batch_size // parts) * parts  # as the pool has it
+    rows = -(-cfg.batch_size // parts) * parts  # rounded up, as in the pool
     num_tokens = max(config.cram.num_tokens)
     params = _weights(module, DTYPES[config.dtype], mesh)
     ids = jax.ShapeDtypeStruct((rows,), jnp.int32)
@@ -157,13 +157,13 @@ def _cram(config: Config, devices: list[Any]) -> Step:
 
 
 def _icformer(config: Config, devices: list[Any]) -> Step:
-    """One optimiser step of a compressor, with all rows as long as they can be."""
+    """One optimiser step of a compressor, with all sequences as long as they can be."""
     mesh, module = make_mesh(**config.mesh, devices=devices), module_of(config, devices[0])
     settings = settings_of(config.to_dict())
     task, cfg, dtype = make_task(settings, module), settings.train, DTYPES[config.dtype]
     lm_params = _weights(module, dtype, mesh)
-    # Its tokenizer stands in for that of an LM that is not here: templates may differ by
-    # some positions.
+    # The built-in tokenizer replaces that of the LM, which is not here, so the lengths of
+    # templates may differ by some positions.
     tokenizer = load_lm("builtin").tokenizer
     lm = LanguageModel(
         config.lm, module, module.config, lm_params, tokenizer, dtype, fingerprint=""
@@ -196,7 +196,7 @@ def _icformer(config: Config, devices: list[Any]) -> Step:
 def _longest_pretraining(setup: Setup, rows: int) -> Examples:
     settings = setup.settings
     sizes = settings.context.length, settings.objective.continuation
-    goes_on = np.zeros(rows, bool)  # a row's shape does not depend on it
+    goes_on = np.zeros(rows, bool)  # shapes do not depend on it
     return pretraining(setup).examples(Contexts(*(_full(rows, n) for n in sizes)), goes_on)
 
 
@@ -212,7 +212,7 @@ def _full(rows: int, length: int) -> Padded:
 
 
 def _pretrain(config: Config, devices: list[Any]) -> Step:
-    """One optimiser step of a language model, which has one device."""
+    """One optimiser step of a language model, on one device."""
     mesh, module = make_mesh(devices=devices), pretrain.make_model(**config.model)
     cfg = pretrain.TrainConfig(**config.train, dtype=config.dtype)
     whole = NamedSharding(mesh, PartitionSpec())

@@ -1,4 +1,4 @@
-"""Records of compile_check.py: what a compiler makes of a step, and why it does not."""
+"""Makes the records of compile_check.py: the result of compiling a step, or the problem."""
 
 import gzip
 import hashlib
@@ -17,19 +17,20 @@ from memcomp.runs.files import Record
 
 from .compile_programs import Step, lower, program_config
 
-LARGEST = 4  # buffers that are named
-# As many chips with more memory: what a program that does not fit would need is read there.
+LARGEST = 4  # number of buffers that are listed
+# Number of chips -> topology of a slice with more memory per chip. A program that does not
+# fit is compiled for it to find how much memory it needs.
 ROOMY = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
 
 
 def check(
     program: str, known: dict[str, Record], versions: dict[str, str], folder: epath.Path
 ) -> Record | None:
-    """What compiling a program says; None where its record is still true."""
+    """Compiles a program and returns its record; None if the known record is valid."""
     config = program_config(program)
     part = parse_slice(config.slice)
     step = lower(program, config, slice_devices(part))
-    # All that the result depends on: the program as traced, its slice, the compilers.
+    # The result depends only on the traced program, its slice and the compilers.
     text = "\n".join([step.lowered.as_text(), str(part), *versions.values()])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
     if known.get(program, {}).get("fingerprint") == fingerprint:
@@ -55,7 +56,7 @@ def check(
 def compiled(
     program: str, config: Any, step: Step, part: Slice, file: epath.Path
 ) -> Record:
-    """What the compiler makes of a step, whose program is kept, or why it does not."""
+    """Compiles a step and saves its program; returns figures of it, or the problem."""
     begin = time.monotonic()
     try:
         made = step.lowered.compile()
@@ -88,7 +89,7 @@ def compiled(
 
 
 def too_large(program: str, config: Any, step: Step, part: Slice, error: str) -> str:
-    """A sentence that says what is large, and what to change."""
+    """Returns a sentence with the largest buffers, and what to change."""
     first = re.search(r"total memory required[^\n]*", error)
     plain = f"has no room: {first[0].rstrip('.') if first else error.splitlines()[0]}"
     plain = f"{plain}; {step.smaller}, or take a slice with more memory"
@@ -98,7 +99,7 @@ def too_large(program: str, config: Any, step: Step, part: Slice, error: str) ->
     try:
         devices = slice_devices(parse_slice(f"v5p:{shape}"))
         made = lower(program, config, devices).lowered.compile()
-    except jax.errors.JaxRuntimeError:  # no room there either
+    except jax.errors.JaxRuntimeError:  # it does not fit there either
         return plain
     memory, hlo = memory_of(made), Program(made.as_text())
     return shortage(memory, step.rows, step.parts, part, hlo.largest(LARGEST), step.smaller)

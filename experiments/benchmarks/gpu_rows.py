@@ -1,4 +1,4 @@
-"""Rows of gpu_benchmark.py: cramming, IC-Former's step and attention on one device."""
+"""Rows of gpu_benchmark.py: cramming, IC-Former's step, and attention, on one device."""
 
 import dataclasses
 import functools
@@ -31,15 +31,15 @@ from .timing import matmul_side, spread
 
 @functools.lru_cache(maxsize=1)
 def random_params(module: CausalLM, dtype: Any) -> Any:
-    """Weights of the last shape, which the next row may have too."""
+    """Random weights of a model, cached for the next row, which may have the same shape."""
     return random_weights(abstract_params(module), dtype)
 
 
 def random_lm(config: Config, row: Config) -> LanguageModel:
-    """A language model with random weights of the row's shape."""
+    """Makes a language model of the row's shape, with random weights."""
     entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
     family = FAMILIES[entries["model_type"]]
-    import transformers  # late: without torch it says so, on a line of its own
+    import transformers  # imported late, as without torch it prints a line
 
     plain = family.config_from_hf(transformers.AutoConfig.for_model(**entries))
     attention = resolve_attention(row.attention, jax.devices()[0].platform, dtype)
@@ -50,7 +50,7 @@ def random_lm(config: Config, row: Config) -> LanguageModel:
 
 
 def cram(config: Config, row: Config) -> Record:
-    """Token-steps per second of the cramming loop."""
+    """Measures token-steps per second of the cramming loop."""
     lm = random_lm(config, row)
     rng = np.random.default_rng(config.seed)
     shape = (row.num_texts, row.num_tokens)
@@ -62,10 +62,10 @@ def cram(config: Config, row: Config) -> Record:
 
 
 def icformer(config: Config, row: Config) -> Record:
-    """Context tokens per second of IC-Former's training step: autoencoding.
+    """Measures context tokens per second of IC-Former's training step (autoencoding).
 
-    Of the operations only the LM's own products are counted, forward and back to its input
-    vectors; IC-Former's are a few per cent of them.
+    FLOPs count only the LM's matrix products, forward and backward to its input vectors;
+    those of IC-Former are a few per cent of them.
     """
     lm, M = random_lm(config, row), config.num_digests
     task = Task(lm.module, ICFormer(lm.module, ICFormerConfig(num_digests=M)))
@@ -92,7 +92,7 @@ def icformer(config: Config, row: Config) -> Record:
 
 
 def autoencoding(seed: int, row: Config, vocab_size: int, num_digests: int) -> Batch:
-    """Random contexts, each a chunk, to be said again; one micro-batch."""
+    """Makes one micro-batch of random contexts of one chunk, to be reproduced."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(vocab_size, size=(row.num_texts, row.num_tokens), dtype=np.int32)
     rows = [layout.autoencoding_row(text, num_digests, None) for text in tokens]
@@ -102,7 +102,7 @@ def autoencoding(seed: int, row: Config, vocab_size: int, num_digests: int) -> B
 
 
 def attention(config: Config, row: Config) -> Record:
-    """Error of the kernel's heads and gradients, and its seconds beside the weights'."""
+    """Measures error and time of the attention kernel with gradients, against `attend`."""
     shape = config.shapes[row.shape]
     N, K = shape.num_attention_heads, shape.get("num_key_value_heads") or 0
     H, K = shape.get("head_dim") or shape.hidden_size // N, K or N
@@ -134,7 +134,7 @@ def attention(config: Config, row: Config) -> Record:
 
 
 def seconds(config, row, program, arguments) -> dict[str, float]:
-    """Seconds of one call."""
+    """Measures the seconds of one call."""
     found = []
     for _ in range(config.rounds + 1):
         begin = time.perf_counter()
@@ -146,7 +146,7 @@ def seconds(config, row, program, arguments) -> dict[str, float]:
 
 
 def pytorch(config: Config, row: Config) -> Record:
-    """Token-steps per second of PyTorch's loop; the first steps compile and are not it."""
+    """Measures token-steps per second of PyTorch's loop, after the steps that compile."""
     loops = importlib.import_module("benchmarks.torch_cramming")
     entries = config.shapes[row.shape].to_dict()
     model = loops.random_model(entries, config.dtype, row.attention, row.compiled)
@@ -161,18 +161,18 @@ def pytorch(config: Config, row: Config) -> Record:
 
 
 def peak() -> dict[str, int]:
-    """Most bytes that the device has held in this process, where it says so."""
+    """Peak memory of the device in this process; empty if the device does not report it."""
     found = jax.devices()[0].memory_stats() or {}
     return {k: found[k] for k in ("peak_bytes_in_use", "bytes_limit") if k in found}
 
 
 def our_matmul(config: Config) -> Callable[[], float]:
-    """The device's own rate, by JAX."""
+    """Returns a measurement of the device's matmul rate by JAX."""
     return matmul_side(config.matmul, DTYPES[config.dtype])
 
 
 def torch_matmul(config: Config) -> Callable[[], float]:
-    """The same by PyTorch."""
+    """Returns a measurement of the device's matmul rate by PyTorch."""
     rate = importlib.import_module("benchmarks.torch_cramming").matmul_rate
     return functools.partial(rate, config.matmul, config.dtype)
 

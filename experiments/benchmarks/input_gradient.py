@@ -1,7 +1,7 @@
-"""What benchmark.py's row mamba_130m times: a forward pass, and one with its gradient.
+"""Row mamba_130m of benchmark.py: times a forward pass, and one with its gradient.
 
-Both sides read the same input vectors [T D] with the same frozen weights, and give the
-mean loss of the tokens [T] and its gradient to the vectors.
+Both sides read the same input vectors [T D] with the same frozen weights. They compute the
+mean loss of the tokens [T], and its gradient with respect to the vectors.
 """
 
 import time
@@ -18,7 +18,7 @@ from .timing import Side
 
 
 def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):
-    """Compiled `forward(vectors, params, tokens)`, and `gradient` of the same."""
+    """Compiles `forward(vectors, params, tokens)` and `gradient`, with their arguments."""
 
     def loss(vectors, params, tokens):
         hidden = hidden_states(params, vectors[None], module=lm.module)[0]
@@ -33,7 +33,7 @@ def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):
 
 
 def our_sides(programs: dict[str, Any], steps: int) -> dict[str, Side]:
-    """Runs per second of each program."""
+    """Returns measurements of the runs per second of each program."""
 
     def side(program, arguments):
         def run() -> float:
@@ -49,7 +49,7 @@ def our_sides(programs: dict[str, Any], steps: int) -> dict[str, Side]:
 
 
 def pytorch_sides(model: Any, vectors: np.ndarray, tokens: np.ndarray) -> dict[str, Side]:
-    """The same of a transformers model; each call is one run."""
+    """Returns the same measurements of a transformers model; each call is one run."""
     import torch
 
     def forward() -> float:

@@ -1,4 +1,4 @@
-"""Models with random weights, which take as long as trained ones."""
+"""Models with random weights, which are as fast as trained ones."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from memcomp.lm.load import DTYPES, FAMILIES, export_lm
 
 
 def random_weights(abstract: Any, dtype: Any) -> Any:
-    """Normal numbers in the shapes of a tree; weights of this size change no time."""
+    """Draws normal weights in the shapes of a tree; their values do not matter."""
     leaves, tree = jax.tree.flatten(nn.unbox(abstract))
     keys = jax.random.split(jax.random.key(0), len(leaves))
     draw = jax.jit(
@@ -24,17 +24,17 @@ def random_weights(abstract: Any, dtype: Any) -> Any:
 
 
 def random_module(section: Config, remat: str = "none") -> Any:
-    """The Flax module of `section.shape`, which is a config.json."""
+    """Makes the Flax module of `section.shape`, which is a config.json."""
     shape = section.shape.to_dict()
     family = FAMILIES[shape["model_type"]]
-    import transformers  # late: without torch it says so, on a line of its own
+    import transformers  # imported late, as without torch it prints a line
 
     config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
     return family.model(dataclasses.replace(config, remat=remat))
 
 
 def random_folder(section: Config, folder: pathlib.Path) -> pathlib.Path:
-    """A folder with random weights of `section.shape`, which both sides load."""
+    """Writes a folder with random weights of `section.shape`, which both sides load."""
     module = random_module(section)
     x = jnp.zeros((1, 2, module.config.d_model))
     params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x)["params"])

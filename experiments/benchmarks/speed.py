@@ -1,4 +1,4 @@
-"""Rows of benchmark.py: rates of a step and its gradient, ours and PyTorch's."""
+"""Rows of benchmark.py: speed of a step and of its gradient, ours and PyTorch's."""
 
 import functools
 import importlib
@@ -29,7 +29,7 @@ from .timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
 
 
 def about() -> dict[str, Any]:
-    """Versions, machine and command, for the record."""
+    """Returns versions, machine and command, for the record."""
     names = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
     found = {d.name for d in importlib.metadata.distributions()}
     return {
@@ -42,7 +42,7 @@ def about() -> dict[str, Any]:
 
 
 def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Token-steps per second of ours and of PyTorch, and ours as a share of a matmul."""
+    """Measures token-steps per second of ours and PyTorch, and our share of a matmul."""
     section = config[name]
     folder = section.get("lm") or random_folder(section, scratch / name)
     lm = memcomp.load_lm(str(folder), dtype=section.dtype)
@@ -75,7 +75,7 @@ def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
 def our_side(
     lm: LanguageModel, tokens: np.ndarray, steps: int
 ) -> tuple[Side, dict[str, Any]]:
-    """Our loop over all texts at once, and what its program cost to compile and holds."""
+    """Our loop over all texts at once, with compile time and memory of its program."""
     num_texts, num_tokens = tokens.shape
     cfg = memcomp.CramConfig(
         num_tokens=num_tokens,
@@ -103,7 +103,7 @@ def our_side(
 
 
 def held(program: Any) -> dict[str, int]:
-    """Bytes that a compiled program needs, by its compiler."""
+    """Memory that a compiled program needs, in bytes, as the compiler reports it."""
     memory = program.memory_analysis()
     return {
         "temp_bytes": memory.temp_size_in_bytes,
@@ -114,7 +114,7 @@ def held(program: Any) -> dict[str, int]:
 def pytorch_sides(
     folder: str, section: Config, tokens: np.ndarray
 ) -> tuple[dict[str, Side], str]:
-    """PyTorch's loop over one text, and over all at once; and the attention it uses."""
+    """PyTorch's loop over one text and over all at once, and the attention that it uses."""
     loops = importlib.import_module("benchmarks.torch_cramming")
     model, attention = loops.fastest(folder, section.dtype, tokens, section.one_steps)
 
@@ -126,12 +126,12 @@ def pytorch_sides(
 
 
 def token_flops(lm: LanguageModel, num_tokens: int) -> float:
-    """Operations in matrix products of one step, a token; one memory vector a text.
+    """FLOPs of the matrix products of one step, per token, with one memory vector per text.
 
     Forward: 2 for each entry of each kernel, 2 V D for the logits, and in each layer
-    4 T N H for attention's two products, over all T keys. Backward to the activations:
-    the same again for kernels and unembedding, whose own gradients are not wanted; twice
-    for attention, both of whose factors are activations.
+    4 T N H for the two products of attention, over all T keys. Backward to the activations:
+    the same again for kernels and unembedding, whose own gradients are not needed, and
+    twice that for attention, in which both factors are activations.
     """
     cfg = lm.config
     leaves = jax.tree_util.tree_leaves_with_path(lm.params)
@@ -143,7 +143,7 @@ def token_flops(lm: LanguageModel, num_tokens: int) -> float:
 
 
 def cross_entropy(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Bytes of one gradient with the loss in chunks, over those with it in one piece."""
+    """Compares the memory of one gradient with the loss in chunks and in one piece."""
     section = config[name]
     module = random_module(section, remat="full")
     sizes = section.num_texts, section.num_tokens, section.vocab_chunk
@@ -157,12 +157,12 @@ def cross_entropy(name: str, config: Config, scratch: pathlib.Path) -> Iterator[
 
 
 def long_texts(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Bytes of a step on one long text, by how attention is computed and what is kept."""
+    """Compares the memory of a step on one long text, by attention and remat."""
     yield from long_text(random_module(config[name]), config[name], name)
 
 
 def gradient(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Gradients of one text's loss to all of its input vectors, ours and PyTorch's."""
+    """Measures gradients of a text's loss to its input vectors, ours and PyTorch's."""
     section = config[name]
     folder = random_folder(section, scratch / name)
     lm = memcomp.load_lm(str(folder), dtype=section.dtype)

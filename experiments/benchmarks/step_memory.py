@@ -1,4 +1,4 @@
-"""What benchmark.py's row cross_entropy asks of the compiler: bytes of one gradient."""
+"""Row cross_entropy of benchmark.py: memory of one gradient, as the compiler reports it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from memcomp.nn.cross_entropy import token_scores
 
 
 def plain_losses(hidden: jax.Array, rows: jax.Array, targets: jax.Array) -> jax.Array:
-    """The loss of each token [T] as one would write it, with all logits at once."""
+    """Loss of each token [T] in the plain way, with all logits at once."""
     logits = jnp.einsum("td,vd->tv", hidden, rows, preferred_element_type=jnp.float32)
     logs = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(logs, targets[:, None], axis=1)[:, 0]
@@ -24,17 +24,17 @@ def plain_losses(hidden: jax.Array, rows: jax.Array, targets: jax.Array) -> jax.
 def measure(
     module: CausalLM, dtype: Any, num_texts: int, num_tokens: int, vocab_chunk: int
 ) -> Iterator[dict[str, Any]]:
-    """Bytes of the gradient of the loss in chunks, in one chunk, and written plainly.
+    """Memory of the gradient of the loss in chunks, in one chunk, and in the plain way.
 
-    Once for the whole of a step's gradient, from memory on, and once for the loss alone,
-    from the final hidden states on. No weight is allocated: only shapes are compiled.
+    It is measured for the whole gradient of a step, to the memory, and for the loss alone,
+    to the final hidden states. No weights are allocated, since only shapes are compiled.
 
     Args:
-      module: of the LM; with `remat`, or attention's weights hide all else.
-      dtype: of weights and activations.
-      num_texts: in one batch.
-      num_tokens: of each text.
-      vocab_chunk: rows of the vocabulary at a time.
+      module: Flax module of the LM, with `remat`; else attention probabilities take most.
+      dtype: dtype of parameters and activations.
+      num_texts: number of texts in a batch.
+      num_tokens: number of tokens of each text.
+      vocab_chunk: number of vocabulary entries at once.
     """
     V, D = module.config.vocab_size, module.config.d_model
     chunks = {"in chunks": vocab_chunk, "in one chunk": V, "plain": None}

@@ -1,4 +1,4 @@
-"""Rows of benchmark.py: where a step's time goes, and its memory on a long text."""
+"""Rows of benchmark.py: time of the parts of a step, and its memory on a long text."""
 
 import dataclasses
 import pathlib
@@ -24,17 +24,17 @@ from memcomp.runs.files import Record
 
 from .timing import Side, entry, rates, spread
 
-# No text is ever done with it, so that every step is one of the work.
+# With this recipe no text is ever finished, so that every step does the full work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
 
 
 def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Seconds of each part of a step of the loop, all texts at once.
+    """Measures the seconds of each part of a step of the loop, with all texts at once.
 
-    Forward pass, and loss with its gradient to the hidden states, are programs of their
-    own; the others are differences: backward, of the whole gradient and these two;
-    optimiser and bookkeeping, of a step in its chunk and the gradient; host, of a chunk of
-    the pool and that on the device.
+    The forward pass, and the loss with its gradient to the hidden states, are separate
+    programs. The other parts are differences: backward is the whole gradient minus these
+    two; optimiser and bookkeeping are a step in its chunk minus the gradient; host is a
+    chunk of the pool minus that on the device.
     """
     section = config[name]
     lm = memcomp.load_lm(section.lm, attention=section.attention)
@@ -48,7 +48,7 @@ def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Reco
         steps_per_chunk=section.steps,
     )
     sides = {**parts(lm, cfg, tokens), **loops(lm, cfg, tokens)}
-    rates(sides, 2)  # compiled for fresh states, and for those that a chunk gives
+    rates(sides, 2)  # compiles for initial states, and for states that a chunk returns
     seconds = {
         side: np.array([1 / rate for rate in values])
         for side, values in rates(sides, config.rounds).items()
@@ -68,10 +68,10 @@ def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Reco
 def parts(
     lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray
 ) -> dict[str, Side]:
-    """The parts of a step, each in a loop as the whole is; steps per second.
+    """Measurements of the parts of a step, each in a loop, in steps per second.
 
-    A part's next input is its last with a little of its result, so that nothing of the
-    loop can be done once for all steps.
+    The next input of a part is the last one plus a little of its result, so that the
+    compiler cannot move work out of the loop.
     """
     params, little = lm.params, 1e-6
     options: dict[str, Any] = {
@@ -126,7 +126,7 @@ def parts(
 def loops(
     lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray
 ) -> dict[str, Side]:
-    """The loop on the device, and with the pool that feeds it; steps per second."""
+    """Measurements of the loop on the device, and of its pool, in steps per second."""
     B, T = tokens.shape
     ids, lengths = np.arange(B, dtype=np.int32), np.full(B, T, np.int32)
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
@@ -149,7 +149,10 @@ def loops(
 
 
 def long_text(module: CausalLM, section: Config, name: str) -> Iterator[Record]:
-    """Bytes of a step on one long text by attention and remat, of the compiler alone."""
+    """Compares the memory of a step on one long text by attention and remat.
+
+    The compiler reports it; nothing is run.
+    """
     held = {}
     for attention, remat in section.ways:
         config = dataclasses.replace(module.config, attention=attention, remat=remat)
@@ -162,7 +165,7 @@ def long_text(module: CausalLM, section: Config, name: str) -> Iterator[Record]:
 
 
 def step_bytes(module: CausalLM, section: Config) -> dict[str, float]:
-    """Bytes of one step of the loop; no weight is made."""
+    """Memory of one step of the loop in bytes; no weights are made."""
     cfg = memcomp.CramConfig(
         num_tokens=section.num_tokens,
         num_memory=section.num_memory,

@@ -1,4 +1,4 @@
-"""How benchmark.py takes time: sides that take turns, and ratios of neighbours."""
+"""Timing of benchmark.py: sides take turns, and ratios are of consecutive runs."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from memcomp.runs.files import Record
 
-# What a median must reach on two CPU cores; "share" is of the machine's matmul rate.
+# Required medians on two CPU cores; a "share" is that of the machine's matmul rate.
 REQUIRED = {
     "builtin: ours / PyTorch, one text at a time": 4.0,
     "builtin: ours / PyTorch, batched": 1.1,
@@ -24,11 +24,11 @@ REQUIRED = {
     "mamba_130m: ours / PyTorch, gradient": 3.0,
 }
 
-Side = Callable[[], float]  # runs one share of the work; its rate, more is better
+Side = Callable[[], float]  # runs a piece of work and returns its rate; more is better
 
 
 def rates(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
-    """The rate of each side in each round; the order turns round by round."""
+    """Measures the rate of each side in each round; every round reverses the order."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(rounds):
         for name in sorted(sides, reverse=bool(i % 2)):
@@ -37,17 +37,17 @@ def rates(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Smallest, median and largest."""
+    """Smallest, median and largest value."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def over(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """The spread of the ratios, round by round."""
+    """Spread of the ratios of each round."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
 def matmul_side(shape: Sequence[int], dtype: Any, seconds: float = 0.5) -> Side:
-    """Floating-point operations per second of one large product."""
+    """Returns a measurement of the FLOP/s of one large matrix product."""
     rows, inner, columns = shape
     a, b = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
     product = jax.jit(jnp.matmul)
@@ -64,12 +64,12 @@ def matmul_side(shape: Sequence[int], dtype: Any, seconds: float = 0.5) -> Side:
 
 
 def entry(what: str, figure: dict[str, float], **more: Any) -> Record:
-    """The record of one measurement."""
+    """Makes the record of one measurement."""
     return {"what": what, "required": REQUIRED.get(what), **figure, **more}
 
 
 def has_pytorch() -> bool:
-    """Whether PyTorch is here and on the same kind of device as JAX."""
+    """Whether PyTorch is installed and uses the same kind of device as JAX."""
     if importlib.util.find_spec("torch") is None:
         return False
     torch = importlib.import_module("torch")

@@ -1,10 +1,10 @@
-"""The PyTorch loops that benchmark.py measures memcomp against.
+"""The PyTorch loops that benchmark.py compares memcomp with.
 
-Written after the authors' way of working, with no code of theirs: a transformers model
-with frozen weights, memory as a parameter in front of the token embeddings, AdamW, loss
-and accuracy at every step, one text at a time. Where theirs does less work than ours or
-wastes some, this one is the stricter and the faster: all T tokens are predicted, the first
-one too; no hidden states and no key-value cache are kept; nothing is loaded twice.
+They follow the authors' method, but contain none of their code: a transformers model with
+frozen weights, memory as a parameter in front of the token embeddings, AdamW, loss and
+accuracy at every step, one text at a time. Where the authors' loop does less work than ours
+or wastes some, this one is stricter and faster: all T tokens are predicted, the first one
+too; no hidden states and no key-value cache are kept; nothing is loaded twice.
 
 Source: Kuratov et al. 2025, arXiv:2502.13063, section 3 and appendix A.
 """
@@ -29,7 +29,7 @@ class Ended(NamedTuple):
 
 
 def load(folder: str, dtype: str, attention: str) -> Any:
-    """The frozen model of a folder, on the GPU where torch has one."""
+    """Loads the frozen model of a folder, on the GPU if torch has one."""
     torch.set_num_threads(os.cpu_count() or 1)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation=attention
@@ -41,7 +41,7 @@ def load(folder: str, dtype: str, attention: str) -> Any:
 def random_model(
     entries: dict[str, Any], dtype: str, attention: str, compiled: bool
 ) -> Any:
-    """A frozen model of a config.json with random weights, as `load` has it."""
+    """Makes a frozen model with random weights from a config.json, on the same device."""
     torch.set_num_threads(os.cpu_count() or 1)
     config = transformers.AutoConfig.for_model(**entries)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -53,7 +53,7 @@ def random_model(
 
 
 def peak() -> dict[str, Any]:
-    """The GPU and most bytes that it has held since the last call; empty without one."""
+    """Name and peak memory of the GPU since the last call; empty without a GPU."""
     if not torch.cuda.is_available():
         return {}
     found = torch.cuda.max_memory_allocated()
@@ -62,7 +62,7 @@ def peak() -> dict[str, Any]:
 
 
 def matmul_rate(shape: Sequence[int], dtype: str, times: int = 20) -> float:
-    """Floating-point operations per second of one large product."""
+    """Measures the FLOP/s of one large matrix product."""
     rows, inner, columns = shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.ones(rows, inner, dtype=getattr(torch, dtype), device=device)
@@ -76,7 +76,7 @@ def matmul_rate(shape: Sequence[int], dtype: str, times: int = 20) -> float:
 
 
 def fastest(folder: str, dtype: str, tokens: np.ndarray, steps: int) -> tuple[Any, str]:
-    """The model with the attention whose loop over single texts is faster here."""
+    """Loads the model with the attention whose loop over single texts is faster here."""
     seconds = {}
     for name in ATTENTION:
         model = load(folder, dtype, name)
@@ -87,7 +87,7 @@ def fastest(folder: str, dtype: str, tokens: np.ndarray, steps: int) -> tuple[An
 
 
 def run_steps(model: Any, tokens: np.ndarray, steps: int) -> float:
-    """Seconds of so many updates of all texts [B T] at once; B = 1 is the authors' way."""
+    """Seconds of `steps` updates of all texts [B T] at once; the authors have B = 1."""
     loop = _Loop(model, tokens)
     _wait(model)
     begin = time.perf_counter()
@@ -98,7 +98,7 @@ def run_steps(model: Any, tokens: np.ndarray, steps: int) -> float:
 
 
 def cram(model: Any, tokens: np.ndarray, max_steps: int, patience: int) -> Ended:
-    """One text [T] to its end: exact, no new best for `patience` steps, or `max_steps`."""
+    """Crams a text [T] until exact, no new best for `patience` steps, or `max_steps`."""
     loop = _Loop(model, tokens[None])
     best, stale = -1.0, 0
     for step in range(1, max_steps + 1):
@@ -115,9 +115,9 @@ def cram(model: Any, tokens: np.ndarray, max_steps: int, patience: int) -> Ended
 def time_sample(
     folder: str, tokens: np.ndarray, sample: np.ndarray, max_steps: int, patience: int
 ) -> dict[str, Any]:
-    """Seconds for all texts [B T], from those of a random sample of them.
+    """Estimates the seconds for all texts [B T] from a random sample of them.
 
-    The model is loaded once, and what it takes to load is not counted.
+    The time to load the model is not counted.
     """
     model, attention = fastest(folder, "float32", tokens, 20)
     seconds, ended = [], []
@@ -126,7 +126,7 @@ def time_sample(
         ended.append(cram(model, tokens[i], max_steps, patience))
         seconds.append(time.perf_counter() - begin)
     n, k = len(tokens), len(sample)
-    # Drawn without replacement: no error where the sample is all there is.
+    # The sample is without replacement, so the error is 0 if it contains all texts.
     error = n * np.std(seconds, ddof=1) * (1 / k - 1 / n) ** 0.5
     return {
         "pytorch_attention": attention,
@@ -139,7 +139,7 @@ def time_sample(
 
 
 class _Loop:
-    """Memory [B 1 D] of the texts [B T] and its optimiser, which acts entry by entry."""
+    """Memory [B 1 D] of texts [B T], and its optimiser, which treats entries separately."""
 
     def __init__(self, model: Any, tokens: np.ndarray):
         self._model = model
@@ -154,10 +154,10 @@ class _Loop:
         )
 
     def step(self) -> list[float]:
-        """One update; the accuracy of each text before it."""
+        """Takes one step; returns the accuracy of each text before it."""
         x = torch.cat([self._memory.to(self._read.dtype), self._read], dim=1)
         logits = self._model(inputs_embeds=x, use_cache=False).logits.float()
-        # The sum over texts of each one's mean: no text weighs on another's gradient.
+        # A sum over texts of each mean, so that no text affects another's gradient.
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), self._targets.flatten(), reduction="sum"
         )

@@ -1,4 +1,4 @@
-"""Rows of benchmark.py that run whole jobs: every text to its end, ours and PyTorch's."""
+"""Rows of benchmark.py that run whole jobs, all texts to their end, ours and PyTorch's."""
 
 import dataclasses
 import functools
@@ -25,14 +25,14 @@ from .timing import entry, has_pytorch, over, rates, spread
 
 
 def to_exact(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Wall-clock of all texts to exactness or the budget, ours and PyTorch's."""
+    """Measures wall-clock time until all texts are exact or given up: ours, PyTorch's."""
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     yield from jobs(name, config, lm, [section_texts(section, lm)])
 
 
 def grid(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """The same for all texts at all lengths of a sweep."""
+    """Measures the same for all texts at all lengths of a sweep."""
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     texts = section_texts(section, lm)
@@ -46,13 +46,13 @@ def jobs(
     lm: LanguageModel,
     at_lengths: Sequence[Sequence[Text]],
 ) -> Iterator[Record]:
-    """Seconds of our loop, compilation included, beside PyTorch's from samples.
+    """Compares seconds of our loop, compilation included, with PyTorch's from samples.
 
     Args:
-      name: of the row.
-      config: of the benchmark.
+      name: name of the row.
+      config: config of the benchmark.
       lm: the language model.
-      at_lengths: the texts of each length.
+      at_lengths: texts of each length.
     """
     section = config[name]
     cfg = cram_config(section, config.seed)
@@ -74,7 +74,7 @@ def jobs(
     found = [pytorch_sample(section, group, rng) for group in at_lengths]
     seconds = sum(f["pytorch_seconds"] for f in found)
     error = sum(f["pytorch_seconds_standard_error"] ** 2 for f in found) ** 0.5
-    # The interval is that of the samples: two standard errors of PyTorch's sum.
+    # The interval is two standard errors of PyTorch's sum, which comes from samples.
     sums = [seconds + shift for shift in (-2 * error, 0.0, 2 * error)]
     figure = spread([total / cold for total in sums])
     more |= {"pytorch_seconds": seconds, "pytorch_by_length": found}
@@ -84,7 +84,7 @@ def jobs(
 def pytorch_sample(
     section: Config, texts: Sequence[Text], rng: np.random.Generator
 ) -> Record:
-    """PyTorch's seconds for texts of one length, one at a time, from a sample of them."""
+    """Estimates PyTorch's seconds for texts of one length, one at a time, by a sample."""
     loops = importlib.import_module("benchmarks.torch_cramming")
     chosen = rng.permutation(len(texts))[: section.pytorch_texts]
     folder = str(memcomp.lm.load.BUILTIN) if section.lm == "builtin" else section.lm
@@ -97,7 +97,7 @@ def pytorch_sample(
 def horizons_by_growth(
     name: str, config: Config, scratch: pathlib.Path
 ) -> Iterator[Record]:
-    """Token-steps to the horizons of all texts, one way of growing over another."""
+    """Compares the token-steps to the horizons of all texts between ways of growing."""
     section = config[name]
     lm = memcomp.load_lm(section.lm)
     texts = section_texts(section, lm)
@@ -132,10 +132,10 @@ def _mean_and_error(values: Sequence[int]) -> dict[str, float]:
 
 
 def section_texts(section: Config, lm: LanguageModel) -> list[Text]:
-    """`num_texts` texts of a section's length: pieces of its source, spread evenly."""
+    """Returns `num_texts` texts of a section's length, spread evenly over its source."""
     T = section.num_tokens
     whole = tokenize(lm.tokenizer, read_texts(section.texts), num_tokens=None)
-    pieces = -(-section.num_texts // len(whole))  # of each text, rounded up
+    pieces = -(-section.num_texts // len(whole))  # pieces of each text, rounded up
     texts = []
     for text in whole:
         for k in range(pieces):
@@ -148,18 +148,18 @@ def section_texts(section: Config, lm: LanguageModel) -> list[Text]:
 
 
 def cram_config(section: Config, seed: int) -> memcomp.CramConfig:
-    """What a section says of cramming."""
+    """Makes the cram config of a section."""
     names = ("num_memory", "recipe", "batch_size", "steps_per_chunk")
     chosen = {name: section[name] for name in names if name in section}
     return memcomp.CramConfig(num_tokens=None, seed=seed, **chosen)
 
 
 def refill(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Texts of very different difficulty: places refilled, and batches run to their end.
+    """Compares refilled batch slots with fixed batches, on texts of mixed difficulty.
 
-    The hard ones are tokens drawn uniformly, which no memory of the LM can hold; all have
-    the same length, so that both sides run one program, apart from the smaller ones that
-    the pool goes over to once most of its places are empty.
+    The hard texts are tokens drawn uniformly, which no memory of the LM can hold. All texts
+    have the same length, so that both sides run one program, except that the pool changes
+    to smaller ones once most of its batch slots are empty.
     """
     section = config[name]
     lm = memcomp.load_lm(section.lm)
@@ -188,7 +188,7 @@ def refill(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]
 
 
 def fixed(lm: LanguageModel, texts: list[Text], cfg: memcomp.CramConfig) -> float:
-    """Batch after batch, each until all of its texts are done; 1 / seconds."""
+    """Crams one batch after another, each until all its texts are done; 1 / seconds."""
     begin = time.perf_counter()
     for first in range(0, len(texts), cfg.batch_size):
         batch = texts[first : first + cfg.batch_size]

@@ -1,1 +1,1 @@
-"""What all context compressors share: chunks, rows, objectives, training, decoding."""
+"""Code of all context compressors: chunks, sequences, objectives, training, decoding."""

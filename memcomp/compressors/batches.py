@@ -1,6 +1,6 @@
-"""Windows of documents and questions as batches of rows, for training and evaluation.
+"""Batches of windows of documents, and of questions, for training and evaluation.
 
-Letters: B rows, K chunks a context, M vectors a chunk.
+Letters: B sequences, K chunks of a context, M vectors of a chunk.
 """
 
 import dataclasses
@@ -24,15 +24,14 @@ from memcomp.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """How large the contexts and rows of a run are, so that all batches have one shape.
+    """Largest sizes of contexts and sequences in a run, so that all batches have one shape.
 
     Attributes:
-      num_digests: vectors a chunk.
-      context: most tokens of a context.
+      num_digests: number of vectors of a chunk.
+      context: largest number of tokens of a context.
       max_chunk: see `memcomp.compressors.chunks.split`; None for contexts as a whole.
-      teacher: whether rows come with what the LM reads where it sees the full context.
-      eos: id of the token that ends a context that is reproduced, and an answer; None
-        for none.
+      teacher: whether batches also have the sequences with the full context (teacher).
+      eos: id of the token that ends a reproduced context and an answer; None for none.
     """
 
     num_digests: int
@@ -47,21 +46,21 @@ class Shapes:
 
     @property
     def num_chunks(self) -> int:
-        """K of the longest context."""
+        """Number of chunks (K) of the longest context."""
         return -(-self.context // (self.max_chunk or self.context))
 
     @property
     def num_vectors(self) -> int:
-        """Vectors of the longest context."""
+        """Number of vectors of the longest context."""
         return self.num_chunks * self.num_digests
 
     @property
     def ending(self) -> int:
-        """Tokens at the end of what is reproduced: 1 with EOS."""
+        """Number of tokens after a reproduced context or an answer: 1 with EOS, else 0."""
         return int(self.eos is not None)
 
     def chunks(self, contexts: list[np.ndarray]) -> tuple[Chunks, Int[np.ndarray, "B"]]:
-        """The contexts' chunks, and how many vectors stand for each."""
+        """Returns the contexts' chunks, and the number of vectors of each context."""
         width = min(self.max_chunk or self.context, self.context)
         chunks = stack_chunks(contexts, width, self.num_chunks)
         return chunks, self.num_digests * (chunks.lengths > 0).sum(axis=1)
@@ -69,13 +68,14 @@ class Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A batch on the host, and the rows that it is made of, to decode from.
+    """A batch on the host, and its sequences without padding, to decode from.
 
     Attributes:
       batch: numpy arrays of fixed shapes.
-      contexts: tokens of each row's context.
-      rows: what the LM reads, unpadded.
-      teachers: the same with the full context, unpadded; empty without.
+      contexts: tokens of the context of each sequence.
+      rows: sequences that the LM reads, without padding.
+      teachers: the same sequences with the full context, without padding; a dummy token
+        for a sequence that has no teacher.
     """
 
     batch: Batch
@@ -84,25 +84,25 @@ class Examples:
     teachers: list[Row]
 
     def part(self, rows: slice) -> "Examples":
-        """Some of the rows."""
+        """Returns the examples with these indices."""
         batch = jax.tree.map(lambda x: x[rows], self.batch)
         return Examples(batch, self.contexts[rows], self.rows[rows], self.teachers[rows])
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """Autoencoding, continuation, or both mixed.
+    """The pretraining objectives: autoencoding, continuation, or a mixture of both.
 
     Attributes:
-      shapes: of the run.
-      continuation: most tokens of a continuation; 0 for autoencoding alone.
-      continuation_ratio: the part of the rows, drawn at random, that go on with the text
-        in the place of reproducing it; 1 for continuation alone.
-      min_continuation: a row with fewer tokens after its context reproduces it.
-      num_given: leading tokens of a continuation that are not scored.
+      shapes: sizes of the run.
+      continuation: largest number of tokens of a continuation; 0 for autoencoding alone.
+      continuation_ratio: share of the sequences, drawn at random, that continue the text
+        instead of reproducing it; 1 for continuation alone.
+      min_continuation: a sequence with fewer tokens after its context reproduces it.
+      num_given: number of leading tokens of a continuation that are not scored.
 
     Source: Ge et al. 2024, arXiv:2307.06945, section 2.2, which mixes both, and whose code
-      draws a row's objective so.
+      draws the objective of each sequence at random.
     """
 
     shapes: Shapes
@@ -129,17 +129,17 @@ class Pretraining:
 
     @property
     def length(self) -> int:
-        """Positions of the longest row; its last token is never read."""
+        """Positions of the longest sequence; the LM never reads its last token."""
         reproduced = 1 + self.shapes.context + self.shapes.ending
         return self.shapes.num_vectors + max(reproduced, self.continuation) - 1
 
     @property
     def teacher_length(self) -> int:
-        """Positions of the longest row with the full context."""
+        """Positions of the longest sequence with the full context."""
         return self.shapes.context + self.continuation - 1
 
     def examples(self, contexts: Contexts, goes_on: Bool[np.ndarray, "B"]) -> Examples:
-        """A batch; `goes_on` says which rows are to go on with the text."""
+        """Makes a batch; `goes_on` says which sequences continue the text if they can."""
         shapes, texts = self.shapes, _unpadded(contexts.context)
         chunks, counts = shapes.chunks(texts)
         following = _unpadded(contexts.continuation)
@@ -153,7 +153,7 @@ class Pretraining:
                 teachers.append(layout.full_continuation_row(text, after, given))
             else:
                 rows.append(layout.autoencoding_row(text, int(count), shapes.eos))
-                teachers.append(layout.text([0]))  # it would only copy: no teacher
+                teachers.append(layout.text([0]))  # a teacher would only copy its context
         most = max(shapes.context + shapes.ending, self.continuation - self.num_given)
         student = layout.stack_rows(rows, self.length, most)
         teacher = None
@@ -171,14 +171,14 @@ class Pretraining:
         process_index: int = 0,
         process_count: int = 1,
     ) -> grain.MapDataset:
-        """`Batch`es of the `Contexts` of `memcomp.data.contexts.context_batches`.
+        """Makes `Batch`es from the `Contexts` of `memcomp.data.contexts.context_batches`.
 
-        Which rows go on with the text depends on the seed and the number of the batch.
+        Which sequences continue the text depends on the seed and the index of the batch.
         """
         part = process_part(batch_size, process_index, process_count)
 
         def make(number: int, contexts: Contexts) -> Batch:
-            # The 2 tells these draws from those of the windows.
+            # The 2 makes these draws independent of those of the windows.
             draws = np.random.default_rng([seed, number, 2]).random(batch_size)[part]
             return self.examples(contexts, draws < self.continuation_ratio).batch
 
@@ -187,13 +187,13 @@ class Pretraining:
 
 @dataclasses.dataclass(frozen=True)
 class Finetuning:
-    """Answers to questions about contexts.
+    """The fine-tuning objective: answers to questions about contexts.
 
     Attributes:
-      shapes: of the run.
-      template: what stands around contexts and prompts.
-      prompt: most tokens of a prompt, as the template writes it.
-      answer: most tokens of an answer.
+      shapes: sizes of the run.
+      template: the words around contexts and prompts.
+      prompt: largest number of tokens of a prompt, as the template writes it.
+      answer: largest number of tokens of an answer.
     """
 
     shapes: Shapes
@@ -203,12 +203,12 @@ class Finetuning:
 
     @property
     def length(self) -> int:
-        """Positions of the longest row; its last token is never read."""
+        """Positions of the longest sequence; the LM never reads its last token."""
         return self._around + self.shapes.num_vectors + 1
 
     @property
     def teacher_length(self) -> int:
-        """Positions of the longest row with the full context."""
+        """Positions of the longest sequence with the full context."""
         return self._around + self.shapes.context
 
     @property
@@ -217,13 +217,13 @@ class Finetuning:
         return words + self.answer + self.shapes.ending - 1
 
     def questions(self, questions: Questions) -> list[Question]:
-        """What is asked in a batch, in the words of the template."""
+        """Returns the questions of a batch, in the words of the template."""
         prompts, answers = _unpadded(questions.prompt), _unpadded(questions.answer)
         pairs = zip(prompts, answers, strict=True)
         return [self.template.question(prompt, answer) for prompt, answer in pairs]
 
     def examples(self, questions: Questions) -> Examples:
-        """A batch."""
+        """Makes a batch of answers."""
         shapes, texts = self.shapes, _unpadded(questions.context)
         chunks, counts = shapes.chunks(texts)
         asked = self.questions(questions)
@@ -243,12 +243,12 @@ class Finetuning:
         return Examples(Batch(chunks, student, teacher), texts, rows, teachers)
 
     def batches(self, questions: grain.MapDataset) -> grain.MapDataset:
-        """`Batch`es of the `Questions` of `memcomp.data.contexts.question_batches`."""
+        """Makes `Batch`es from `Questions` of `memcomp.data.contexts.question_batches`."""
         return questions.map(lambda one: self.examples(one).batch)
 
 
 def micro_batches(batches: grain.MapDataset, accumulation: int) -> grain.MapDataset:
-    """Each array of each batch as [N B ...], for `memcomp.compressors.training`."""
+    """Reshapes each array of a batch to N micro-batches [N B ...], for a training step."""
     return batches.map(functools.partial(_divided, number=accumulation))
 
 

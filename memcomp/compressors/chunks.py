@@ -1,6 +1,6 @@
-"""Long contexts in equal chunks, which are compressed side by side.
+"""Splits long contexts into equal chunks, which are compressed independently.
 
-Letters: B contexts, K chunks of a context, C tokens of a chunk, M vectors a chunk,
+Letters: B contexts, K chunks of a context, C tokens of a chunk, M vectors of a chunk,
 P = K M.
 
 Source: Wang et al. 2024, arXiv:2406.13618, section 3.3 ("divide and conquer") and the
@@ -19,12 +19,12 @@ from memcomp.errors import InputError
 
 
 class Chunks(NamedTuple):
-    """Contexts in chunks, of fixed shapes; as numpy arrays until they are used.
+    """Contexts in chunks, as arrays of fixed shapes: numpy arrays on the host.
 
     Attributes:
-      tokens: padded on the right, chunk by chunk.
-      lengths: true tokens of each chunk; 0 for a chunk that its context does not have,
-        which are the last ones.
+      tokens: token ids; each chunk is padded on the right.
+      lengths: number of tokens of each chunk without padding; 0 for the last chunks of a
+        context that has fewer than K.
     """
 
     tokens: Int[Any, "B K C"]
@@ -34,17 +34,18 @@ class Chunks(NamedTuple):
 def split(
     tokens: Int[np.ndarray, "_"], max_chunk: int | None
 ) -> list[Int[np.ndarray, "_"]]:
-    """ceil(n / max_chunk) chunks of equal length, the last of which may be shorter.
+    """Splits a context into ceil(n / max_chunk) chunks of equal length.
 
-    None is empty: with k = ceil(n / max_chunk) chunks of c = ceil(n / k) <= max_chunk
-    tokens, the first k - 1 hold (k - 1) c <= (k - 1) max_chunk < n.
+    The last chunk may be shorter, but no chunk is empty: with k = ceil(n / max_chunk)
+    chunks of c = ceil(n / k) <= max_chunk tokens, the first k - 1 hold
+    (k - 1) c <= (k - 1) max_chunk < n.
 
     Args:
       tokens: a context of n tokens.
-      max_chunk: the most tokens a chunk; None for one chunk, however long.
+      max_chunk: largest number of tokens of a chunk; None for one chunk of any length.
 
     Raises:
-      InputError: an empty context, or chunks of no length.
+      InputError: the context is empty, or `max_chunk` is below 1.
     """
     n = len(tokens)
     if n == 0:
@@ -64,15 +65,15 @@ def stack_chunks(
     max_chunk: int | None,
     num_chunks: int | None = None,
 ) -> Chunks:
-    """The chunks of all contexts, padded to fixed shapes.
+    """Splits all contexts into chunks and pads them to fixed shapes.
 
     Args:
-      contexts: tokens of each.
-      max_chunk: see `split`; also C, so that every batch has the same.
-      num_chunks: K; that of the longest context where None.
+      contexts: tokens of each context.
+      max_chunk: see `split`; if given it is also C, so that all batches have the same C.
+      num_chunks: K; None for the number of chunks of the longest context.
 
     Raises:
-      InputError: an empty context, or one of more than `num_chunks` chunks.
+      InputError: a context is empty, or has more than `num_chunks` chunks.
     """
     parts = [split(np.asarray(context), max_chunk) for context in contexts]
     most = max(len(chunks) for chunks in parts)
@@ -99,13 +100,12 @@ def soft_prompts(
     tokens: Int[Array, "B K C"],
     lengths: Int[Array, "B K"],
 ) -> Float[Array, "B P D"]:
-    """The vectors of each context, chunk after chunk; all chunks are one batch.
+    """Returns the vectors of each context, chunk after chunk; all chunks are one batch.
 
-    What stands for a chunk that a context does not have is not read by anyone
-    (`memcomp.compressors.layout`).
+    The LM never reads the vectors of an empty chunk (`memcomp.compressors.layout`).
     """
     B, K, C = tokens.shape
-    # Of nothing at all a compressor cannot make vectors: one padding token instead.
+    # A compressor needs at least one token, so an empty chunk gets one padding token.
     vectors = compressor.digest(
         params,
         lm_params,

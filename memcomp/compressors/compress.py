@@ -1,4 +1,4 @@
-"""`compress`: contexts to soft prompts, and the files of both."""
+"""`compress`: turns contexts into soft prompts with a trained compressor."""
 
 import dataclasses
 import functools
@@ -26,8 +26,8 @@ class TrainedCompressor:
     Attributes:
       compressor: the network, static and hashable.
       params: {"compressor": ..., "ae": [D], "ft": [D]} in float32.
-      lm_name: what the LM was loaded from.
-      lm_fingerprint: of the LM (`LanguageModel.fingerprint`).
+      lm_name: name that the LM was loaded by.
+      lm_fingerprint: `LanguageModel.fingerprint` of the LM.
     """
 
     compressor: Compressor
@@ -41,11 +41,11 @@ class SoftPrompts:
     """Vectors that stand for contexts, and what else an LM needs to read them.
 
     Attributes:
-      vectors: of each context, chunk after chunk; padded with 0 on the right.
-      counts: how many of them are its own.
-      special: the trained vectors that say what is wanted, in the order of `SPECIAL`.
-      lm_name: of the LM that they are for.
-      lm_fingerprint: of that LM (`LanguageModel.fingerprint`).
+      vectors: vectors of each context, chunk after chunk; padded with 0 on the right.
+      counts: number of vectors of each context, without padding.
+      special: trained vectors that tell the LM its task, in the order of `SPECIAL`.
+      lm_name: name of the LM that they are for.
+      lm_fingerprint: `LanguageModel.fingerprint` of that LM.
     """
 
     vectors: Float[np.ndarray, "B P D"]
@@ -66,19 +66,19 @@ def compress(
     max_chunk: int | None = 512,
     batch_size: int = 16,
 ) -> SoftPrompts:
-    """Soft prompts of contexts, in one pass of the compressor.
+    """Compresses contexts to soft prompts, in one pass of the compressor.
 
     Args:
       lm: the language model that the compressor was trained with.
       trained: the compressor.
       contexts: strings, or token ids.
       max_chunk: contexts longer than this are compressed in ceil(n / max_chunk) equal
-        chunks; None: each as a whole.
-      batch_size: chunks at once; it does not change the result, beyond rounding.
+        chunks; None to compress each as a whole.
+      batch_size: number of chunks at once; it changes the result only by rounding.
 
     Raises:
       InputError: the compressor is for another LM, there are no contexts, one is empty or
-        has ids that are none, or chunks are longer than the compressor takes.
+        has invalid token ids, or chunks are longer than the compressor takes.
     """
     check_lm("the compressor was trained", trained, lm)
     if isinstance(contexts, str):
@@ -93,7 +93,7 @@ def compress(
     longest = max(len(chunk) for chunk in chunks)
 
     params = jax.tree.map(lambda x: jnp.asarray(x, lm.dtype), trained.params["compressor"])
-    # Batches of one shape, so that one program is compiled.
+    # All batches have the same shape, so that only one program is compiled.
     found = []
     for first in range(0, len(chunks), batch_size):
         tokens = np.zeros((batch_size, longest), np.int32)
@@ -130,16 +130,16 @@ def _digest(
 
 
 def _tokens(lm: LanguageModel, context: Any) -> Int[np.ndarray, "_"]:
-    """Token ids, without those that the tokenizer adds by itself, as published."""
+    """Token ids of a context, without those that the tokenizer adds, as published."""
     if isinstance(context, str):
         return own_tokens(lm, context)
     return checked_ids("a context that is no string", context, lm.config.vocab_size)
 
 
 def own_tokens(lm: LanguageModel, text: str) -> Int[np.ndarray, "_"]:
-    """The ids of a text's own tokens, made as in training.
+    """Token ids of a text, tokenized as in training.
 
-    None is added, and what looks like a special token is read as text.
+    No special token is added, and the name of a special token in the text is plain text.
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer; give token ids in place of strings")
@@ -147,7 +147,7 @@ def own_tokens(lm: LanguageModel, text: str) -> Int[np.ndarray, "_"]:
 
 
 def check_lm(what: str, made: TrainedCompressor | SoftPrompts, lm: LanguageModel) -> None:
-    """Raises `InputError` where something was made with another LM than `lm`."""
+    """Raises `InputError` if `made` was made with another LM than `lm`."""
     if made.lm_fingerprint != lm.fingerprint:
         raise InputError(
             f"{what} with {made.lm_name} ({made.lm_fingerprint[:12]}), not with "

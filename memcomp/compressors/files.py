@@ -1,4 +1,4 @@
-"""Compressors and soft prompts on disk: safetensors that say which LM they are for."""
+"""Files of compressors and soft prompts: safetensors that name the LM they are for."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from memcomp.tensor_files import parse_tensors
 
 COMPRESSOR = "memcomp-compressor-1"
 SOFT_PROMPTS = "memcomp-soft-prompts-1"
-_ABOUT = "memcomp"  # the entry of a file's metadata
+_ABOUT = "memcomp"  # name of our entry in a file's metadata
 
 # Makes a compressor from its kind, an LM's module and the entries of its config.
 Maker = Callable[[str, Any, dict[str, Any]], Compressor]
@@ -41,9 +41,9 @@ def save_compressor(
     All processes must call it; the first one writes.
 
     Args:
-      path: of the file, which appears whole or not at all.
+      path: path of the file, which appears whole or not at all.
       trained: the compressor.
-      kind: what the `make` of `load_compressor` knows it by.
+      kind: name of the kind of compressor, for the `make` of `load_compressor`.
       config: its frozen config, of numbers and strings.
     """
     flat = flax.traverse_util.flatten_dict(fetch(trained.params), sep="/")
@@ -55,15 +55,15 @@ def save_compressor(
 def load_compressor(
     path: str | os.PathLike, lm: LanguageModel, make: Maker
 ) -> TrainedCompressor:
-    """A compressor for `lm` from a file that `save_compressor` wrote.
+    """Loads a compressor for `lm` from a file that `save_compressor` wrote.
 
     Args:
-      path: of the file.
+      path: path of the file.
       lm: the language model that it was trained with.
-      make: makes the compressor; raises `InputError` for what it does not know.
+      make: makes the compressor; raises `InputError` for an unknown kind or config.
 
     Raises:
-      InputError: not such a file, of a kind that is not known, for another LM, or with
+      InputError: the file is not such a file, of an unknown kind, for another LM, or has
         weights that do not fit its config.
     """
     tensors, metadata = _read(path, COMPRESSOR, "save_compressor")
@@ -110,19 +110,19 @@ def save_soft_prompts(path: str | os.PathLike, prompts: SoftPrompts) -> None:
 def load_soft_prompts(
     path: str | os.PathLike, lm: LanguageModel | None = None
 ) -> SoftPrompts:
-    """Soft prompts from a file that `save_soft_prompts` wrote.
+    """Loads soft prompts from a file that `save_soft_prompts` wrote.
 
     Args:
-      path: of the file.
-      lm: the LM that they are meant for; None to read them without one.
+      path: path of the file.
+      lm: the LM that they are meant for; None to read them without a check.
 
     Raises:
-      InputError: not such a file, or made for other weights than those of `lm`.
+      InputError: the file is not such a file, or made for other weights than those of `lm`.
     """
     tensors, metadata = _read(path, SOFT_PROMPTS, "save_soft_prompts")
     if not _whole(tensors):
         raise InputError(f"{path} holds no whole soft prompts; it is damaged, make it new")
-    # A file that was cast as a whole has its counts in floats too.
+    # If a user has cast the whole file to another dtype, the counts are floats too.
     tensors["counts"] = tensors["counts"].astype(np.int32)
     prompts = SoftPrompts(
         **tensors,
@@ -152,16 +152,17 @@ def _write(path, tensors: Tensors, form: str, metadata: dict[str, Any], made) ->
         return
     metadata |= {"format": form, "lm_name": made.lm_name}
     metadata["lm_fingerprint"] = made.lm_fingerprint
-    # As one entry: safetensors writes several in any order, and equal files are wanted.
+    # One entry: safetensors writes several in any order, and equal content shall give
+    # equal files.
     data = safetensors.numpy.save(tensors, {_ABOUT: json.dumps(metadata)})
     write_whole(path_of(path), data)
 
 
 def _read(path, form: str, writer: str) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and metadata of a file of this form.
+    """Reads tensors and metadata of a file whose format is `form`.
 
     Raises:
-      InputError: not such a file.
+      InputError: the file is not such a file.
     """
     try:
         data = path_of(path).read_bytes()

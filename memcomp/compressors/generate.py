@@ -1,6 +1,6 @@
-"""What a language model says from soft prompts: as text, and as token ids.
+"""Generates text, or token ids, from soft prompts.
 
-Letters: B rows, S positions of the longest row, P vectors of a prompt,
+Letters: B sequences, S positions of the longest sequence, P vectors of a prompt,
 D d_model, N new tokens.
 """
 
@@ -22,7 +22,7 @@ from memcomp.lm.decode import check_sampling, continue_vectors
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
 from memcomp.sharding import fetch
 
-STRIDE = 32  # lengths are rounded to multiples of it, so that few programs are compiled
+STRIDE = 32  # lengths are rounded to its multiples, so that few programs are compiled
 
 
 def generate(
@@ -34,21 +34,21 @@ def generate(
     template: str = "published",
     **decoding: Any,
 ) -> list[str]:
-    """What the LM says from the vectors of each context.
+    """Generates the LM's answer from the vectors of each context.
 
     Args:
       lm: the language model.
-      prompts: of `compress`.
-      ask: "reproduce", what a pretrained compressor has learnt; "continue"; or anything
-        else, which is a question about the contexts, for one that is fine-tuned.
-      num_tokens: the most tokens an answer.
-      template: of questions, a key of `memcomp.compressors.templates.TEMPLATES`.
+      prompts: soft prompts, as from `compress`.
+      ask: "reproduce" or "continue", for a pretrained compressor; any other string is a
+        question about the contexts, for a fine-tuned compressor.
+      num_tokens: largest number of tokens of an answer.
+      template: template of questions, a key of `memcomp.compressors.templates.TEMPLATES`.
       **decoding: `temperature`, `top_p`, `key`, `stop` and `batch_size` of
-        `decode_rows`; greedy without them.
+        `decode_rows`; decoding is greedy without them.
 
     Raises:
-      InputError: soft prompts of another LM, an LM without a tokenizer, settings without
-        sense, or no room for so many tokens.
+      InputError: the soft prompts are of another LM, the LM has no tokenizer, a setting is
+        out of its range, or the LM has too few positions.
     """
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer; use decode_rows, which gives ids")
@@ -63,16 +63,16 @@ def asked_rows(
     ask: str,
     template: str,
 ) -> list[Row]:
-    """What the LM reads of each context before it answers; see `generate`.
+    """Makes the sequence that the LM reads for each context before it answers.
 
     Args:
       lm: the language model.
-      counts: vectors of each context.
-      ask: as of `generate`.
-      template: as of `generate`.
+      counts: number of vectors of each context.
+      ask: see `generate`.
+      template: see `generate`.
 
     Raises:
-      InputError: no such template, or one that the tokenizer does not have.
+      InputError: there is no such template, or the tokenizer has no chat template.
     """
     return [_asked(lm, ask, template, int(count)) for count in counts]
 
@@ -100,27 +100,27 @@ def decode_rows(
     stop: int | None = None,
     batch_size: int = 16,
 ) -> list[Int[np.ndarray, "_"]]:
-    """What the LM says after each row, in the dtype of the LM.
+    """Decodes the LM's continuation of each sequence, in the dtype of the LM.
 
-    A row's answer does not depend on its batch, beyond rounding: all rows begin at
-    position 0, and each goes on where its own prompt ends.
+    An answer depends on the other sequences of its batch only by rounding: all sequences
+    begin at position 0, and each is continued where its own prompt ends.
 
     Args:
       lm: the language model.
-      prompts: of one context a row.
-      rows: what the LM reads, such as `layout.prompt_of` an `answer_row`.
-      num_tokens: the most tokens an answer.
-      temperature: what logits are divided by before sampling; 0 for greedy.
-      top_p: only the likeliest tokens, with so much probability together, are drawn.
-      key: random key, of which row i uses `fold_in(key, i)`; needed where temperature is
+      prompts: soft prompts, one for each sequence.
+      rows: sequences that the LM reads, such as `layout.prompt_of` an `answer_row`.
+      num_tokens: largest number of tokens of an answer.
+      temperature: logits are divided by it before sampling; 0 for greedy decoding.
+      top_p: tokens are drawn from the likeliest ones of this total probability.
+      key: random key, of which sequence i uses `fold_in(key, i)`; needed if temperature is
         above 0.
-      stop: id of the token that ends an answer, and is not part of it; None for the
-        tokenizer's EOS, where there is one.
-      batch_size: rows at once.
+      stop: id of the token that ends an answer and is not part of it; None for the
+        tokenizer's EOS, if it has one.
+      batch_size: number of sequences at once.
 
     Raises:
-      InputError: soft prompts of another LM, or of another number; settings without
-        sense; no room for so many tokens; logits that are not finite.
+      InputError: the soft prompts are of another LM or of another number; a setting is out
+        of its range; the LM has too few positions; its logits are not finite.
 
     Source: top_p: Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -141,7 +141,7 @@ def decode_rows(
     key = jax.random.key(0) if key is None else key
     answers = []
     for first in range(0, len(rows), B):
-        # The last batch is filled up with its own first row, for the same program.
+        # The last batch is filled up with copies of its first sequence to the same shape.
         numbers = np.arange(first, first + B)
         numbers = np.where(numbers < len(rows), numbers, first)
         tokens, slots, lengths = _stacked([rows[i] for i in numbers])
@@ -168,18 +168,18 @@ def decode_rows(
 
 
 def check_rows(lm: LanguageModel, rows: Sequence[Row], num_tokens: int) -> None:
-    """Raises `InputError` where `decode_rows` cannot say `num_tokens` after each row."""
+    """Raises `InputError` if `decode_rows` cannot add `num_tokens` to each sequence."""
     if num_tokens < 1:
         raise InputError(f"num_tokens is {num_tokens}; give 1 or more")
     if min(len(row.tokens) for row in rows) < 1:
         raise InputError("a row is empty; give at least one vector or token to continue")
     longest = max(len(row.tokens) for row in rows)
-    # The last token is never read.
+    # The LM never reads the last token.
     check_room(longest + num_tokens - 1, lm.name, lm.config.max_positions)
 
 
 def _stacked(rows: Sequence[Row]):
-    """Tokens and slots [B S], padded on the right, and lengths [B]."""
+    """Returns tokens and slots [B S], padded on the right, and lengths [B]."""
     lengths = np.asarray([len(row.tokens) for row in rows], np.int32)
     width = -(-int(lengths.max()) // STRIDE) * STRIDE
     tokens = np.zeros((len(rows), width), np.int32)

@@ -1,10 +1,10 @@
-"""The rows that the LM reads: tokens, and vectors in the place of tokens.
+"""Sequences that the LM reads: tokens, with vectors in place of some of them.
 
-A row is built on the host from pieces, and says for each position where its vector comes
-from. Rows are padded on the right only, so that a causal LM needs no padding mask, and
-each may have another number of digests.
+A sequence (`Row`) is built on the host from pieces; it says for each position where the
+input vector comes from. Sequences are padded only on the right, so that a causal LM needs
+no padding mask, and each may have another number of digests.
 
-Letters: B rows, S positions, A scored tokens, P digests of a row.
+Letters: B sequences, S positions, A scored tokens, P digests of a sequence.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
 
-TOKEN = -1  # the slot of a position that has the vector of its token
-SPECIAL = ("ae", "ft")  # trained vectors that say what is wanted; slots 0 and 1
+TOKEN = -1  # slot of a position whose input vector is the embedding of its token
+SPECIAL = ("ae", "ft")  # trained vectors that tell the LM its task; slots 0 and 1
 FIRST_DIGEST = len(SPECIAL)  # slot of a context's first digest
 
 
 class Row(NamedTuple):
-    """One row, or a piece of one, on the host.
+    """One sequence, or a piece of one, on the host.
 
     Attributes:
-      tokens: ids; 0 where a vector stands.
-      slots: which vector stands there: `TOKEN`, or a row of `[special | digests]`.
-      scored: whether the token counts; it is predicted from the position before.
+      tokens: token ids; 0 where a vector takes the place of a token.
+      slots: source of each input vector: `TOKEN`, or an index into `[special | digests]`.
+      scored: whether the token is scored; it is predicted from the position before it.
     """
 
     tokens: Int[np.ndarray, "S"]
@@ -36,14 +36,14 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A batch of rows in fixed shapes; as numpy arrays until they are used.
+    """A batch of sequences, as arrays of fixed shapes: numpy arrays on the host.
 
     Attributes:
-      tokens: ids of what the LM reads; the last token of a row is never read.
+      tokens: ids of the tokens that the LM reads, thus without the last of a sequence.
       slots: as in `Row`.
-      read: the position from which each scored token is predicted.
-      targets: the scored tokens.
-      scored: False for what pads `read` and `targets`.
+      read: position from which each scored token is predicted.
+      targets: ids of the scored tokens.
+      scored: mask of `read` and `targets`; False for padding.
     """
 
     tokens: Int[Any, "B S"]
@@ -54,23 +54,23 @@ class Rows(NamedTuple):
 
 
 def join(*pieces: Row) -> Row:
-    """The pieces one after another."""
+    """Concatenates pieces."""
     return Row(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
 
 def text(tokens: Sequence[int] | Int[np.ndarray, "_"], scored: bool = False) -> Row:
-    """Tokens with their own vectors."""
+    """Returns a piece of tokens, which the LM reads by their embeddings."""
     ids = np.asarray(tokens, np.int32)
     return Row(ids, np.full_like(ids, TOKEN), np.full(ids.shape, scored))
 
 
 def special(name: str) -> Row:
-    """The trained vector of this name."""
+    """Returns a piece of one position: the trained vector of this name."""
     return _vectors(np.asarray([SPECIAL.index(name)], np.int32))
 
 
 def digests(count: int) -> Row:
-    """All `count` digests of the row's context, in their order."""
+    """Returns a piece of all `count` digests of the context, in order."""
     return _vectors(FIRST_DIGEST + np.arange(count, dtype=np.int32))
 
 
@@ -91,7 +91,7 @@ def continuation_row(
 ) -> Row:
     """[digests] continuation; all but its first `num_given` tokens are scored.
 
-    There is no EOS: a window of a document goes on.
+    There is no EOS, because the document continues after the window.
 
     Source: arXiv:2307.06945, section 2.2.2; its code gives 8 tokens.
     """
@@ -100,12 +100,12 @@ def continuation_row(
 
 
 class Question(NamedTuple):
-    """What is asked about a context, as tokens.
+    """A question about a context, as tokens.
 
     Attributes:
-      before: what comes before the context.
-      after: what comes after it, the prompt included.
-      answer: what is wanted, without EOS; empty where it is not known.
+      before: tokens before the context.
+      after: tokens after it, the prompt included.
+      answer: the expected answer without EOS; empty if it is not known.
     """
 
     before: Int[np.ndarray, "_"]
@@ -123,10 +123,10 @@ def answer_row(question: Question, count: int, eos: int | None) -> Row:
 
 
 def memory_answer_row(question: Question, count: int, eos: int | None) -> Row:
-    """[digests] `after` answer, EOS; for vectors that were crammed, and not compressed.
+    """[digests] `after` answer, EOS; for crammed vectors in place of compressed ones.
 
-    They were made for the beginning of a row, so that nothing stands before them, and
-    know of no FT.
+    Crammed vectors are optimised at the beginning of a sequence and without FT. So nothing
+    comes before them, and FT is left out.
     """
     nothing = np.zeros(0, np.int32)
     return _asked(question._replace(before=nothing), digests(count), eos)
@@ -135,14 +135,14 @@ def memory_answer_row(question: Question, count: int, eos: int | None) -> Row:
 def full_context_row(
     question: Question, context: Int[np.ndarray, "_"], eos: int | None
 ) -> Row:
-    """The same with the context itself in the place of the vectors."""
+    """`before` context `after` answer, EOS: the context itself in place of the vectors."""
     return _asked(question, text(context), eos)
 
 
 def full_continuation_row(
     context: Int[np.ndarray, "_"], continuation: Int[np.ndarray, "_"], num_given: int = 0
 ) -> Row:
-    """`continuation_row` with the context itself in the place of the vectors."""
+    """`continuation_row` with the context itself in place of the vectors."""
     given, rest = continuation[:num_given], continuation[num_given:]
     return join(text(context), text(given), text(rest, True))
 
@@ -157,7 +157,7 @@ def _end(eos: int | None) -> Row:
 
 
 def prompt_of(row: Row) -> Row:
-    """What comes before the first scored token: what the LM decodes from."""
+    """Returns the part before the first scored token, from which the LM decodes."""
     end = int(np.argmax(row.scored)) if row.scored.any() else len(row.scored)
     return Row(*(part[:end] for part in row))
 
@@ -165,15 +165,15 @@ def prompt_of(row: Row) -> Row:
 def stack_rows(
     rows: Sequence[Row], length: int | None = None, num_scored: int | None = None
 ) -> Rows:
-    """The rows as one batch.
+    """Pads sequences to one batch.
 
     Args:
-      rows: of which the first token is not scored, since nothing predicts it.
-      length: S; one less than the longest row where None.
-      num_scored: A; the most that a row has where None.
+      rows: sequences, whose first token must not be scored, since nothing predicts it.
+      length: S; None for one less than the longest sequence.
+      num_scored: A; None for the largest number of scored tokens of a sequence.
 
     Raises:
-      InputError: a row that is longer, or has more scored tokens.
+      InputError: a sequence is longer, or has more scored tokens.
     """
     longest = max(len(row.tokens) for row in rows) - 1
     most = max(int(row.scored.sum()) for row in rows)
@@ -204,7 +204,7 @@ def stack_rows(
 
 
 def check_room(needed: int, lm_name: str, max_positions: int) -> None:
-    """Raises `InputError` where the LM does not have `needed` positions."""
+    """Raises `InputError` if the LM has fewer than `needed` positions."""
     if needed > max_positions:
         raise InputError(
             f"a row needs {needed} positions, but {lm_name} has {max_positions}; shorten "
@@ -219,7 +219,7 @@ def input_vectors(
     specials: Float[Array, "N D"],
     prompts: Float[Array, "B P D"],
 ) -> Float[Array, "B S D"]:
-    """What the LM reads at each position, in the dtype of the tokens' vectors."""
+    """Returns the LM's input vector at each position, in the dtype of `token_vectors`."""
     B, D = slots.shape[0], token_vectors.shape[-1]
     shared = jnp.broadcast_to(specials[None], (B, *specials.shape))
     vectors = jnp.concatenate([shared, prompts], axis=1).astype(token_vectors.dtype)

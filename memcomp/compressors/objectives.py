@@ -1,9 +1,9 @@
-"""What a compressor is trained for: that the frozen LM predicts tokens from its vectors.
+"""Training objectives of a compressor: the frozen LM predicts tokens from its vectors.
 
-Which tokens is a matter of the rows (`memcomp.compressors.layout`): the context itself,
-what follows it, an answer, or a mixture of them in one batch.
+The sequences (`memcomp.compressors.layout`) determine which tokens: the context itself, its
+continuation, an answer, or a mixture of them in one batch.
 
-Letters: B rows, S positions, A scored tokens of a row, R = B A, D d_model.
+Letters: B sequences, S positions, A scored tokens of a sequence, R = B A, D d_model.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ AVERAGES = ("token", "sequence")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained and for what; static in jitted functions.
+    """The compressor and its objective; a static argument of jitted functions.
 
     Attributes:
       module: Flax module of the frozen LM.
-      compressor: what is trained.
-      average: "token", over all scored tokens of the global batch, or "sequence", over
-        its rows of each row's own mean.
-      distillation: weight of KL(LM that sees the full context || LM that sees the
-        vectors) where a row has a teacher; cross-entropy has the rest of 1 there.
-      vocab_chunk: rows of the unembedding at once.
+      compressor: the compressor that is trained.
+      average: how losses are averaged: "token", over all scored tokens of the global
+        batch, or "sequence", first over each sequence and then over the sequences.
+      distillation: weight of KL(LM that sees the full context || LM that sees the vectors)
+        for a sequence with a teacher; there, cross-entropy has one minus this weight.
+      vocab_chunk: number of vocabulary entries of the unembedding at once.
 
     Raises:
-      InputError: an average that is not known, or a weight that is none.
+      InputError: the average is not known, or the weight is not from 0 to 1.
     """
 
     module: CausalLM
@@ -59,14 +59,14 @@ class Task:
 
 
 class Batch(NamedTuple):
-    """Contexts, and rows that are to be predicted from them.
+    """Contexts, and sequences with the tokens that are predicted from them.
 
     Attributes:
-      chunks: of the contexts.
-      rows: what the LM reads, with vectors.
-      teacher: what it reads in their place where it sees the full context; a row has as
-        many scored tokens as that of `rows`, or none for no teacher. None for no
-        teachers at all.
+      chunks: chunks of the contexts.
+      rows: sequences that the LM reads, with vectors.
+      teacher: the same sequences with the full context in place of the vectors; None for
+        no teachers. Each has as many scored tokens as that of `rows`, or none if this
+        sequence has no teacher.
     """
 
     chunks: Chunks
@@ -75,12 +75,13 @@ class Batch(NamedTuple):
 
 
 class RowScores(NamedTuple):
-    """What the LM makes of rows; what pads is not to be read.
+    """Scores of a batch of sequences; values at padding have no meaning.
 
     Attributes:
-      hidden: final states at the positions that predict a scored token, row after row.
+      hidden: final hidden states at the positions that predict a scored token, sequence
+        after sequence.
       nats: cross-entropy of every scored token.
-      right: whether it is the likeliest token.
+      right: whether the LM gives the scored token the highest probability.
     """
 
     hidden: Float[Array, "R D"]
@@ -89,12 +90,12 @@ class RowScores(NamedTuple):
 
 
 class TokenLosses(NamedTuple):
-    """The losses of every scored token; the values of padding mean nothing.
+    """Losses of every scored token; values at padding have no meaning.
 
     Attributes:
-      loss: what is minimised, in nats.
+      loss: loss that is minimised, in nats.
       nats: cross-entropy.
-      right: whether it is the likeliest token.
+      right: whether the LM gives the scored token the highest probability.
     """
 
     loss: Float[Array, "B A"]
@@ -105,12 +106,12 @@ class TokenLosses(NamedTuple):
 def token_losses(
     params: Params, lm_params: Params, batch: Batch, task: Task
 ) -> TokenLosses:
-    """The losses of a batch.
+    """Computes the losses of a batch.
 
     Args:
       params: the trained tree, {"compressor": ..., "ae": [D], "ft": [D]}, in the dtype
         of the computation.
-      lm_params: of the frozen LM; no gradient of them is ever taken.
+      lm_params: parameters of the frozen LM, for which no gradient is ever taken.
       batch: see `Batch`.
       task: see `Task`.
     """
@@ -137,15 +138,15 @@ def row_scores(
     module: CausalLM,
     vocab_chunk: int,
 ) -> RowScores:
-    """Rows as the LM reads them: soft prompts among tokens.
+    """Scores sequences in which soft prompts stand among tokens.
 
     Args:
-      prompts: the digests of each row.
-      specials: in the order of `SPECIAL`.
-      lm_params: of the LM.
-      rows: what it reads.
-      module: of the LM.
-      vocab_chunk: rows of the unembedding at once.
+      prompts: digests of each sequence.
+      specials: trained vectors in the order of `SPECIAL`.
+      lm_params: parameters of the LM.
+      rows: sequences that the LM reads.
+      module: Flax module of the LM.
+      vocab_chunk: number of vocabulary entries of the unembedding at once.
     """
     embedded = embed(lm_params, rows.tokens, module=module)
     x = input_vectors(rows.tokens, rows.slots, embedded, specials, prompts)
@@ -158,9 +159,10 @@ def row_scores(
 
 
 def _hidden(x, rows: Rows, lm_params, module) -> Float[Array, "R D"]:
-    """Final hidden states at the positions that predict a scored token, row after row.
+    """Final hidden states at the positions that predict a scored token, in order.
 
-    Only these meet the unembedding, which is most of the work where answers are short.
+    Only these are multiplied with the unembedding, which saves most of the work if answers
+    are short.
     """
     hidden = hidden_states(lm_params, constrain_batch(x), module=module)
     D = hidden.shape[-1]
@@ -169,10 +171,10 @@ def _hidden(x, rows: Rows, lm_params, module) -> Float[Array, "R D"]:
 
 
 def token_weights(scored: Bool[Array, "*N B A"], average: str) -> Float[Array, "*N B A"]:
-    """Weights that sum to one over the whole global batch, all its micro-batches included.
+    """Weights of the tokens, which sum to one over all micro-batches of the global batch.
 
-    They depend on the rows alone, so that gradients of micro-batches, and of parts of a
-    batch on several devices, are only ever summed: never a mean of means.
+    They depend only on which tokens are scored. So the gradients of micro-batches, and of
+    shards on several devices, are only summed, and no mean of means is taken.
     """
     counted = scored.astype(jnp.float32)
     if average == "token":

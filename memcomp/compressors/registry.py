@@ -1,4 +1,4 @@
-"""The context compressors by name, and their files."""
+"""Makes, saves and loads context compressors by name."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
 
-COMPRESSOR = "compressor.safetensors"  # in the folder of a run
+COMPRESSOR = "compressor.safetensors"  # name of the file in the folder of a run
 COMPRESSORS: dict[str, tuple[Any, Any]] = {
     "icformer": (ICFormer, ICFormerConfig),
     "icae": (ICAE, ICAEConfig),
@@ -31,15 +31,15 @@ COMPRESSORS: dict[str, tuple[Any, Any]] = {
 
 
 def make_compressor(kind: str, lm_module: CausalLM, entries: dict[str, Any]) -> Compressor:
-    """A compressor without weights.
+    """Makes a compressor without weights.
 
     Args:
       kind: a key of `COMPRESSORS`.
-      lm_module: of the language model that it is for.
-      entries: of its config.
+      lm_module: Flax module of the language model that it is for.
+      entries: fields of its config.
 
     Raises:
-      InputError: no such kind, or an entry that its config does not have.
+      InputError: there is no such kind, or an entry does not fit its config.
     """
     if kind not in COMPRESSORS:
         raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
@@ -49,7 +49,7 @@ def make_compressor(kind: str, lm_module: CausalLM, entries: dict[str, Any]) -> 
 
 
 def _check_entries(config: Any, entries: dict[str, Any]) -> None:
-    """Raises `InputError` for an entry that the config lacks, or of another type."""
+    """Raises `InputError` for an entry that the config lacks or has with another type."""
     wanted = typing.get_type_hints(config)
     for name, value in entries.items():
         if name not in wanted:
@@ -73,29 +73,31 @@ def save_compressor(path: str | os.PathLike, trained: TrainedCompressor) -> None
 
 
 def kind_of(compressor: Compressor) -> str:
-    """The key of `COMPRESSORS` that makes such a compressor."""
+    """Returns the compressor's key in `COMPRESSORS`."""
     kinds = COMPRESSORS.items()
     return next(name for name, (type_, _) in kinds if isinstance(compressor, type_))
 
 
 def load_compressor(path: str | os.PathLike, lm: LanguageModel) -> TrainedCompressor:
-    """A trained compressor from a file that `save_compressor` wrote.
+    """Loads a trained compressor from a file that `save_compressor` wrote.
 
     Raises:
-      InputError: not such a file, damaged, or trained with another LM than `lm`.
+      InputError: the file is not such a file, is damaged, or was trained with another LM.
     """
     return files.load_compressor(path, lm, make_compressor)
 
 
 def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:
-    """A compressor of ours, or of IC-Former's authors, who may leave out FT: then 0.
+    """Loads a compressor that memcomp or the authors of IC-Former have saved.
+
+    If the authors' files lack AE or FT, it is 0.
 
     Args:
-      name: of a run's folder, of a compressor's file, or of what the authors saved.
+      name: folder of a run, file of a compressor, or folder of the authors' files.
       lm: the language model.
 
     Raises:
-      InputError: there is none, or one for another LM.
+      InputError: there is no compressor, or it is for another LM.
     """
     path = path_of(name)
     if path.is_dir() and (path / BESIDE).exists():
@@ -106,10 +108,10 @@ def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:
 
 
 def load_alike(name: str, lm: LanguageModel, wanted: Compressor) -> TrainedCompressor:
-    """`load_trained`, of the kind and the sizes of `wanted`.
+    """Calls `load_trained` for a compressor of the kind and the sizes of `wanted`.
 
     Raises:
-      InputError: there is none, or one for another LM or of other sizes.
+      InputError: there is no compressor, or it is for another LM or of other sizes.
     """
     trained, config = load_trained(name, lm), typing.cast(Any, wanted).config
     if _written_out(trained.compressor) != _written_out(wanted):
@@ -121,12 +123,13 @@ def load_alike(name: str, lm: LanguageModel, wanted: Compressor) -> TrainedCompr
 
 
 def _written_out(compressor: Any) -> tuple[type, Any]:
-    """Its kind and config, with the LM's sizes where the config leaves them to the LM."""
+    """Returns its type and config, with all sizes that the config takes from the LM."""
     config = compressor.config
     if isinstance(config, ICFormerConfig):
         sizes = config.sizes(compressor.lm_module.config)._asdict()
         del sizes["d_model"]
-        # How digests began is over, and the authors' files do not say it.
+        # The initialisation of the digests does not matter after training, and the
+        # authors' files do not say it.
         config = dataclasses.replace(config, **sizes, digest_init="zeros")
     return type(compressor), config
 

@@ -1,4 +1,4 @@
-"""The settings of a compressor's run: what it reads, how it is trained and evaluated."""
+"""Settings of a compressor's run: what it reads, how it is trained and evaluated."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from memcomp.ranges import check_count, check_seed
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Texts and questions.
+    """Sources of texts and questions.
 
     Attributes:
-      texts: trained on, or compressed by stage generate.
-      valid: held out; "" for none.
-      field: of a .jsonl row, that has the text.
+      texts: source of the texts to train on, or to compress in stage generate.
+      valid: source of the held-out texts; "" for none.
+      field: field of a .jsonl line that holds the text.
       special_tokens: whether documents get the tokenizer's BOS.
-      manual_dir: of PwC_train.jsonl and PwC_test.jsonl; "" for none.
-      filters: see `memcomp.data.pwc.read_pwc`; None for its own.
-      num_valid: rows held out from training.
+      manual_dir: folder of PwC_train.jsonl and PwC_test.jsonl; "" for none.
+      filters: see `memcomp.data.pwc.read_pwc`; None for the default ones.
+      num_valid: number of held-out windows or questions to evaluate on during training.
     """
 
     texts: str
@@ -38,13 +38,14 @@ class Sources:
 
 @dataclasses.dataclass(frozen=True)
 class ContextSettings:
-    """Which windows of documents are contexts, and how they are cut into chunks.
+    """Which windows of documents are contexts, and how they are split into chunks.
 
     Attributes:
-      length: most tokens of a context.
-      min_length: fewest tokens of a context; None: all are as long as they can be.
+      length: largest number of tokens of a context.
+      min_length: smallest number of tokens of a context; None to make all contexts as long
+        as they can be.
       max_chunk: see `memcomp.compressors.chunks.split`; None for contexts as a whole.
-      by_tokens: whether long documents give as many windows as they have.
+      by_tokens: see `memcomp.data.contexts.context_batches`.
     """
 
     length: int
@@ -55,15 +56,18 @@ class ContextSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveSettings:
-    """What is minimised.
+    """Settings of the training objective.
+
+    See `memcomp.compressors.objectives.Task` for `average` and `distillation`, and
+    `memcomp.compressors.batches.Pretraining` for the others.
 
     Attributes:
-      average: see `memcomp.compressors.objectives.Task`.
-      continuation: see `memcomp.compressors.batches.Pretraining`, as the next three.
-      continuation_ratio: part of the rows that go on with the text.
-      min_continuation: fewest tokens of such a row.
-      num_given: leading tokens of it that are not scored.
-      distillation: see `memcomp.compressors.objectives.Task`.
+      average: how losses are averaged.
+      continuation: largest number of tokens of a continuation.
+      continuation_ratio: share of the sequences that continue the text.
+      min_continuation: smallest number of tokens of a continuation.
+      num_given: number of leading tokens of a continuation that are not scored.
+      distillation: weight of the distillation loss.
     """
 
     average: str
@@ -80,8 +84,8 @@ class QuestionSettings:
 
     Attributes:
       template: see `memcomp.compressors.templates.make_template`.
-      prompt: most tokens of a prompt.
-      answer: most tokens of an answer.
+      prompt: largest number of tokens of a prompt.
+      answer: largest number of tokens of an answer.
     """
 
     template: str
@@ -94,11 +98,12 @@ class DecodingSettings:
     """How answers are decoded.
 
     Attributes:
-      num_texts: free-running at each evaluation of training, or in stage generate.
-      num_tokens: most tokens of an answer in stage generate.
+      num_texts: number of texts to decode at each evaluation of training, or in stage
+        generate.
+      num_tokens: largest number of tokens of an answer in stage generate.
       ask: "reproduce", "continue", or a question.
-      temperature: 0 for greedy decoding.
-      top_p: part of the probability that is drawn from.
+      temperature: temperature of sampling; 0 for greedy decoding.
+      top_p: total probability of the likeliest tokens, from which tokens are drawn.
     """
 
     num_texts: int
@@ -119,11 +124,12 @@ class EvaluationSettings:
 
     Attributes:
       study: a key of `memcomp.studies.compressor_tables.STUDIES`.
-      num_texts: of each row of the table; None for all questions of the test set.
-      lengths: tokens of the texts that are reproduced.
-      kinds: of these texts, keys of `memcomp.studies.text_kinds.TEXT_KINDS`.
+      num_texts: number of texts for each line of the table; None for all questions of the
+        test set.
+      lengths: lengths in tokens of the texts to reproduce.
+      kinds: kinds of these texts, keys of `memcomp.studies.text_kinds.TEXT_KINDS`.
       beside: further compressors for this LM.
-      cramming: whether there are rows of memory that is crammed for each context.
+      cramming: whether the table compares with memory that is crammed for each context.
       cram: arguments of `memcomp.CramConfig`.
     """
 
@@ -138,14 +144,14 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of a run but those of the LM and its mesh.
+    """All settings of a run except those of the LM and its mesh.
 
     Attributes:
       stage: "pretrain", "finetune", "generate" or "evaluate".
-      seed: of all that is drawn.
+      seed: seed of all random draws.
       start: the compressor to begin with; "" for none, `FRESH` for random weights.
       compressor: a key of `memcomp.compressors.registry.COMPRESSORS`.
-      compressor_entries: by such a key, the entries of its config.
+      compressor_entries: fields of each compressor's config, by such a key.
     """
 
     stage: str
@@ -166,11 +172,11 @@ class Settings:
 
 
 def settings_of(entries: Mapping[str, Any]) -> Settings:
-    """The settings in the nested entries of a config such as configs/icformer/base.py.
+    """Makes the settings from the fields of a config such as configs/icformer/base.py.
 
     Raises:
-      InputError: a number without sense.
-      TypeError: a section with an entry that is not known.
+      InputError: a number is out of its range.
+      TypeError: a section has an unknown entry.
     """
     train = dict(entries["train"])
     options = tuple(sorted(train.pop("schedule_options").items()))

@@ -1,4 +1,4 @@
-"""What a run of a compressor is made of, and whether the LM has room for it."""
+"""Makes the parts of a compressor's run, and checks that it fits the LM."""
 
 from typing import NamedTuple
 
@@ -25,16 +25,16 @@ from memcomp.data.training_texts import document_texts, document_texts_sha256
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
 
-FRESH = "fresh"  # what `Settings.start` says for random weights
+FRESH = "fresh"  # value of `Settings.start` for random weights
 
 
 class Setup(NamedTuple):
-    """What all stages have.
+    """The parts of a run that all stages need.
 
     Attributes:
-      settings: of the run.
+      settings: settings of the run.
       lm: the frozen language model.
-      task: what is trained for it.
+      task: the compressor for this LM, and its objective.
     """
 
     settings: Settings
@@ -43,10 +43,10 @@ class Setup(NamedTuple):
 
 
 def make_task(settings: Settings, module: CausalLM) -> Task:
-    """What is trained for the LM with this Flax module.
+    """Makes the compressor and its objective, for the LM with this Flax module.
 
     Raises:
-      InputError: the compressor, or what it is trained for, cannot be.
+      InputError: the settings of the compressor or of the objective are not valid.
     """
     kind, objective = settings.compressor, settings.objective
     if kind not in COMPRESSORS:
@@ -56,10 +56,10 @@ def make_task(settings: Settings, module: CausalLM) -> Task:
 
 
 def load_start(setup: Setup) -> TrainedCompressor:
-    """The compressor to start with, which must be of the kind that the settings say.
+    """Loads the compressor to start with, which must be of the kind in the settings.
 
     Raises:
-      InputError: there is none, or one of other sizes.
+      InputError: there is no compressor, or it is of another kind or of other sizes.
     """
     start = setup.settings.start
     if not start:
@@ -71,7 +71,7 @@ def load_start(setup: Setup) -> TrainedCompressor:
 
 
 def shapes(setup: Setup) -> Shapes:
-    """Sizes of contexts and rows."""
+    """Returns the sizes of contexts and sequences."""
     context = setup.settings.context
     return Shapes(
         num_digests=setup.task.compressor.num_digests,
@@ -83,10 +83,10 @@ def shapes(setup: Setup) -> Shapes:
 
 
 def pretraining(setup: Setup) -> Pretraining:
-    """The objectives of stage pretrain, for which the LM has room.
+    """Makes the objectives of stage pretrain, and checks that they fit the LM.
 
     Raises:
-      InputError: it has not, or the objectives do not go together.
+      InputError: they do not fit the LM, or do not fit each other.
     """
     names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
     options = {name: getattr(setup.settings.objective, name) for name in names}
@@ -101,10 +101,10 @@ def pretraining(setup: Setup) -> Pretraining:
 
 
 def finetuning(setup: Setup) -> Finetuning:
-    """The objective of stage finetune, for which the LM has room.
+    """Makes the objective of stage finetune, and checks that it fits the LM.
 
     Raises:
-      InputError: it has not, or it has no tokenizer.
+      InputError: it does not fit the LM, or the LM has no tokenizer.
     """
     ask = setup.settings.question
     made = Finetuning(shapes(setup), template(setup), ask.prompt, ask.answer)
@@ -113,7 +113,7 @@ def finetuning(setup: Setup) -> Finetuning:
 
 
 def template(setup: Setup) -> Template:
-    """What stands around contexts and prompts.
+    """Makes the template of the words around contexts and prompts.
 
     Raises:
       InputError: the LM has no tokenizer, or there is no such template.
@@ -124,7 +124,7 @@ def template(setup: Setup) -> Template:
 
 
 def _check_positions(made: Pretraining | Finetuning, setup: Setup) -> None:
-    """Raises `InputError` where the LM, or the compressor, has no room for a run."""
+    """Raises `InputError` if sequences do not fit the LM, or chunks the compressor."""
     needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
     check_room(needed, setup.lm.name, setup.lm.config.max_positions)
     shapes = made.shapes
@@ -132,7 +132,7 @@ def _check_positions(made: Pretraining | Finetuning, setup: Setup) -> None:
 
 
 def check_chunks(width: int, setup: Setup) -> None:
-    """Raises `InputError` where the compressor takes no chunks of `width` tokens."""
+    """Raises `InputError` if the compressor cannot take chunks of `width` tokens."""
     compressor = setup.task.compressor
     params = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
     chunk = jax.ShapeDtypeStruct((1, width), np.int32)
@@ -141,10 +141,10 @@ def check_chunks(width: int, setup: Setup) -> None:
 
 
 def pretraining_of_texts(setup: Setup) -> Pretraining:
-    """`pretraining`, where there is text, and what it begins with if anything.
+    """Calls `pretraining` after checks of the texts and of the compressor to start with.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no text, or the run cannot start with the compressor.
     """
     settings = setup.settings
     sources, least, length = (
@@ -165,7 +165,7 @@ def pretraining_of_texts(setup: Setup) -> Pretraining:
 
 
 def check_text(name: str, source: str, field: str) -> None:
-    """Raises `InputError` where the field `name` of the config names no text."""
+    """Raises `InputError` if `source`, the config's field `name`, has no text."""
     if not source or next(document_texts(source, field), None) is None:
         raise InputError(
             f"{name} is {source!r}, where there is no text; give --config.{name}=FOLDER"
@@ -173,10 +173,10 @@ def check_text(name: str, source: str, field: str) -> None:
 
 
 def finetuning_of_questions(setup: Setup) -> Finetuning:
-    """`finetuning`, where there are questions, and a compressor to begin with.
+    """Calls `finetuning` after checks of the questions and of the start.
 
     Raises:
-      InputError: there are none, or nothing is said of what to begin with.
+      InputError: there are no questions, or the settings give no valid start.
     """
     find_pwc("train", setup.settings.sources.manual_dir or None)
     start = setup.settings.start
@@ -190,7 +190,7 @@ def finetuning_of_questions(setup: Setup) -> Finetuning:
     return finetuning(setup)
 
 
-# What the names in the settings stand for, by stage, or by the study of stage evaluate.
+# Inputs whose SHA-256 is recorded, by stage, or by the study of stage evaluate.
 _CONTENT = {
     "pretrain": ("texts", "valid", "start"),
     "finetune": ("questions", "start"),
@@ -201,7 +201,7 @@ _CONTENT = {
 
 
 def content(settings: Settings) -> dict[str, dict[str, str]]:
-    """SHA-256 of the texts, questions and compressors of a run, for its config.json."""
+    """Returns SHA-256 of a run's texts, questions and compressors, for its config.json."""
     stage, sources = settings.stage, settings.sources
 
     def sha256(name: str) -> str | None:

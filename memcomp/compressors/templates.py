@@ -11,19 +11,19 @@ from memcomp.compressors.layout import Question
 from memcomp.errors import InputError
 
 INSTRUCTION = "Response the Prompt based on the below text:\n\n"  # as published
-_MARK = "\x00"  # no template has it
+_MARK = "\x00"  # stands for the context; no template contains it
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """What comes before the context, around the prompt, and before the answer.
+    """Text before the context, around the prompt, and before the answer.
 
-    Pieces are made tokens separately, as in the authors' code, so that tokens do not
-    depend on their neighbours.
+    Pieces are tokenized separately, as in the authors' code, so that their tokens do not
+    depend on neighbouring pieces.
 
     Attributes:
       before: tokens before the context.
-      prompt: how a prompt is written, with {prompt} in it.
+      prompt: text of a prompt, which contains {prompt}.
       end: tokens between the prompt and the answer.
     """
 
@@ -32,27 +32,28 @@ class Template:
     end: tuple[int, ...]
 
     def written(self, prompt: str) -> str:
-        """The text that is made the prompt's tokens."""
+        """Returns the text of a prompt, before it is tokenized."""
         return self.prompt.replace("{prompt}", prompt)
 
     def question(
         self, prompt: Int[np.ndarray, "_"], answer: Int[np.ndarray, "_"]
     ) -> Question:
-        """A question, from the tokens of a prompt as it is `written`."""
+        """Makes a question from the tokens of a prompt as it is `written`."""
         after = np.concatenate([prompt, np.asarray(self.end, np.int32)])
         return Question(np.asarray(self.before, np.int32), after, answer)
 
 
 def make_template(name: str, tokenizer: Any) -> Template:
-    """A template for the tokenizer of an LM.
+    """Makes a template for the tokenizer of an LM.
 
     Args:
-      name: "published": Llama-2's, as in arXiv:2406.13618, whatever the LM; "chat": the
-        tokenizer's own chat template, with the same instruction; "plain": neither.
-      tokenizer: of transformers.
+      name: "published" for Llama-2's, as in arXiv:2406.13618, whatever the LM; "chat" for
+        the tokenizer's own chat template, with the same instruction; "plain" for the same
+        instruction without marks of turns.
+      tokenizer: tokenizer from transformers.
 
     Raises:
-      InputError: no such template, or a tokenizer without a chat template.
+      InputError: there is no such template, or the tokenizer has no chat template.
     """
     if name not in TEMPLATES:
         raise InputError(f"template {name!r} is not one of {', '.join(TEMPLATES)}")
@@ -72,7 +73,7 @@ def _published(tokenizer: Any) -> Template:
 
 
 def _plain(tokenizer: Any) -> Template:
-    """The same without marks of turns, for an LM that knows none."""
+    """The published words without marks of turns, for an LM that does not know them."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     before = bos + _tokens(tokenizer, INSTRUCTION)
     return Template(
@@ -81,7 +82,7 @@ def _plain(tokenizer: Any) -> Template:
 
 
 def _chat(tokenizer: Any) -> Template:
-    """One turn of the user, and the beginning of the answer."""
+    """One turn of the user, and the beginning of the answer, in the chat template."""
     if not tokenizer.chat_template:
         raise InputError(
             'the tokenizer has no chat template; give template="published" or "plain"'
@@ -104,7 +105,7 @@ def _chat(tokenizer: Any) -> Template:
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    # Special tokens in a template are meant; the tokenizer adds none of its own.
+    # Special tokens in a template are read as such; the tokenizer adds none of its own.
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

@@ -1,6 +1,7 @@
-"""Training of a compressor: float32 masters, one jitted step over a mesh.
+"""Training of a compressor: float32 weights and one jitted step over a mesh.
 
-Letters: N micro-batches of a step, B rows of a micro-batch, A scored tokens of a row.
+Letters: N micro-batches of a step, B sequences of a micro-batch, A scored tokens of a
+sequence.
 """
 
 import dataclasses
@@ -30,27 +31,28 @@ Metrics = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How the weights are found.
+    """Settings of the optimiser.
 
     Attributes:
-      num_steps: optimiser steps of the run.
-      batch_size: rows a step, over all micro-batches and devices.
-      accumulation: micro-batches a step; it changes memory, not the result.
-      schedule: of the learning rate, a name in optax such as "constant_schedule" or
+      num_steps: number of optimiser steps of the run.
+      batch_size: sequences per step, over all micro-batches and devices.
+      accumulation: micro-batches per step; it changes memory, not the result.
+      schedule: learning-rate schedule, a name in optax such as "constant_schedule" or
         "warmup_cosine_decay_schedule".
-      schedule_options: its arguments, as pairs of name and value.
-      b1: of AdamW.
-      b2: of AdamW.
-      eps: of AdamW.
-      weight_decay: of AdamW, times the learning rate; of all weights, as published.
-      max_grad_norm: gradients longer than this are shortened to it.
-      ema_decay: of a running mean of the weights, which then is what is evaluated and
-        kept; None for none.
-      dtype: of weights and activations in the forward and backward pass, a key of
+      schedule_options: arguments of the schedule, as pairs of name and value.
+      b1: decay of AdamW's first moment.
+      b2: decay of AdamW's second moment.
+      eps: eps of AdamW.
+      weight_decay: weight decay of AdamW, which is multiplied by the learning rate and
+        applied to all weights, as published.
+      max_grad_norm: global norm to which longer gradients are clipped.
+      ema_decay: decay of a moving average of the weights, which is then evaluated and kept
+        in their place; None for no average.
+      dtype: dtype of weights and activations in the forward and backward pass, a key of
         `memcomp.lm.load.DTYPES`; the weights that are trained stay in float32.
 
     Raises:
-      InputError: a number without sense, or a schedule that optax does not have.
+      InputError: a number is out of its range, or optax does not have the schedule.
     """
 
     num_steps: int
@@ -86,14 +88,14 @@ class TrainConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a checkpoint holds, beside the position in the data.
+    """The training state; a checkpoint holds it and the position in the data.
 
     Attributes:
       params: {"compressor": ..., "ae": [D], "ft": [D]} in float32.
-      opt_state: of `optimizer`.
-      ema: running mean of `params`; None without.
-      step: Int[Array, ""], steps that were made.
-      key: random key of the run; what is sampled at a step is drawn from it and the step.
+      opt_state: state of `optimizer`.
+      ema: moving average of `params`; None for none.
+      step: Int[Array, ""], number of steps taken.
+      key: random key of the run; samples of a step are drawn from it and the step.
     """
 
     params: Any
@@ -104,12 +106,12 @@ class TrainState:
 
     @property
     def best(self) -> Params:
-        """The weights to use: the running mean where there is one."""
+        """The weights to use: the moving average if there is one, else `params`."""
         return self.params if self.ema is None else self.ema
 
 
 def learning_rate(cfg: TrainConfig) -> optax.Schedule:
-    """The schedule that the config names.
+    """Makes the learning-rate schedule that the config names.
 
     Raises:
       InputError: optax does not have it, or it does not take these options.
@@ -130,7 +132,7 @@ def learning_rate(cfg: TrainConfig) -> optax.Schedule:
 
 
 def optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm.
+    """AdamW after clipping of the gradients by their global norm.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101; with the published settings:
       arXiv:2406.13618, tables 8 and 9.
@@ -144,9 +146,9 @@ def optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
 
 
 def init_params(key: Array, task: Task) -> Params:
-    """Fresh weights of all that is trained, boxed with their logical axes.
+    """Initial weights of the compressor and AE and FT, boxed with their logical axes.
 
-    The special vectors begin at 0, as published (arXiv:2406.13618, the authors' code).
+    AE and FT begin at 0, as published (arXiv:2406.13618, the authors' code).
     """
     zeros = with_axes(nn.initializers.zeros, ("embed",))
     D = task.module.config.d_model
@@ -155,7 +157,7 @@ def init_params(key: Array, task: Task) -> Params:
 
 
 def _boxed_state(key: Array, task: Task, cfg: TrainConfig) -> TrainState:
-    # The optimiser's moments come out in the boxes of their weights.
+    # The optimiser's moments get the boxes of their weights.
     params = init_params(key, task)
     return TrainState(
         params=params,
@@ -167,9 +169,9 @@ def _boxed_state(key: Array, task: Task, cfg: TrainConfig) -> TrainState:
 
 
 def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state; nothing is computed."""
+    """Returns shapes, dtypes and shardings of the state, without any computation."""
     make = functools.partial(_boxed_state, task=task, cfg=cfg)
-    # The key is a shape too: a mesh may be of devices that nothing can run on.
+    # The key is only a shape too, because the mesh may be of devices that are not here.
     boxed = jax.eval_shape(make, jax.eval_shape(lambda: jax.random.key(0)))
     return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
@@ -179,7 +181,7 @@ def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
 
 
 def init_state(seed: int, task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
-    """Fresh weights, made where they belong; the same on every mesh."""
+    """Returns the state of step 0, sharded over the mesh; all meshes give equal values."""
 
     def make(key):
         return nn.unbox(_boxed_state(key, task, cfg))
@@ -192,9 +194,9 @@ def _shardings(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
 
 
 def with_params(state: TrainState, params: Params) -> TrainState:
-    """A fresh state that begins with given weights, as fine-tuning does.
+    """Returns `state`, which is that of step 0, with other weights, as for fine-tuning.
 
-    The optimiser is new: its moments belong to another objective.
+    The optimiser's state is new, since old moments would belong to another objective.
     """
     place = functools.partial(_copies, like=state.params)
     ema = None if state.ema is None else place(params)
@@ -202,7 +204,7 @@ def with_params(state: TrainState, params: Params) -> TrainState:
 
 
 def _copies(params: Params, like: Params) -> Params:
-    """New buffers, since the state is donated, of the dtypes and shardings of `like`."""
+    """Copies to new buffers, as the state is donated, in dtype and sharding of `like`."""
     shardings = jax.tree.map(lambda x: x.sharding, like)
 
     def copy(params):
@@ -214,19 +216,19 @@ def _copies(params: Params, like: Params) -> Params:
 def train_step(
     state: TrainState, lm_params: Params, batches: Batch, *, task: Task, cfg: TrainConfig
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser step on N micro-batches, whose gradients are summed in float32.
+    """Takes one optimiser step on N micro-batches, whose gradients are summed in float32.
 
     Args:
-      state: donated where it is jitted (`jit_train_step`).
-      lm_params: of the frozen LM, in the dtype of the computation; an argument, so that
-        they keep their sharding, and one that nothing is differentiated by.
-      batches: each array with an axis N before that of the rows.
+      state: state to update; `jit_train_step` donates it.
+      lm_params: parameters of the frozen LM, in the dtype of the computation. They are an
+        argument so that they keep their sharding; they get no gradient.
+      batches: micro-batches; each array has an axis N before that of the sequences.
       task: see `Task`.
       cfg: see `TrainConfig`.
 
     Returns:
-      The new state, and from before the update: `loss` (what is minimised),
-      `nats_per_token` and `accuracy` (over all scored tokens, teacher-forced),
+      The new state, and metrics from before the update: `loss` (the loss that is
+      minimised), `nats_per_token` and `accuracy` (over all scored tokens, teacher-forced),
       `num_tokens`, `grad_norm` (before clipping), `learning_rate`.
     """
     weights = token_weights(batches.rows.scored, task.average)
@@ -254,7 +256,7 @@ def train_step(
 
 
 def _weighted_loss(params, lm_params, batch: Batch, weights, task: Task, dtype):
-    """The part of the loss that a micro-batch has, and what is reported of it."""
+    """Returns a micro-batch's share of the loss, and its sums for the metrics."""
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     losses = token_losses(params, lm_params, batch, task)
     loss = jnp.sum(weights * losses.loss)
@@ -274,7 +276,7 @@ def _no_sums() -> dict[str, Float[Array, ""]]:
 
 
 def _means(sums: Metrics) -> Metrics:
-    """Sums over tokens as means over tokens."""
+    """Turns sums over tokens into means over tokens."""
     counted = jnp.maximum(sums["num_tokens"], 1.0)
     return {
         "loss": sums["loss"],
@@ -287,7 +289,7 @@ def _means(sums: Metrics) -> Metrics:
 def jit_train_step(
     task: Task, cfg: TrainConfig, mesh: Mesh
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """`train_step`, compiled for the mesh; the state is donated and keeps its sharding.
+    """Returns jitted `train_step` for a mesh; the state is donated and keeps its sharding.
 
     Call it inside `jax.set_mesh(mesh)`.
     """

@@ -1,4 +1,4 @@
-"""What a compressor is trained on and watched by: windows of documents, and questions."""
+"""Data to train and evaluate a compressor on: windows of documents, and questions."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ from memcomp.errors import InputError
 
 
 class Data(NamedTuple):
-    """What a run trains on and is watched by.
+    """Training and validation data of a run.
 
     Attributes:
-      batches: of `Batch`, each array with an axis of micro-batches.
-      valid: examples that are not trained on, by the name of what they ask for.
-      counts: what was left out of the data, for summary.json.
+      batches: `Batch`es, whose arrays have a leading axis of micro-batches.
+      valid: held-out examples, by name: "reconstruction", "continuation" or "answers".
+      counts: numbers of examples that were left out or cut, for summary.json.
     """
 
     batches: grain.MapDataset
@@ -39,12 +39,12 @@ class Data(NamedTuple):
 
 
 def pretraining_data(setup: Setup, made: Pretraining, folder: epath.Path) -> Data:
-    """Windows of documents.
+    """Makes the data of stage pretrain from windows of documents.
 
     Args:
-      setup: of the run.
-      made: what is asked for.
-      folder: the workdir, which gets the tokens.
+      setup: setup of the run.
+      made: the objectives.
+      folder: the workdir, in which the tokens are cached.
     """
     settings, cfg, sources = setup.settings, setup.settings.train, setup.settings.sources
     train = document_tokens(setup, sources.texts, folder / "tokens" / "train")
@@ -69,7 +69,7 @@ def pretraining_data(setup: Setup, made: Pretraining, folder: epath.Path) -> Dat
 
 
 def _held_out(setup: Setup, made: Pretraining, tokens: Ragged) -> dict[str, Examples]:
-    """Windows of documents that are not trained on, to be reproduced and gone on with."""
+    """Makes validation examples: held-out windows to reproduce and to continue."""
     settings = setup.settings
     held: Any = context_batches(
         tokens,
@@ -83,7 +83,7 @@ def _held_out(setup: Setup, made: Pretraining, tokens: Ragged) -> dict[str, Exam
     if made.continuation_ratio < 1:
         valid["reconstruction"] = made.examples(held, goes_on)
     if made.continuation_ratio > 0:
-        # A document that ends before would be reproduced in their place.
+        # Contexts with a shorter continuation are left out: they would be reproduced.
         long = held.continuation.lengths >= made.min_continuation
         if long.any():
             held = Contexts(*(Padded(*(x[long] for x in part)) for part in held))
@@ -92,7 +92,7 @@ def _held_out(setup: Setup, made: Pretraining, tokens: Ragged) -> dict[str, Exam
 
 
 def document_tokens(setup: Setup, source: str, folder: epath.Path) -> Ragged:
-    """Tokens of whole documents, made once for each workdir."""
+    """Returns the tokens of whole documents, which are made once per workdir."""
     sources = setup.settings.sources
 
     def make() -> Iterator[tuple[Any, ...]]:
@@ -108,12 +108,12 @@ def document_tokens(setup: Setup, source: str, folder: epath.Path) -> Ragged:
 
 
 def finetuning_data(setup: Setup, made: Finetuning, folder: epath.Path) -> Data:
-    """Questions of PwC; the last `num_valid` that fit are not trained on.
+    """Makes the data of stage finetune; the last `num_valid` questions are held out.
 
     Args:
-      setup: of the run.
-      made: what is asked for.
-      folder: the workdir, which gets the tokens.
+      setup: setup of the run.
+      made: the objective.
+      folder: the workdir, in which the tokens are cached.
 
     Raises:
       InputError: no question is left to train on.
@@ -147,7 +147,10 @@ def finetuning_data(setup: Setup, made: Finetuning, folder: epath.Path) -> Data:
 def fitting_questions(
     made: Finetuning, tokens: QuestionTokens
 ) -> tuple[Int64[np.ndarray, " R"], dict[str, int]]:
-    """The rows that fit, and how many do not, or lose the end of their context."""
+    """Returns the indices of the questions that fit, and counts for summary.json.
+
+    The counts are of all questions, those left out, and those whose context is cut.
+    """
     rows = fitting(tokens, context=None, prompt=made.prompt, answer=made.answer)
     counts = {
         "num_questions": len(tokens.context),
@@ -164,7 +167,7 @@ def fitting_questions(
 
 
 def question_tokens(setup: Setup, split: str, folder: epath.Path) -> QuestionTokens:
-    """Tokens of the rows of PwC, made once for each workdir."""
+    """Returns the tokens of the questions of PwC, which are made once per workdir."""
     words, sources = template(setup), setup.settings.sources
 
     def make() -> Iterator[tuple[Any, ...]]:

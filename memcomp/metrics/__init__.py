@@ -1,1 +1,1 @@
-"""Numbers from records: capacity, classical coding, overlap of texts."""
+"""Metrics: capacity from records, classical compression, overlap of texts, rounding."""

@@ -1,9 +1,9 @@
-"""How much a vector holds: every metric of the published tables, and ours.
+"""How much a vector holds: all metrics of the published tables, and ours.
 
-Functions take columns, one number a record: a text at a length. Sums over the tokens of
-a text are means times `num_tokens`, in both protocols, as `scores.record` writes them. A
-record belongs to a text; the same text may have records at many lengths and from many
-seeds, so intervals and standard errors are over texts, not over records.
+Functions take columns with one number per record, which is a text at a length. A sum over
+the tokens of a text is a mean times `num_tokens`, in both protocols, as
+`memcomp.runs.records.record` writes it. A text may have records at many lengths and from
+many seeds, so intervals and standard errors are over texts, not over records.
 """
 
 import functools
@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float, Int, Num
 
 BITS_PER_NAT = 1 / math.log(2)
 THRESHOLD = 0.99
-LEVEL = 0.95  # of all intervals
+LEVEL = 0.95  # confidence level of all intervals
 RESAMPLES = 1000
-MOST_GROUPS = 2000  # texts are dealt into at most so many groups, which are resampled
-FORMATS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes of a number of the vector
+MOST_GROUPS = 2000  # the bootstrap resamples at most so many groups of texts
+FORMATS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes per number of the vector
 
 Columns = Mapping[str, np.ndarray]
 Numbers = Num[np.ndarray, " n"] | Bool[np.ndarray, " n"]
@@ -27,14 +27,14 @@ Texts = Int[np.ndarray, " n"]
 
 
 class Estimate(NamedTuple):
-    """A mean over records, and how sure it is.
+    """A mean over records, with its uncertainty.
 
     Attributes:
-      n: records.
-      mean: NaN where there are none.
+      n: number of records.
+      mean: mean of the records; NaN if there are none.
       std: sample standard deviation over records; None for fewer than two.
-      standard_error: of the mean, robust to texts with several records; None for fewer
-        than two texts.
+      standard_error: standard error of the mean, clustered by text; None for fewer than two
+        texts.
       low, high: percentile bootstrap over texts, 95%; None for fewer than two texts.
     """
 
@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """`low` and `high`, or twice the mean where there are none."""
+        """`low` and `high`; the mean in place of either that is None."""
         low, high = (self.mean if x is None else x for x in (self.low, self.high))
         return low, high
 
@@ -68,10 +68,10 @@ class Capacity(NamedTuple):
     """The longest length that passes a threshold.
 
     Attributes:
-      tokens: that length; 0 where none passes.
-      n: records at that length, or at the shortest where none passes.
+      tokens: that length; 0 if no length passes.
+      n: number of records at that length, or at the shortest length if none passes.
       low, high: percentile bootstrap over texts, 95%.
-      at_end: nothing longer was tried, so that the capacity may be larger.
+      at_end: whether no longer length was tried, so that the capacity may be larger.
       failed_below: shorter lengths that do not pass, which the published figure ignores.
     """
 
@@ -90,9 +90,9 @@ def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
     """Mean of records, with an interval over the texts that they belong to.
 
     Args:
-      values: one a record; those that are not finite are left out.
-      texts: to which text each belongs.
-      seed: of the bootstrap.
+      values: value of each record; those that are not finite are left out.
+      texts: id of the text of each record.
+      seed: seed of the bootstrap.
     """
     values = np.asarray(values, np.float64)
     keep = np.isfinite(values)
@@ -106,7 +106,7 @@ def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
     num_texts = len(sums)
     if num_texts < 2:
         return Estimate(n, mean, std, None, None, None)
-    # Of one record a text this is std / sqrt(n).
+    # With one record per text, this equals std / sqrt(n).
     residuals = sums[:, 0] - mean * sums[:, 1]
     error = math.sqrt(num_texts / (num_texts - 1) * float(np.sum(residuals**2))) / n
     low, high = _interval(sums, lambda s: s[:, 0] / s[:, 1], seed)
@@ -114,7 +114,7 @@ def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
 
 
 def estimate_of(records: Iterable[Mapping[str, Any]], field: str) -> Estimate:
-    """`estimate` of a field of records, which are left out where they have none."""
+    """`estimate` of a field over the records that have it."""
     pairs = [(r.get(field, math.nan), r["text_id"]) for r in records]
     values, texts = (np.array(column) for column in zip(*pairs, strict=True))
     return estimate(values, texts)
@@ -123,7 +123,7 @@ def estimate_of(records: Iterable[Mapping[str, Any]], field: str) -> Estimate:
 def by_length(
     lengths: Numbers, values: Numbers, texts: Texts, *, seed: int = 0
 ) -> dict[int, Estimate]:
-    """The estimate at each length, over all its texts: nothing is conditioned on."""
+    """Estimate at each length over all its texts, whether they failed or not."""
     found = {}
     for length in np.unique(lengths):
         here = np.asarray(lengths) == length
@@ -134,7 +134,7 @@ def by_length(
 
 
 def _text_sums(values: Float[np.ndarray, "n s"], texts: Texts) -> Float[np.ndarray, "g s"]:
-    """Sums over the records of each text."""
+    """Sums of values over the records of each text."""
     names, group = np.unique(texts, return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, group, values)
@@ -146,15 +146,15 @@ def _interval(
     statistic: Callable[[Float[np.ndarray, "r s"]], Num[np.ndarray, " r"]],
     seed: int,
 ) -> np.ndarray:
-    """Percentiles of a statistic of sums over resampled texts.
+    """Bootstrap interval of a statistic of sums over texts, by percentiles.
 
-    With more than MOST_GROUPS texts, groups of texts are resampled; an interval's width is
-    then right to about 1 / sqrt(2 MOST_GROUPS), 2%.
+    With more than MOST_GROUPS texts, groups of texts are resampled. The width of the
+    interval is then accurate to about 1 / sqrt(2 MOST_GROUPS), 2%.
     """
     if len(sums) > MOST_GROUPS:
         dealt = np.random.default_rng(seed).permutation(len(sums)) % MOST_GROUPS
         sums = _text_sums(sums, dealt)
-    with np.errstate(divide="ignore", invalid="ignore"):  # lengths that were not drawn
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may lack a length
         values = statistic(_weights(len(sums), seed) @ sums)
     tail = 50 * (1 - LEVEL)
     return np.nanpercentile(values, [tail, 100 - tail], method="linear")
@@ -162,7 +162,7 @@ def _interval(
 
 @functools.lru_cache(maxsize=64)
 def _weights(num_texts: int, seed: int) -> Float[np.ndarray, "r g"]:
-    """How often each text is drawn in each resample; the same for all metrics."""
+    """Number of times that each text is drawn in each resample, equal for all metrics."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, num_texts, (RESAMPLES, num_texts))
     rows = np.arange(RESAMPLES)[:, None] * num_texts
@@ -183,11 +183,11 @@ def decoding_capacity(
 ) -> Capacity:
     """The largest length whose mean score is at least `threshold`.
 
-    The score of `reference` is teacher-forced accuracy; `strict` has both that and
-    whether a text comes back exactly, decoded greedily from its stored vector.
+    The score of protocol `reference` is teacher-forced accuracy. Protocol `strict` has two
+    scores: this one, and whether greedy decoding of the stored vector is exact.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, equation 2, as their code has it: "at
-      least", and shorter lengths that fail are ignored (here they are named).
+      least", and shorter lengths that fail are ignored (here they are listed).
     """
     tried, column = np.unique(lengths, return_inverse=True)
     table = np.zeros((len(column), 2, len(tried)))
@@ -198,7 +198,7 @@ def decoding_capacity(
 
     def largest(s):
         total, count = s.reshape(-1, 2, len(tried)).transpose(1, 0, 2)
-        # Relative to the threshold: sums of many scores are rounded.
+        # The tolerance is relative, because sums of many scores are rounded.
         passes = total >= threshold * count * (1 - 1e-12)
         return np.where(passes & (count > 0), tried, 0).max(axis=1)
 
@@ -220,7 +220,7 @@ def decoding_capacity(
 def theoretical_capacity(
     d_model: int, vocab_size: int, num_memory: int = 1, bits: int = 16
 ) -> float:
-    """Tokens that a vector could name at most, at `bits` a dimension.
+    """Largest number of tokens that vectors can encode, with `bits` per dimension.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, equation 1.
     """
@@ -231,10 +231,10 @@ def theoretical_capacity(
 
 
 def failed(accuracy: Numbers, threshold: float = THRESHOLD) -> Bool[np.ndarray, " n"]:
-    """The records that the published gains are means over: accuracy at most 0.99.
+    """Mask of the records that published gains are averaged over: accuracy at most 0.99.
 
-    A text that is right is no longer optimised, so that the cross-entropy that is left of
-    it is arbitrary.
+    A text with all tokens right is no longer optimised, so its remaining cross-entropy is
+    arbitrary.
     """
     return np.asarray(accuracy) <= threshold
 
@@ -242,9 +242,9 @@ def failed(accuracy: Numbers, threshold: float = THRESHOLD) -> Bool[np.ndarray, 
 def pooled_gain(
     gains: Numbers, accuracy: Numbers, texts: Texts, *, seed: int = 0
 ) -> Estimate:
-    """Token or information gain as published: over failed texts of all lengths.
+    """Token or information gain as published: a mean over failed texts of all lengths.
 
-    The mean is conditioned on failure; `by_length` of the same gains is not.
+    `by_length` of the same gains also includes texts that have not failed.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, equations 3 and 4; `std` is what
       their tables have after the plus-minus sign.
@@ -254,17 +254,17 @@ def pooled_gain(
 
 
 def cross_entropy(c: Columns) -> tuple[Numbers, Numbers]:
-    """Nats of each text, summed over its tokens: without memory, and with it."""
+    """Cross-entropy of each text in nats, summed over tokens: without and with memory."""
     return c["baseline_loss_nats"] * c["num_tokens"], c["loss_nats"] * c["num_tokens"]
 
 
 def offset(
     before: Numbers, after: Numbers, accuracy: Numbers, texts: Texts, *, seed: int = 0
 ) -> Estimate:
-    """The b of the line `after = before + b` that is fitted to the failed texts.
+    """Offset b of the line `after = before + b`, fitted to the failed texts.
 
-    With the slope held at 1 the least-squares b is the mean of after - before. The
-    published fit leaves texts with an accuracy of just 0.99 out, and so does this one.
+    With slope 1, the least-squares b is the mean of after - before. Texts with an accuracy
+    of exactly 0.99 are left out, as in the published fit.
     """
     keep = np.asarray(accuracy) < THRESHOLD
     difference = np.asarray(after)[keep] - np.asarray(before)[keep]
@@ -275,21 +275,21 @@ def offset(
 
 
 def utilisation(token_gain: Estimate, capacity: float) -> Estimate:
-    """Share of the theoretical capacity, counted in tokens (section 4.5 of the paper)."""
+    """Token gain as a share of the theoretical capacity (section 4.5 of the paper)."""
     return token_gain.times(1 / capacity)
 
 
 def bits_per_dimension(gain_nats: Estimate, d_model: int, num_memory: int = 1) -> Estimate:
-    """Bits that each number of the memory carries; over 16 it is the share in bits."""
+    """Bits that each number of the memory carries; divide by 16 for the share used."""
     return gain_nats.times(BITS_PER_NAT / (d_model * num_memory))
 
 
 def byte_ratios(
     num_bytes: Numbers, texts: Texts, d_model: int, num_memory: int = 1, *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """UTF-8 bytes of the text over bytes of its memory, for each format of a number.
+    """UTF-8 bytes of the text divided by bytes of its memory, for each number format.
 
-    It says how large the files would be, not that a text survives the rounding.
+    This compares sizes only; whether a text survives the rounding is another question.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, appendix F (bfloat16).
     """

@@ -1,4 +1,4 @@
-"""Classical compressors on the texts that are crammed: bits of text over bits of code.
+"""Compression ratios of classical compressors: bits of the text divided by bits of code.
 
 Source: Table 4 of Kuratov et al. 2025, arXiv:2502.13063, appendix F.
 """
@@ -32,18 +32,18 @@ from memcomp.runs.files import (
 )
 
 ZSTD_MODULES = ("compression.zstd", "zstandard")  # Python 3.14's own, or the package
-GROUP = 4 * entropy_coding.ROWS  # texts between two writes
+GROUP = 4 * entropy_coding.ROWS  # number of texts between two writes
 
 
 class Encoded(NamedTuple):
-    """A text as bytes, and the figures that only one method has."""
+    """A text as bytes, and record fields that only one method has."""
 
     data: bytes
     figures: Mapping[str, Any] = {}
 
 
 class Codec(NamedTuple):
-    """Two functions of several texts each, one the inverse of the other."""
+    """Functions that encode several texts, and decode them again."""
 
     encode: Callable[[Sequence[str]], list[Encoded]]
     decode: Callable[[Sequence[bytes]], list[str]]
@@ -52,7 +52,7 @@ class Codec(NamedTuple):
 def _bytewise(
     compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
 ) -> Codec:
-    """A compressor of bytes, for the UTF-8 of each text by itself."""
+    """Makes a codec that compresses the UTF-8 bytes of each text separately."""
     return Codec(
         lambda texts: [Encoded(compress(text.encode())) for text in texts],
         lambda streams: [decompress(stream).decode() for stream in streams],
@@ -74,7 +74,7 @@ def _zstd() -> Codec:
 
 
 def _huffman(corpus: Sequence[str]) -> Codec:
-    """Huffman code of the characters of all texts; their shared table is not counted."""
+    """Huffman code of characters; the table, which all texts share, is not counted."""
     code = HuffmanCode.from_counts(collections.Counter("".join(corpus)))
     figures = {"table_bits": code.table_bits()}
     return Codec(
@@ -84,7 +84,7 @@ def _huffman(corpus: Sequence[str]) -> Codec:
 
 
 def _arithmetic(lm: LanguageModel) -> Codec:
-    entropy_coding.range_coder()  # refused before any text is read
+    entropy_coding.range_coder()  # raises if the package is missing, before any work
 
     def encode(texts):
         return [
@@ -95,7 +95,7 @@ def _arithmetic(lm: LanguageModel) -> Codec:
     return Codec(encode, lambda streams: entropy_coding.decode_texts(lm, streams))
 
 
-# Method -> its codec for a corpus and an LM, which few need. Each at its best level.
+# Method -> its codec, from a corpus and an LM, which few need. Each uses its best level.
 METHODS: dict[str, Callable[[Sequence[str], LanguageModel], Codec]] = {
     "zlib": lambda corpus, lm: _bytewise(lambda b: zlib.compress(b, 9), zlib.decompress),
     "bz2": lambda corpus, lm: _bytewise(bz2.compress, bz2.decompress),
@@ -109,7 +109,7 @@ METHODS: dict[str, Callable[[Sequence[str], LanguageModel], Codec]] = {
 
 
 def there() -> list[str]:
-    """The methods whose packages are installed."""
+    """Names of the methods whose packages are installed."""
     needs = {"zstd": _zstd, "arithmetic": entropy_coding.range_coder}
     return [name for name in METHODS if name not in needs or _works(needs[name])]
 
@@ -123,13 +123,13 @@ def _works(package: Callable[[], Any]) -> bool:
 
 
 def first_words(text: str, num_words: int, name: str) -> str:
-    """The first words of a text, joined by spaces.
+    """Returns the first words of a text, joined by spaces.
 
-    Words are what whitespace separates. (The published texts are cut by the tokenizer of
-    nltk, which makes words of punctuation marks too and so adds spaces.)
+    Words are separated by whitespace. (The published texts are cut by the tokenizer of
+    nltk, which makes punctuation marks words too, and so adds spaces.)
 
     Raises:
-      InputError: it has fewer.
+      InputError: the text has fewer words.
     """
     words = text.split()
     if not 1 <= num_words <= len(words):
@@ -143,15 +143,15 @@ def first_words(text: str, num_words: int, name: str) -> str:
 def make_codecs(
     methods: Sequence[str], texts: Sequence[tuple[str, str]], lm: LanguageModel
 ) -> dict[str, Codec]:
-    """The codecs of `methods`, in their order; all that are there if there are none.
+    """Makes the codecs of `methods`, in their order.
 
     Args:
-      methods: of `METHODS`.
+      methods: keys of `METHODS`; empty for all methods whose packages are installed.
       texts: the corpus, as for `run_compression`.
-      lm: for arithmetic coding.
+      lm: language model for arithmetic coding.
 
     Raises:
-      InputError: an unknown method, or one that is not there.
+      InputError: a method is unknown, or its package is not installed.
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise InputError(f"no method {unknown[0]!r}; known are {', '.join(METHODS)}")
@@ -165,23 +165,23 @@ def run_compression(
     workdir: epath.Path,
     report: Callable[[str, int], None] = lambda method, done: None,
 ) -> list[Record]:
-    """Compresses all texts with all methods into files of `workdir`, and back again.
+    """Compresses and decompresses all texts with all methods; writes files of `workdir`.
 
-    Ratios are bits of the text's UTF-8 over bits of the compressed text, all headers
-    counted. `exact` says whether the text came back.
+    A ratio is bits of the text's UTF-8 divided by bits of the compressed text with all
+    headers. `exact` says whether decompression gives the text.
 
     Args:
-      texts: pairs of a source's name and a text; the position is the text's id.
-      codecs: by the method's name (`make_codecs`).
-      workdir: claimed by this config; what an earlier start has done is not done again.
-      report: called after each group of texts with the method and the texts done.
+      texts: pairs of a source's name and a text; the index is the text's id.
+      codecs: codecs by the method's name, as from `make_codecs`.
+      workdir: folder claimed by this config; records of an earlier start are kept.
+      report: called after each group of texts with the method and the number of texts done.
 
     Returns:
       The records, ordered by method and text.
     """
     records = {(r["method"], r["text_id"]): r for r in read_records(workdir / RECORDS)}
     for method, codec in codecs.items():
-        # Groups are always the same and whole: a text's row, and so its bytes, too.
+        # Groups never change, so that a text has the same row and the same bytes.
         for first in range(0, len(texts), GROUP):
             ids = range(first, min(first + GROUP, len(texts)))
             if any((method, i) not in records for i in ids):

@@ -1,18 +1,18 @@
 """Arithmetic coding of texts with a language model's own next-token probabilities.
 
-What is decoded is what was encoded only if both sides see the same probabilities to the
-last bit. A parallel pass over a text, other shapes, another place in a batch: each rounds
-differently. Here both sides call one compiled program, `_step`, with a KV cache: ROWS
-texts side by side, one token each; the position alone says how long the cache is, and a
-stream's head says in which row it was written. So a stream can be decoded by itself, by
-the same LM in the same dtype, on the same kind of device with the same jax; on a GPU, in
-another process, choices of kernels must be fixed too
+Decoding gives the encoded text only if both sides compute the same probabilities to the
+last bit. A parallel pass over a text, other shapes and another batch slot each round
+differently. So both sides call one compiled program, `_step`, which reads one token of each
+of ROWS texts with a KV cache. The length of the cache depends only on the position, and a
+stream's head says in which batch slot (row) it was written. A stream can thus be decoded
+alone, by the same LM in the same dtype, on the same kind of device with the same jax. On a
+GPU, in another process, the choice of kernels must be fixed too
 (XLA_FLAGS=--xla_gpu_deterministic_ops=true).
 
 The range coder is that of the package constriction. It rounds probabilities to 24 bits,
-none of them to zero, which costs at most V / 2**24 / ln 2 bits a token more than -log2 p:
+none of them to zero, which costs at most V / 2**24 / ln 2 bits per token more than -log2 p:
 0.0004 for V = 4,096, 0.022 for V = 256k. No token costs more than 24 bits, however
-unlikely. It is given float64: with float32 it has refused unlikely symbols.
+unlikely. It gets float64, because it has refused unlikely symbols in float32.
 
 Source: Rissanen and Langdon 1979, "Arithmetic coding"; with language models: Deletang et
   al. 2023, arXiv:2309.10668; the coder: Bamler 2022, arXiv:2201.01741.
@@ -37,22 +37,22 @@ from memcomp.lm.decode import advance, empty_cache
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed
 from memcomp.lm.score import start_token
 
-ROWS = 16  # texts at a time; a part of the format
-CODER = "constriction"  # the package
-WORD_BYTES = 4  # that it writes at a time
-FIRST_CACHE = 64  # positions, a power of two; a part of the format
+ROWS = 16  # number of texts at once; part of the format
+CODER = "constriction"  # name of the package
+WORD_BYTES = 4  # bytes of a word that the coder writes
+FIRST_CACHE = 64  # positions of the first cache, a power of two; part of the format
 DAMAGED = "the stream is damaged; wanted bytes of `encode`"
-MAX_TOKENS = 2**16  # of a text: how long a damaged head can keep the decoder busy
+MAX_TOKENS = 2**16  # of a text; limits the decoder's work for a damaged head
 
 
 class Coded(NamedTuple):
     """One text as bytes.
 
     Attributes:
-      data: the stream: its head, and what the range coder wrote.
-      num_tokens: of the text.
-      cross_entropy_bits: -log2 p under the LM, a sum over the tokens: what no code with
-        these probabilities is below on average.
+      data: the stream: its head, and the output of the range coder.
+      num_tokens: number of tokens of the text.
+      cross_entropy_bits: -log2 p under the LM, summed over the tokens; no code with these
+        probabilities is shorter on average.
     """
 
     data: bytes
@@ -61,19 +61,19 @@ class Coded(NamedTuple):
 
 
 def encode(lm: LanguageModel, texts: Sequence[Int[np.ndarray, "_"]]) -> list[Coded]:
-    """Each text as bytes, from which `decode` with the same LM makes the same tokens.
+    """Encodes each text to bytes, which `decode` with the same LM turns into its tokens.
 
-    Every token is coded, the first one after the LM's start token (`start_token`), or
-    uniformly where it has none. A text that the LM is too short for is read in windows
-    of the LM's positions, each with the last token before it.
+    Every token is coded; the first follows the LM's start token (`start_token`), or is
+    coded uniformly if there is none. A text with more tokens than the LM has positions is
+    read in windows, each of which begins with the last token before it.
 
     Args:
       lm: the language model.
-      texts: token ids of each; may be empty.
+      texts: token ids of each text, which may be empty.
 
     Raises:
-      InputError: ids outside the vocabulary, a text of more than MAX_TOKENS, or no package
-        constriction.
+      InputError: ids are outside the vocabulary, a text has more than MAX_TOKENS, or the
+        package constriction is not installed.
     """
     texts = [np.asarray(text) for text in texts]
     for i, text in enumerate(texts):
@@ -88,18 +88,18 @@ def encode(lm: LanguageModel, texts: Sequence[Int[np.ndarray, "_"]]) -> list[Cod
 
 
 def decode(lm: LanguageModel, streams: Sequence[bytes]) -> list[Int32[np.ndarray, "_"]]:
-    """The token ids of each stream that `encode` has made, in any order and company.
+    """Decodes streams that `encode` has made, in any order and combination.
 
     Raises:
-      InputError: a stream that `encode` does not make of the tokens that it stands for,
-        as damaged ones do not but by chance, or no package constriction.
+      InputError: a stream is damaged (encoding its tokens gives other bytes, unless by
+        chance), or the package constriction is not installed.
     """
     heads = [_read_head(stream) for stream in streams]
     waiting = collections.defaultdict(list)
     for i in sorted(range(len(heads)), key=lambda i: heads[i].num_tokens):
         waiting[heads[i].row].append(i)
     tokens: dict[int, np.ndarray] = {}
-    # One stream of each row at a time.
+    # A group has at most one stream of each row.
     for group in itertools.zip_longest(*waiting.values()):
         decoded = _decode_group(lm, [heads[i] for i in group if i is not None])
         tokens |= zip([i for i in group if i is not None], decoded, strict=True)
@@ -107,9 +107,10 @@ def decode(lm: LanguageModel, streams: Sequence[bytes]) -> list[Int32[np.ndarray
 
 
 def encode_texts(lm: LanguageModel, texts: Sequence[str]) -> list[Coded]:
-    """`encode` of strings, tokenized without special tokens.
+    """Encodes strings, tokenized without special tokens; see `encode`.
 
-    Tokens always come back; so does the text, if the tokenizer gives it back from them.
+    Decoding gives the same tokens, and the same text if the tokenizer restores it from
+    them.
 
     Raises:
       InputError: the LM has no tokenizer.
@@ -121,7 +122,7 @@ def encode_texts(lm: LanguageModel, texts: Sequence[str]) -> list[Coded]:
 
 
 def decode_texts(lm: LanguageModel, streams: Sequence[bytes]) -> list[str]:
-    """The strings of streams that `encode_texts` has made."""
+    """Decodes streams that `encode_texts` has made to strings."""
     return [ids_to_text(lm.tokenizer, ids) for ids in decode(lm, streams)]
 
 
@@ -144,7 +145,10 @@ class _Head(NamedTuple):
 
 
 def _head(num_tokens: int, row: int) -> bytes:
-    """One number in base 128, low digits first; all but the last have the high bit."""
+    """Encodes length and row as a number in base 128, low digits first.
+
+    All digits but the last have the high bit set.
+    """
     number, head = num_tokens * ROWS + row, bytearray()
     while number >= 128:
         head.append(number & 127 | 128)
@@ -185,7 +189,7 @@ def _encode_group(lm: LanguageModel, texts: list[np.ndarray]) -> list[Coded]:
 
 
 def _decode_group(lm: LanguageModel, heads: list[_Head]) -> list[np.ndarray]:
-    """Tokens of each of some streams of distinct rows, which encode to these again."""
+    """Decodes streams of distinct rows, and checks that they encode to the same bytes."""
     stream = range_coder()
     decoders = [_decoder(stream, head.payload) for head in heads]
     encoders = [stream.queue.RangeEncoder() for _ in heads]
@@ -207,10 +211,10 @@ def _decode_group(lm: LanguageModel, heads: list[_Head]) -> list[np.ndarray]:
 
 
 def range_coder() -> Any:
-    """`constriction.stream`.
+    """Returns the module `constriction.stream`.
 
     Raises:
-      InputError: the package is not there.
+      InputError: the package is not installed.
     """
     try:
         return importlib.import_module(CODER).stream
@@ -222,16 +226,16 @@ def range_coder() -> Any:
 
 
 def _model(stream: Any, log_probs: Float32[np.ndarray, "V"]) -> Any:
-    """Probabilities as the coder takes them, the same for the same bits of `log_probs`."""
+    """Makes the coder's model, which depends only on the bits of `log_probs`."""
     probabilities = np.exp(log_probs.astype(np.float64))
     return stream.model.Categorical(probabilities, perfect=False, lazy=True)
 
 
 def _to_bytes(encoder: Any) -> bytes:
-    """The fewest bytes that, with zeros after them, lie in the coder's interval.
+    """Returns the fewest bytes that, padded with zeros, lie in the coder's interval.
 
-    The coder's words end at the first whole word in the interval, which is as long as
-    `size` parts of 2**32 of a word; a rounder number may lie in it too.
+    The coder's words end with the first whole word in the interval. The interval is `size`
+    parts of 2**32 of a word long, so a number with fewer bytes may lie in it too.
     """
     num_decided, (_, size) = encoder.pos()
     words = encoder.get_compressed()[: num_decided + 1]
@@ -245,7 +249,7 @@ def _to_bytes(encoder: Any) -> bytes:
 
 
 def _decoder(stream: Any, data: bytes) -> Any:
-    num_words = len(data) // WORD_BYTES + 3  # more zeros than it ever looks at
+    num_words = len(data) // WORD_BYTES + 3  # more zeros than the decoder ever reads
     words = np.frombuffer(data.ljust(WORD_BYTES * num_words, b"\0"), ">u4")
     return stream.queue.RangeDecoder(words.astype(np.uint32))
 
@@ -253,15 +257,15 @@ def _decoder(stream: Any, data: bytes) -> Any:
 def _next_symbol(decoder: Any, model: Any) -> int:
     try:
         return decoder.decode(model)
-    except AssertionError as error:  # how it says that no encoder wrote the data
+    except AssertionError as error:  # the coder's sign that no encoder wrote the data
         raise InputError(DAMAGED) from error
 
 
 class _Reader:
-    """ROWS texts side by side, read token by token; all that both sides share.
+    """Reads ROWS texts in parallel, token by token, for the encoder and the decoder.
 
-    The cache starts anew with each window of the LM's positions, and is as long as the
-    position in it asks for: a power of two.
+    The cache starts anew with each window of the LM's positions. Its length is a power of
+    two, or all positions of the LM, and depends only on the position in the window.
     """
 
     def __init__(self, lm: LanguageModel):
@@ -270,7 +274,7 @@ class _Reader:
         self._cache: Any = None
 
     def predict(self, last: Int32[np.ndarray, "B"]) -> Float32[np.ndarray, "B V"]:
-        """Log-probabilities of what follows `last`, which does not count at the start."""
+        """Log-probabilities of the tokens after `last`, which is ignored at the start."""
         lm, at_start = self._lm, self._position == 0
         self._make_room(self._position % lm.config.max_positions)
         self._position += 1
@@ -289,13 +293,13 @@ class _Reader:
             return
         length = min(max(2 * position, FIRST_CACHE), lm.config.max_positions)
         empty = empty_cache(lm.module, ROWS, length, lm.dtype)
-        # Keys and values may be one array of zeros, which cannot be donated twice.
+        # Keys and values may share one array of zeros, which cannot be donated twice.
         empty = jax.tree.map(jnp.copy, empty)
         self._cache = jax.tree.map(_put_in, empty, self._cache) if position else empty
 
 
 def _put_in(large: Array, small: Array) -> Array:
-    """`large` with `small` at its start; `small` if it is as large, as states are."""
+    """Returns `large` with `small` at its start; `small` if both have the same shape."""
     return large.at[tuple(map(slice, small.shape))].set(small)
 
 
@@ -303,7 +307,7 @@ def _put_in(large: Array, small: Array) -> Array:
 def _step(
     params: Params, cache: Cache, last: Int[Array, "B"], *, module: CausalLM
 ) -> tuple[Float[Array, "B V"], Cache]:
-    """The one program that both sides call: reads a token a row, predicts the next."""
+    """The program of encoder and decoder: reads one token per text, predicts the next."""
     x = embed(params, last[:, None], module=module)
     logits, cache = advance(params, cache, x, module=module)
     return jax.nn.log_softmax(logits), cache

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 from memcomp.errors import InputError
 
-_CODE_POINT_BITS, _LENGTH_BITS = 21, 6  # of a character in a table of lengths
+_CODE_POINT_BITS, _LENGTH_BITS = 21, 6  # bits per character in a table of lengths
 
 
 @dataclasses.dataclass(frozen=True)
 class HuffmanCode:
-    """A prefix code that the lengths alone determine.
+    """A prefix code, which the lengths of its code words determine.
 
     Attributes:
-      lengths: bits of each character's code word.
+      lengths: number of bits of each character's code word.
 
     Source: Huffman 1952; canonical: Schwartz and Kallick 1964.
     """
@@ -24,14 +24,14 @@ class HuffmanCode:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> "HuffmanCode":
-        """The shortest code for characters that are there so many times.
+        """Makes the shortest code for characters with these counts.
 
         Raises:
-          InputError: no character.
+          InputError: there is no character.
         """
         if not counts:
             raise InputError("there are no characters to make a code of; give a text")
-        # A tree is its weight, a number that decides ties, and its characters' depths.
+        # A tree is a triple: weight, a number that breaks ties, depth of each character.
         trees = [
             (count, number, {character: 0})
             for number, (character, count) in enumerate(sorted(counts.items()))
@@ -42,7 +42,7 @@ class HuffmanCode:
             (left, _, a), (right, _, b) = heapq.heappop(trees), heapq.heappop(trees)
             deeper = {c: depth + 1 for c, depth in (a | b).items()}
             heapq.heappush(trees, (left + right, next(numbers), deeper))
-        # A character that is alone has a word of one bit all the same.
+        # If there is only one character, its code word still has one bit.
         return cls({c: max(depth, 1) for c, depth in trees[0][2].items()})
 
     def words(self) -> dict[str, str]:
@@ -55,14 +55,14 @@ class HuffmanCode:
         return words
 
     def table_bits(self) -> int:
-        """What the lengths cost: 21 bits for a character and 6 for its length."""
+        """Number of bits of the table: 21 for a character and 6 for its length."""
         return len(self.lengths) * (_CODE_POINT_BITS + _LENGTH_BITS)
 
     def encode(self, text: str) -> bytes:
-        """The words of all characters, then a 1 that says where they end, then zeros.
+        """Encodes a text: the words of its characters, a 1 as end mark, then zeros.
 
         Raises:
-          InputError: a character that has no word.
+          InputError: a character has no code word.
         """
         words = self.words()
         if unknown := set(text) - words.keys():
@@ -72,10 +72,10 @@ class HuffmanCode:
         return int(bits.ljust(8 * num_bytes, "0"), 2).to_bytes(num_bytes, "big")
 
     def decode(self, data: bytes) -> str:
-        """The text that `encode` made `data` of.
+        """Decodes bytes that `encode` has made.
 
         Raises:
-          InputError: no text's bytes in this code.
+          InputError: the bytes are of no text in this code.
         """
         characters = {word: character for character, word in self.words().items()}
         bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"

@@ -1,6 +1,6 @@
-"""How much two texts share: BLEU-4 and ROUGE, by the packages that others report with.
+"""Overlap of two texts: BLEU-4 and ROUGE, by the packages that papers commonly use.
 
-They are the extra `compress`, imported where they are used. All scores are from 0 to 1.
+The packages are in the extra `compress` and are imported on use. Scores are from 0 to 1.
 
 Letters: R pairs of an output and its reference.
 """
@@ -21,9 +21,9 @@ class Rouge(NamedTuple):
     """ROUGE of each pair.
 
     Attributes:
-      precision: what part of the output is in the reference.
-      recall: what part of the reference is in the output.
-      f1: their harmonic mean; 0 where nothing is shared.
+      precision: share of the output that is in the reference.
+      recall: share of the reference that is in the output.
+      f1: their harmonic mean; 0 if nothing is shared.
     """
 
     precision: Float[np.ndarray, " R"]
@@ -34,16 +34,16 @@ class Rouge(NamedTuple):
 def corpus_bleu(
     outputs: Sequence[str], references: Sequence[str], *, words: str = "13a"
 ) -> float:
-    """BLEU-4 of all outputs together, whose n-grams are counted in one sum.
+    """BLEU-4 of all outputs together, with n-gram counts summed over them.
 
     Args:
-      outputs: one for each reference; may be empty strings.
-      references: one for each output.
-      words: what counts as a word, a tokenizer of sacrebleu: "13a" splits punctuation
-        off; "none" splits at spaces alone, as for `words_of_ids`.
+      outputs: an output for each reference, which may be an empty string.
+      references: a reference for each output.
+      words: tokenizer of sacrebleu, which defines words: "13a" splits off punctuation;
+        "none" splits only at spaces, as for `words_of_ids`.
 
     Raises:
-      InputError: no pairs, numbers that differ, or sacrebleu is not installed.
+      InputError: there are no pairs, the numbers differ, or sacrebleu is not installed.
 
     Source: Papineni et al. 2002; Post 2018, arXiv:1804.08771. Neither ICAE nor IC-Former
     says which BLEU it reports.
@@ -56,12 +56,12 @@ def corpus_bleu(
 def text_bleu(
     outputs: Sequence[str], references: Sequence[str], *, words: str = "13a"
 ) -> Float[np.ndarray, " R"]:
-    """BLEU-4 of each output by itself, for means with standard errors.
+    """BLEU-4 of each output separately, for means with standard errors.
 
-    Texts of fewer than 4 words are scored by the n-grams that they have, and counts of
-    none are smoothed (sacrebleu's "exp"), so that the mean is not `corpus_bleu`.
+    Texts of fewer than 4 words are scored by the n-grams that they have, and counts of zero
+    are smoothed (sacrebleu's "exp"). So the mean differs from `corpus_bleu`.
 
-    Args and errors: as for `corpus_bleu`.
+    Arguments and errors are those of `corpus_bleu`.
     """
     _check_pairs(outputs, references)
     metric = _bleu(words, effective_order=True)
@@ -70,35 +70,38 @@ def text_bleu(
 
 
 def bleu_signatures(words: str = "13a") -> dict[str, str]:
-    """What sacrebleu wants said beside each score: its version and settings."""
+    """Signatures of sacrebleu, with its version and settings, to report with scores."""
     found = {}
     for name, whole in (("text_bleu", False), ("corpus_bleu", True)):
         metric = _bleu(words, effective_order=not whole)
-        metric.corpus_score(["a"], [["a"]])  # which sets the number of references
+        metric.corpus_score(["a"], [["a"]])  # sets the number of references
         found[name] = metric.get_signature().format()
     return found
 
 
 def words_of_ids(tokens: Sequence[int]) -> str:
-    """Token ids as words: BLEU of what an LM decoded, before it is made text."""
+    """Writes token ids as words, for BLEU of tokens when there is no text."""
     return " ".join(map(str, tokens))
 
 
 def rouge(
     outputs: Sequence[str], references: Sequence[str], *, stem: bool = False
 ) -> dict[str, Rouge]:
-    """ROUGE of each pair, by the names in `ROUGE`: words, pairs of words, subsequence.
+    """ROUGE of each pair: single words, pairs of words, longest common subsequence.
 
-    Words are runs of the letters a to z and digits, in lower case, so that a text in
-    another script has none, and scores 0.
+    Words are runs of the letters a to z and digits, in lower case. So a text in another
+    script has no words, and scores 0.
 
     Args:
-      outputs: one for each reference; may be empty strings.
-      references: one for each output.
-      stem: whether words are cut to their stems by Porter's rules.
+      outputs: an output for each reference, which may be an empty string.
+      references: a reference for each output.
+      stem: whether words are reduced to their stems by Porter's rules.
+
+    Returns:
+      Scores by the names in `ROUGE`.
 
     Raises:
-      InputError: no pairs, numbers that differ, or rouge-score is not installed.
+      InputError: there are no pairs, the numbers differ, or rouge-score is not installed.
 
     Source: Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries. IC-Former
     says neither which package it used nor whether it stems.
@@ -116,7 +119,7 @@ def rouge(
 
 def _bleu(words: str, **options: Any) -> Any:
     module = _package("sacrebleu.metrics", "BLEU", "sacrebleu")
-    # force: no warning of outputs that look as if they were split into words already.
+    # force: do not warn of outputs that look as if they were tokenized already.
     return module.BLEU(tokenize=words, force=True, **options)
 
 

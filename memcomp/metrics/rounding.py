@@ -1,4 +1,4 @@
-"""Memory in fewer bits: what the numbers are after they were stored coarsely."""
+"""Rounds memory to number formats with fewer bits, and counts the bits."""
 
 import ml_dtypes
 import numpy as np
@@ -7,41 +7,41 @@ from jaxtyping import Float
 from memcomp.errors import InputError
 
 FLOATS = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
-SCALE_BITS = 32  # of the float32 that an integer kind stores beside each vector
-# Bits of one number, from fine to coarse; intN is uniform with a scale a vector.
+SCALE_BITS = 32  # bits of the float32 scale that an integer kind stores per vector
+# Bits of one number, from fine to coarse; intN is uniform with a scale per vector.
 BITS = {"float32": 32, "bfloat16": 16} | {f"int{n}": n for n in range(8, 1, -1)}
 
 
 def round_memory(
     memory: Float[np.ndarray, "*B M D"], kind: str
 ) -> Float[np.ndarray, "*B M D"]:
-    """`memory` as it is read again after it was stored as `kind`, in float32.
+    """Rounds `memory` to the number format `kind`, and returns it in float32.
 
-    "intN" keeps each number as an integer from -L to L, L = 2**(N - 1) - 1, times a scale
-    that is stored a vector: that of its largest absolute value over L. Ties go to even.
+    "intN" stores each number as an integer from -L to L, L = 2**(N - 1) - 1, and a scale
+    for each vector: its largest absolute value divided by L. Ties are rounded to even.
 
     Args:
-      memory: finite.
+      memory: memory, all finite.
       kind: a key of `BITS`.
 
     Raises:
-      InputError: no such kind.
+      InputError: there is no such kind.
     """
     _check(kind)
     if kind in FLOATS:
         return memory.astype(FLOATS[kind]).astype(np.float32)
     levels = 2 ** (BITS[kind] - 1) - 1
     largest = np.max(np.abs(memory), axis=-1, keepdims=True)
-    # A vector of zeros stays one; any scale does.
+    # A vector of zeros stays zero with any scale.
     scale = (np.where(largest > 0, largest, 1.0) / levels).astype(np.float32)
     return (np.rint(memory / scale) * scale).astype(np.float32)
 
 
 def stored_bits(memory: Float[np.ndarray, "*B M D"], kind: str) -> int:
-    """Bits that `memory` takes when it is stored as `kind`, the scales included.
+    """Number of bits of `memory` when it is stored as `kind`, with the scales.
 
     Raises:
-      InputError: no such kind.
+      InputError: there is no such kind.
     """
     _check(kind)
     scales = 0 if kind in FLOATS else memory.size // memory.shape[-1]

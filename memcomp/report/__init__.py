@@ -1,5 +1,5 @@
-"""Tables, figures and one page from run folders alone.
+"""Makes tables, figures and one HTML page from run folders.
 
-A table is a function in `tables.TABLES`, a figure one in `figures.FIGURES`; both take a
-`Section`, all runs of one protocol, and give None where the runs have nothing for them.
+Tables are functions in `tables.TABLES`, figures are functions in `figures.FIGURES`. Both
+take a `Section`, all runs of one protocol, and return None if it has no data for them.
 """

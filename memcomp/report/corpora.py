@@ -1,11 +1,11 @@
-"""Which runs are of the same texts, and what their texts are called in a report."""
+"""Finds which runs have the same texts, and names the texts in a report."""
 
 import collections
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-DIGITS = 6  # of a SHA-256, where nothing else tells two corpora apart
+DIGITS = 6  # of a SHA-256, if nothing else distinguishes two corpora
 RANDOM = ("random_words", "uniform", "uniform_tokens")  # sources that no LM can predict
 
 
@@ -13,10 +13,10 @@ class Corpus(NamedTuple):
     """The texts of a run.
 
     Attributes:
-      name: what its config calls them, or the last part of where they are; "" where the
-        config says nothing.
-      place: where they are.
-      content: SHA-256 of what is there; "" for a run of before it was recorded.
+      name: name of the texts in the config, or the last part of their path; "" if the
+        config has neither.
+      place: path of the texts.
+      content: SHA-256 of the texts; "" for an old run that has not recorded it.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Corpus(NamedTuple):
 
 
 def corpus_of(about: Mapping[str, Any]) -> Corpus:
-    """The corpus that config.json names."""
+    """Returns the corpus that config.json names."""
     config, texts = about["config"], about.get("texts")
     where = config.get("texts") or ""
     if isinstance(where, Mapping):
@@ -36,12 +36,12 @@ def corpus_of(about: Mapping[str, Any]) -> Corpus:
 
 
 def last_part(source: Any) -> str:
-    """The last part of a path."""
+    """Last part of a path."""
     return os.path.basename(str(source).rstrip("/"))
 
 
 def labels(corpora: Iterable[Corpus]) -> dict[Corpus, str]:
-    """Names that tell corpora apart: "valid", or "a/valid" and "b/valid" of two."""
+    """Gives each corpus a distinct label: "valid", or "a/valid" and "b/valid" for two."""
     by_name: dict[str, list[Corpus]] = collections.defaultdict(list)
     for corpus in sorted(set(corpora)):
         by_name[corpus.name].append(corpus)
@@ -49,18 +49,18 @@ def labels(corpora: Iterable[Corpus]) -> dict[Corpus, str]:
 
 
 def is_random(label: str) -> bool:
-    """Whether the texts of this label are drawn, not written."""
+    """Whether the texts of this label are drawn at random."""
     return label.partition(" [")[0] in RANDOM
 
 
 def _told_apart(same: list[Corpus]) -> Iterable[tuple[Corpus, str]]:
-    """Corpora of one name with their labels."""
+    """Returns labels of corpora that have the same name."""
     contents = collections.defaultdict(set)
     for corpus in same:
         contents[corpus.place].add(corpus.content)
 
     def identity(corpus: Corpus) -> str:
-        # A run that does not say is of what another run found in the same place.
+        # A run without a SHA-256 gets that of the other runs with the same path.
         known = contents[corpus.place] - {""}
         return corpus.content or (min(known) if len(known) == 1 else corpus.place)
 
@@ -78,7 +78,7 @@ def _told_apart(same: list[Corpus]) -> Iterable[tuple[Corpus, str]]:
 
 
 def _endings(places: list[str]) -> list[str]:
-    """The shortest endings of paths that all differ; nothing where some are equal."""
+    """Shortest endings of the paths that all differ; empty if some paths are equal."""
     parts = [place.split("/") for place in places]
     for n in range(1, max(map(len, parts)) + 1):
         endings = ["/".join(part[-n:]) for part in parts]

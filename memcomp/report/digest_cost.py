@@ -1,4 +1,4 @@
-"""The cost of both compressors over the length of the context, as a table and a figure."""
+"""Table and figure of both compressors' cost over the length of the context."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ NAMES = {ICFormer: "IC-Former", ICAE: "ICAE"}
 
 
 def formula(compressor: ICFormer | ICAE, num_tokens: int) -> Flops:
-    """FLOPs of one chunk."""
+    """FLOPs of one chunk, by the formulas."""
     lm_config = compressor.lm_module.config
     if isinstance(compressor, ICFormer):
         return icformer_flops(compressor.config, lm_config, num_tokens)
@@ -28,11 +28,11 @@ def formula(compressor: ICFormer | ICAE, num_tokens: int) -> Flops:
 def cost_records(
     compressors: Sequence[ICFormer | ICAE], contexts: Sequence[int], max_chunk: int
 ) -> Iterator[Record]:
-    """A record a context and compressor, whole, and in chunks where it is longer than one.
+    """Counts FLOPs for each context and compressor, as a whole and in chunks if longer.
 
     Yields:
-      `context` and `chunk` in tokens; `flops`, by the published formula; `adapters`, FLOPs
-      that it leaves out; `compiled`, the compiler's count of all.
+      Records with `context` and `chunk` in tokens; `flops` by the published formula;
+      `adapters`, the FLOPs that it leaves out; `compiled`, the compiler's count of all.
     """
     for context in contexts:
         num_chunks = -(-context // max_chunk)
@@ -53,7 +53,7 @@ def cost_records(
 
 
 def cost_table(records: Sequence[Record]) -> Table:
-    """A row a context and chunk, with both compressors and their ratio."""
+    """Makes a table with a line per context and chunk: both compressors and their ratio."""
     found: dict[tuple[int, int], dict[str, Record]] = {}
     for record in records:
         key = record["context"], record["chunk"]
@@ -77,7 +77,7 @@ def cost_table(records: Sequence[Record]) -> Table:
 
 
 def cost_figure(records: Sequence[Record]) -> Drawn:
-    """The compiler's FLOPs over the length of the context: whole and in chunks."""
+    """Draws the compiler's FLOPs over the length of the context: whole and in chunks."""
     figure, (left, right) = panels(2)
     for axis, way in (left, "whole"), (right, "in_chunks"):
         for name, colour in zip(NAMES.values(), COLOURS, strict=False):

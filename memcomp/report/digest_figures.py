@@ -1,4 +1,4 @@
-"""Figures of context compressors: how they learn, and what each digest reads."""
+"""Figures of context compressors: learning curves, and attention of each digest."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,10 +12,10 @@ WATCHED = "valid_reconstruction_nats_per_token"
 
 
 def learning_curves(runs: Mapping[str, Sequence[Record]]) -> Drawn:
-    """Loss over steps, a colour a run.
+    """Draws loss over steps, in one colour per run.
 
     Args:
-      runs: name -> lines of log.jsonl.
+      runs: records of log.jsonl, by the name of the run.
     """
     figure, (axis,) = panels(1, width=7.5)
     rows = []
@@ -42,11 +42,11 @@ def learning_curves(runs: Mapping[str, Sequence[Record]]) -> Drawn:
 
 
 def attention_map(weights: Float[np.ndarray, "L N M S"], tokens: Sequence[str]) -> Drawn:
-    """What each digest reads in each layer, averaged over heads.
+    """Draws the attention of each digest to each token by layer, averaged over heads.
 
     Args:
-      weights: of one chunk, its first keys the words, then the digests themselves.
-      tokens: the words.
+      weights: attention probabilities of one chunk; keys are its tokens, then the digests.
+      tokens: tokens of the chunk, as text.
 
     Source: Wang et al. 2024, arXiv:2406.13618, figures 6 and 8.
     """

@@ -1,7 +1,7 @@
-"""The figures: one function each, named in FIGURES.
+"""The figures of a report, by name.
 
-To add one, write a function from a Section to a Drawn, or to None where the section has
-nothing for it, and give it a line in FIGURES.
+To add one, write a function from a Section to a Drawn, or to None if the section has no
+data for it, and add it to FIGURES.
 """
 
 from collections.abc import Callable

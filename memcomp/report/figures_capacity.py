@@ -1,4 +1,4 @@
-"""Figures 1 and 5, and accuracy over length: how much a memory holds, by LM and source."""
+"""Figures 1 and 5, and accuracy over length: capacity of memory by LM and source."""
 
 import collections
 import math
@@ -29,13 +29,13 @@ WHO = ("LM", "revision", "recipe", "source", "vectors")
 
 
 def who(m: Measures) -> tuple:
-    """The cells of WHO."""
+    """Values of the columns WHO."""
     key = m.key
     return m.group.label, key.revision, key.recipe, key.source, key.num_memory
 
 
 def beside(section: Section, m: Measures) -> PublishedCapacity | None:
-    """What was published of the same LM, source and number of vectors."""
+    """Published capacity of the same LM, source and number of vectors."""
     model = m.group.published
     if model is None or not section.is_reference:
         return None
@@ -43,7 +43,7 @@ def beside(section: Section, m: Measures) -> PublishedCapacity | None:
 
 
 def bar_heights(lms: dict[str, list[Measures]]) -> list[tuple[Measures, float]]:
-    """Measures from top to bottom with the heights of their bars; a gap between LMs."""
+    """Returns measures from top to bottom with their bars' heights; gaps separate LMs."""
     rows, y = [], 0.0
     for measures in lms.values():
         rows += [(m, y - i) for i, m in enumerate(measures)]
@@ -52,7 +52,7 @@ def bar_heights(lms: dict[str, list[Measures]]) -> list[tuple[Measures, float]]:
 
 
 def name_lms(axis: Axes, lms: dict[str, list[Measures]]) -> None:
-    """The LM above its bars, and the source beside each."""
+    """Writes the LM above its bars, and the source beside each bar."""
     rows = bar_heights(lms)
     heights = [y for _, y in rows]
     axis.set_yticks(heights, [m.key.source for m, _ in rows])
@@ -74,13 +74,13 @@ def name_lms(axis: Axes, lms: dict[str, list[Measures]]) -> None:
 
 
 def _height(lms: dict[str, list[Measures]]) -> float:
-    """Inches of a panel of bars."""
+    """Height of a panel of bars in inches."""
     heights = [y for _, y in bar_heights(lms)]
     return 1.2 + 0.42 * (max(heights, default=0) - min(heights, default=0) + 2)
 
 
 def figure_1(section: Section) -> Drawn | None:
-    """Capacity of one vector by LM."""
+    """Draws the capacity of one vector by LM."""
     lms = by_lm(m for m in section.fewest_vectors() if m.key.num_memory == 1)
     colours = source_colours(section.sources)
     what = "mean teacher-forced accuracy of 0.99"
@@ -120,7 +120,7 @@ def _capacity_words(c: Capacity) -> str:
 
 
 def accuracy_over_length(section: Section) -> Drawn | None:
-    """Share of tokens right, and of texts exact, at each length."""
+    """Draws the share of right tokens and of exact texts over length."""
     colours = source_colours(section.sources)
 
     def draw(axis: Axes, name: str, measures: list[Measures]) -> list[tuple]:
@@ -166,7 +166,7 @@ def _published_accuracy(section: Section, m: Measures) -> dict[int, float]:
 
 
 def figure_5(section: Section) -> Drawn | None:
-    """Theoretical bound against token gain, and how much of it is used."""
+    """Draws token gain over the theoretical bound, and how much of the bound is used."""
     measures = [m for m in section.fewest_vectors() if m.bound and m.token_gain.n]
     lms = by_lm(measures)
     colours = source_colours(section.sources)
@@ -218,7 +218,7 @@ def figure_5(section: Section) -> Drawn | None:
 
 
 def _use(m: Measures) -> dict[str, Estimate]:
-    """How much of a vector is used: percent of the bound, and bits a number."""
+    """Use of a vector: percent of the bound, and bits per number."""
     assert m.utilisation and m.bits_per_dimension
     return {
         "utilisation": m.utilisation.times(100.0),
@@ -227,7 +227,7 @@ def _use(m: Measures) -> dict[str, Estimate]:
 
 
 def _published_use(section: Section, m: Measures) -> dict[str, float | None]:
-    """The same of what was published."""
+    """The same from published numbers."""
     known, width = beside(section, m), m.group.about["d_model"] * m.key.num_memory
     gain, nats = (getattr(known, field, None) for field in ("gain", "nats"))
     return {
@@ -239,7 +239,7 @@ def _published_use(section: Section, m: Measures) -> dict[str, float | None]:
 def _bounds(
     section: Section, axis: Axes, measures: list[Measures], colours: dict[str, str]
 ) -> None:
-    """Token gain over the theoretical bound, a marker a group."""
+    """Draws token gain over the theoretical bound, one marker per group."""
     axis.set(xlabel="bound (tokens)", ylabel="token gain (tokens)")
     by_bound = collections.defaultdict[float, list[Measures]](list)
     for m in measures:

@@ -12,13 +12,13 @@ from memcomp.report.measures import Measures
 from memcomp.report.section import Section, by_lm
 from memcomp.report.style import Drawn, drawn
 
-MOST_POINTS = 2000  # of a group that are drawn; the CSV has all
+MOST_POINTS = 2000  # largest number of points drawn per group; the CSV has all
 MARKERS, GLYPHS = "osD^vP*", "●■◆▲▼✚★"
 LINE, LEFT = "#D55E00", "#0072B2"
 
 
 def figure_3_6(section: Section) -> Drawn | None:
-    """Cross-entropy of a text with memory against that without it."""
+    """Draws cross-entropy of a text with memory against that without memory."""
     measures = section.fewest_vectors()
     if not measures:
         return None
@@ -31,7 +31,7 @@ def figure_3_6(section: Section) -> Drawn | None:
     def draw(axis: Axes, name: str, measures: list[Measures]) -> list[tuple]:
         for rank, m in enumerate(measures):
             _scatter(axis, m, factor, shades, MARKERS[rank % len(MARKERS)])
-            # Written sources end near each other: one name above the other.
+            # Written sources end near each other, so their names go above each other.
             written_before = sum(not other.is_random for other in measures[:rank])
             glyph = GLYPHS[rank % len(GLYPHS)]
             _name(axis, m, factor, glyph, 0 if m.is_random else written_before)
@@ -76,7 +76,7 @@ def _scatter(
 
 
 def _name(axis: Axes, m: Measures, factor: float, glyph: str, row: int) -> None:
-    """The source's name, after its marker, above its outermost text."""
+    """Writes the source's marker and name above its outermost text."""
     outer = int(np.argmax(m.before))
     axis.annotate(
         f"{'×' if m.is_random else glyph} {m.key.source}",
@@ -96,7 +96,7 @@ def _rows(m: Measures, factor: float) -> list[tuple]:
 
 
 def _lines(axis: Axes, measures: list[Measures], unit: str, factor: float) -> None:
-    """Slope 1 with its offset, y = x, and what is left of texts that are right."""
+    """Draws the fit of slope 1, y = x, and the largest rest of texts that are right."""
     written = [m for m in measures if not m.is_random] or measures
     before = np.concatenate([m.before for m in written]) * factor
     after = np.concatenate([m.after for m in written]) * factor
@@ -107,7 +107,7 @@ def _lines(axis: Axes, measures: list[Measures], unit: str, factor: float) -> No
     right = max(float(m.before.max()) for m in measures) * factor
     axis.plot([0, right], [0, right], ":", color="0.6", lw=1)
     fitted = offset(before, after, accuracy, texts)
-    # The slope of y = x on paper, so that its label lies along it.
+    # Both axes get the same scale, so that the label lies along y = x.
     axis.set(xlim=(0, right * 1.03), ylim=(-0.02 * right, right * 1.03))
     axis.text(0.62 * right, 0.65 * right, "no memory", color="0.45", fontsize=9, ha="right")
     words = []
@@ -131,7 +131,7 @@ def _lines(axis: Axes, measures: list[Measures], unit: str, factor: float) -> No
 
 
 def _offset(b: Estimate) -> str:
-    """The amount, without its sign, and its interval."""
+    """The offset without its sign, and its interval."""
     if b.low is None or b.high is None:
         return f"{-b.mean:.4g}"
     return f"{-b.mean:.4g} [{-b.high:.4g}, {-b.low:.4g}]"

@@ -1,4 +1,4 @@
-"""Figures of experiments/geometry.py: where memories lie, and what lies between them."""
+"""Figures of experiments/geometry.py: where memories lie, and how those between score."""
 
 import collections
 
@@ -23,7 +23,7 @@ MEASURES = {
 
 
 def left_out(section: Section) -> str:
-    """How many starts were left out, as a sentence; nothing where that is not known."""
+    """A sentence with the number of starts that were left out; "" if it is not known."""
     starts = [r["exact"] for of_lm in section.study("restart").values() for r in of_lm]
     if not starts:
         return ""
@@ -31,7 +31,7 @@ def left_out(section: Section) -> str:
 
 
 def figure_7(section: Section) -> Drawn | None:
-    """Cosines between vectors of the same text and of different ones."""
+    """Draws cosines between vectors of the same text and of different texts."""
     return drawn(
         section.study("cosine").items(),
         _draw_cosines,
@@ -66,7 +66,7 @@ def _draw_cosines(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
 def _histogram(
     axis: Axes, values: np.ndarray, edges: np.ndarray, name: str, colour: str, right: bool
 ) -> np.ndarray:
-    """Shares of the values, with their name outwards: where the other one is not."""
+    """Draws a histogram, with its name on the side away from the other histogram."""
     counts, _ = np.histogram(values, edges)
     shares = counts / len(values)
     axis.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
@@ -84,7 +84,7 @@ def _histogram(
 
 
 def figure_8(section: Section) -> Drawn | None:
-    """Accuracy on the way from one vector of a text to another."""
+    """Draws accuracy along paths from one vector of a text to another."""
     studies = section.study("path")
     return drawn(
         [
@@ -131,7 +131,7 @@ def _draw_paths(
 
 
 def _by(records: list[Record], name: str) -> tuple[list[float], list[np.ndarray]]:
-    """The values of a field in order, and the accuracies of the records with each."""
+    """Returns the sorted values of a field, and the accuracies of records with each."""
     values = sorted({r[name] for r in records})
     return values, [
         np.array([r["accuracy"] for r in records if r[name] == value]) for value in values
@@ -139,7 +139,7 @@ def _by(records: list[Record], name: str) -> tuple[list[float], list[np.ndarray]
 
 
 def norms(section: Section) -> Drawn | None:
-    """Norms of memory and of the vocabulary, and how near the one is to the other."""
+    """Draws norms of memory and of the vocabulary, and their nearest vocabulary vectors."""
     return drawn(
         [
             (lm, records, measure)
@@ -181,7 +181,7 @@ def _draw_norms(axis: Axes, lm: str, records: list[Record], measure: str) -> lis
 
 
 def scales(section: Section) -> Drawn | None:
-    """What multiplying a memory by a number does to accuracy."""
+    """Draws accuracy when memories are multiplied by a number."""
     return drawn(
         section.study("scale").items(),
         _draw_scales,
@@ -212,7 +212,7 @@ def _draw_scales(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
 
 
 def trajectories(section: Section) -> Drawn | None:
-    """Trajectories of several starts of a few texts, along the two main components."""
+    """Draws trajectories of several starts of a few texts, along two main components."""
 
     def draw(axis: Axes, part, lm: str, records: list[Record]) -> list[tuple]:
         return part(axis, lm, records)
@@ -263,7 +263,7 @@ def _draw_ways(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
 
 
 def _name_end(axis: Axes, text: int, records: list[Record], colour: str) -> None:
-    """The text's number beside the end that is furthest from the start, outwards."""
+    """Writes the text's number beyond the end that is furthest from its start."""
     starts, ends = (np.array([r["points"][i][:2] for r in records]) for i in (0, -1))
     away = ends - starts
     furthest = np.linalg.norm(away, axis=1).argmax()
@@ -281,7 +281,7 @@ def _name_end(axis: Axes, text: int, records: list[Record], colour: str) -> None
 
 
 def _draw_shares(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
-    """Variance in the first so many components: of all together, and of each by itself."""
+    """Draws the cumulative variance in the first components, for all and for each."""
     alone = np.cumsum([r["explained_alone"] for r in records], axis=1)
     for of_one in alone:
         axis.plot(range(1, len(of_one) + 1), of_one, color=GREY, lw=0.8, alpha=0.6)

@@ -1,4 +1,4 @@
-"""Horizons: how long a prefix of each text comes back, by LM, source and recipe."""
+"""Figures of horizons, the longest exact prefixes, by LM, source and recipe."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ def _values(records: Iterable[dict], field: str) -> np.ndarray:
 
 
 def horizons(section: Section) -> Drawn | None:
-    """The longest exact prefix of each text: in tokens, and in bits of surprise."""
+    """Draws the longest exact prefix of each text, in tokens and in bits of surprise."""
     groups: dict[Key, list] = {}
     for r in sorted(section.horizons, key=lambda r: r["key"]):
         groups.setdefault(r["key"], []).append(r)
@@ -59,7 +59,7 @@ def horizons(section: Section) -> Drawn | None:
 
 
 def horizons_by_recipe(section: Section) -> Drawn | None:
-    """Horizons of one vector by recipe, of LMs of which horizons were published."""
+    """Draws horizons of one vector by recipe, for LMs with published horizons."""
     ours: dict[str, dict[str, list[dict]]] = {}
     for r in sorted(section.horizons, key=lambda r: r["key"]):
         key = r["key"]
@@ -68,7 +68,7 @@ def horizons_by_recipe(section: Section) -> Drawn | None:
             if (key.source, key.dtype) != ("novels", "float32"):
                 name = f"{name} ({key.source}, {key.dtype})"
             ours.setdefault(key.lm, {}).setdefault(name, []).append(r)
-    # Published recipes from the bottom, then ours that nobody else has published.
+    # Published recipes come first, from the bottom, then those that only we have.
     recipes = {lm: list(dict.fromkeys([*published_horizons(lm), *ours[lm]])) for lm in ours}
 
     def draw(axis: Axes, lm: str, panel: str) -> list[tuple]:

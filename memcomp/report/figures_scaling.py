@@ -1,4 +1,4 @@
-"""Figure 4, and horizons: what a memory holds over the number of its vectors."""
+"""Figure 4, and horizons: capacity of memory over its number of vectors."""
 
 import collections
 import math
@@ -24,12 +24,12 @@ from memcomp.report.style import (
     tick_lengths,
 )
 
-# All that a line has in common, with 0 vectors -> number of vectors -> what it is made of.
+# Key of a line, with num_memory 0 -> number of vectors -> its measures or records.
 Series = dict[Key, dict[int, list[Any]]]
 
 
 def figure_4(section: Section) -> Drawn | None:
-    """Capacity, token gain and information gain over the number of vectors."""
+    """Draws capacity, token gain and information gain over the number of vectors."""
     series = _series((m.key, m) for m in section.measures)
     unit, factor = section.unit
 
@@ -66,7 +66,7 @@ def figure_4(section: Section) -> Drawn | None:
 
 
 def horizons_over_vectors(section: Section) -> Drawn | None:
-    """Mean horizon in tokens, and the surprise that a vector holds, over their number."""
+    """Draws the mean horizon, and its bits per vector, over the number of vectors."""
     series = _series((r["key"], r) for r in section.horizons)
 
     def draw(axis: Axes, field: str, label: str, a_vector: bool) -> list[tuple]:
@@ -101,7 +101,7 @@ def horizons_over_vectors(section: Section) -> Drawn | None:
 
 
 def _series(pairs: Iterable[tuple[Key, Any]]) -> Series:
-    """Things by key and number of vectors, where there are several numbers."""
+    """Groups values by key and number of vectors; drops keys with only one number."""
     found = collections.defaultdict[Key, dict[int, list[Any]]](dict)
     for key, thing in pairs:
         found[key._replace(num_memory=0)].setdefault(key.num_memory, []).append(thing)
@@ -113,7 +113,7 @@ def _series(pairs: Iterable[tuple[Key, Any]]) -> Series:
 
 
 def _estimate(m: Measures, field: str) -> Estimate:
-    """A metric by the name of the field of what was published; NaN where there is none."""
+    """A metric by its field of `PublishedCapacity`; a capacity of 0 becomes NaN."""
     if field == "max":
         c = m.capacity
         tokens, low, high = (float(x) or math.nan for x in (c.tokens, c.low, c.high))
@@ -129,14 +129,14 @@ def _draw(
     published: Mapping[Key, Mapping[int, float]] | None = None,
     a_vector: bool = False,
 ) -> None:
-    """Lines, what they would be if each vector held as much as the first, and names.
+    """Draws lines and their names, and what each would be if all vectors held the same.
 
     Args:
-      axis: of the panel.
+      axis: axes of the panel.
       means: key of a line -> number of vectors -> mean.
-      label: of the y axis.
-      published: as `means`.
-      a_vector: whether means are of one vector, on a linear axis.
+      label: label of the y axis.
+      published: published values, in the form of `means`.
+      a_vector: whether means are per vector, which are drawn on a linear axis.
     """
     names = {key: f"{lm_name(key.lm)}, {key.source}" for key in means}
     colours = source_colours(names.values())

@@ -1,4 +1,4 @@
-"""Where memory is read and what it is good for: figures of experiments/use.py."""
+"""Figures of experiments/use.py: in which layers memory is read, and how it is used."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def _study(
     *head: str,
     **about: Any,
 ) -> Drawn | None:
-    """A panel a run of this kind of study, each drawn by `draw`, which gives its rows."""
+    """Makes a panel per run of this study with `draw`, which returns the numbers in it."""
     runs: dict[tuple, list[Record]] = {}
     for records in section.study(kind).values():
         for r in records:
@@ -45,7 +45,7 @@ def _study(
 
     found = {run: means(kind, records, FIELD[kind]) for run, records in runs.items()}
     return drawn(
-        # None of a run without texts to average.
+        # Runs without texts to average get no panel.
         [(run, runs[run], next(iter(e.values())).n) for run, e in found.items() if e],
         panel,
         head=(*RUN, *head, *Estimate._fields),
@@ -54,7 +54,7 @@ def _study(
 
 
 def attention_by_layer(section: Section) -> Drawn | None:
-    """Share of the text's attention that goes to memory, and to a start token."""
+    """Draws the share of the text's attention that goes to memory, and to a start token."""
     return _study(
         section,
         "attention",
@@ -80,7 +80,7 @@ def _draw_attention(axis: Axes, records: list[Record]) -> list[tuple]:
         ends.append((line(axis, here, colour), condition, colour))
         rows += [(condition, layer, "mean", *e) for layer, e in here.items()]
         of_heads = {key[1:]: e for key, e in heads.items() if key[0] == condition}
-        aside = -0.06 if condition == "memory" else 0.06  # marks beside, not on, others
+        aside = -0.06 if condition == "memory" else 0.06  # so that marks do not overlap
         axis.plot(
             [layer + aside for layer, _ in of_heads],
             [e.mean for e in of_heads.values()],
@@ -101,7 +101,7 @@ def _draw_attention(axis: Axes, records: list[Record]) -> list[tuple]:
 
 
 def knockout_by_layer(section: Section) -> Drawn | None:
-    """What is left of a text when some layers do not see its memory."""
+    """Draws accuracy when memory is hidden from the text in some layers."""
     return _study(
         section,
         "knockout",
@@ -145,7 +145,7 @@ def _draw_knockout(axis: Axes, records: list[Record]) -> list[tuple]:
 
 
 def use_of_memory(section: Section) -> Drawn | None:
-    """Nats of the true continuation after memory, text, or nothing."""
+    """Draws cross-entropy of the true continuation after memory, text, or nothing."""
     names = {
         "nothing": "nothing",
         "text": "the text",
@@ -167,7 +167,7 @@ def use_of_memory(section: Section) -> Drawn | None:
 
 
 def contexts(section: Section) -> Drawn | None:
-    """Nats of the text itself after memory, real tokens before it, or a copy of it."""
+    """Draws cross-entropy of the text itself after memory, real tokens, or a copy."""
     names = {
         "nothing": "nothing",
         "memory": "memory",
@@ -190,7 +190,7 @@ def contexts(section: Section) -> Drawn | None:
 def _draw_dots(
     kind: str, names: Mapping[str, str], axis: Axes, records: list[Record]
 ) -> list[tuple]:
-    """A row a condition, from the top: mean, interval, and difference from nothing."""
+    """Draws mean, interval and difference from "nothing", one condition below another."""
     found = means(kind, records, "loss_nats")
     change = differences(kind, records, "loss_nats", "nothing")
     keys = sorted(found, key=lambda key: list(names).index(key[0]))

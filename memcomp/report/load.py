@@ -1,4 +1,4 @@
-"""Run folders, read a line at a time into the few columns that a report needs."""
+"""Reads run folders line by line into the few columns that a report needs."""
 
 import collections
 import dataclasses
@@ -29,9 +29,9 @@ from memcomp.report.records import (
 )
 from memcomp.runs.files import CONFIG, RECORDS, Record
 
-STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose lines say their `kind`
+STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose records have a `kind`
 HORIZONS = "horizons.jsonl"
-# Kept of each record, as float64; NaN where a record has no such field.
+# Fields that are kept of each record, as float64; NaN if an OPTIONAL one is missing.
 COLUMNS = (
     "text_id",
     "num_tokens",
@@ -51,7 +51,7 @@ OPTIONAL = ("exact_greedy_bfloat16", "num_bytes")
 
 
 class Key(NamedTuple):
-    """What records must share to be averaged."""
+    """Fields that records must share to be averaged."""
 
     protocol: str
     lm: str
@@ -67,11 +67,11 @@ class Group:
     """All records of one key, from any number of run folders.
 
     Attributes:
-      key: what they share.
-      about: the LM's entry of config.json, with d_model and vocab_size where known.
+      key: fields that the records share.
+      about: the LM's entry of config.json, with d_model and vocab_size if known.
       hardware: devices of the runs.
-      columns: an array a name of COLUMNS.
-      places: of each record's line.
+      columns: an array for each name of COLUMNS.
+      places: file and offset of each record.
     """
 
     key: Key
@@ -82,33 +82,32 @@ class Group:
 
     @functools.cached_property
     def texts(self) -> np.ndarray:
-        """`text_id` of each record; a sweep has the same text at many lengths."""
+        """`text_id` of each record; a text can have records at many lengths."""
         return self.columns["text_id"].astype(np.int64)
 
     @property
     def published(self) -> PublishedModel | None:
-        """The published model that this LM is."""
+        """The model of the paper that this LM is; None if it is none."""
         return published_model(self.key.lm)
 
     @property
     def label(self) -> str:
-        """The LM as a figure names it."""
+        """Name of the LM in figures."""
         return lm_name(self.key.lm)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """Everything that was found.
+    """All records of the runs, in the form that a report needs.
 
     Attributes:
-      groups: of records, ordered by key.
-      compression: records of compressors of files, with the LM's name as `lm`.
-      studies: records of the files in STUDIES by kind, each with the LM's name as `lm`
-        and that of the run's texts as `texts`; an empty list for a kind that there is
-        nothing of.
+      groups: groups of cramming records, ordered by key.
+      compression: records of classical compression, with the LM's name as `lm`.
+      studies: records of the files in STUDIES by kind, each with the LM's name as `lm` and
+        that of the run's texts as `texts`; an empty list for a kind without records.
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
       configs: config.json of each folder.
-      passed_over: folders with runs that no table or figure is made of.
+      passed_over: folders with runs that no table or figure uses.
     """
 
     groups: list[Group]
@@ -120,10 +119,10 @@ class Runs:
 
 
 def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
-    """The folders at or below `folders` that hold a run, in order, each once.
+    """Finds the folders at or below `folders` that hold a run, in order, each once.
 
     Raises:
-      InputError: a folder that is not there, or none that holds a run.
+      InputError: a folder does not exist, or none holds a run.
     """
     found = {}
     for name in folders:
@@ -146,7 +145,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
     """Reads all runs below `folders`; nothing there is changed.
 
     Raises:
-      InputError: no run of which a report is made, or a line that is not of one.
+      InputError: there is no run that a report uses, or a line is not a record of one.
     """
     building: dict[Key, _Building] = {}
     runs = Runs([], [], collections.defaultdict(list), [], {}, [])
@@ -169,7 +168,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
 
 
 def _is_other_kind(folder: str, about: Mapping[str, Any]) -> bool:
-    """Whether results.jsonl is of a script whose records no table or figure is made of."""
+    """Whether results.jsonl has records that no table or figure uses."""
     if "stage" in about["config"]:
         return True
     first = next(lines(os.path.join(folder, RECORDS)), None)
@@ -207,7 +206,7 @@ def _read_run(
 
 
 def read_records(places: Sequence[Place]) -> list[Record]:
-    """The whole records at some places."""
+    """Reads the complete records at some places."""
     records = []
     for path, offset in places:
         with open(path, "rb") as file:
@@ -217,13 +216,13 @@ def read_records(places: Sequence[Place]) -> list[Record]:
 
 
 def _hardware(about: Mapping[str, Any]) -> str:
-    """The devices of a run: "cpu", "4 x NVIDIA H100"."""
+    """Names the devices of a run: "cpu", "4 x NVIDIA H100"."""
     counts = collections.Counter(map(str, about.get("devices") or ["?"]))
     return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
 
 
 class _Keys:
-    """The keys of the records of one run; what these do not say is in its config."""
+    """Makes the keys of one run's records, from the records and the run's config."""
 
     def __init__(self, about: Mapping[str, Any], label: str):
         self.about, self._label = about, label
@@ -254,14 +253,14 @@ class _Keys:
         return self._known[mark]
 
     def told_apart(self, source: str) -> str:
-        """The source of a record, with what tells it from one of the same name."""
+        """Source of a record, with a mark if another corpus has the same name."""
         if self._label == self._name:
             return source
         return self._label if source == self._name else f"{source} [{self._label}]"
 
 
 def _revision(lm: Mapping[str, Any]) -> str:
-    """Git commit of the LM, shortened, or else the beginning of the SHA-256."""
+    """The LM's revision, a git commit shortened, or the first digits of its SHA-256."""
     revision = lm.get("revision")
     if revision:
         full = re.fullmatch("[0-9a-f]{40}", str(revision))
@@ -271,11 +270,11 @@ def _revision(lm: Mapping[str, Any]) -> str:
 
 
 def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The name of a recipe, or of the nearest one, and what is otherwise.
+    """Name of a recipe, or of the most similar one, with the fields that differ.
 
     Args:
       recipe: a name, or all fields of a `Recipe`.
-      config: what a config says of its own beside a name.
+      config: a config, whose max_steps, patience and margin override the recipe's.
     """
     changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
     changes = {k: v for k, v in changes.items() if v is not None}
@@ -290,10 +289,10 @@ def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) 
 
 
 class _Building:
-    """A group that grows by a record at a time, eight bytes a number."""
+    """A group to which records are added, in eight bytes per number."""
 
     def __init__(self):
-        self._numbers = array("d")  # of COLUMNS, a record after the other
+        self._numbers = array("d")  # fields COLUMNS of one record after another
         self._places: list[Place] = []
         self._about: dict[str, Any] = {}
         self._hardware: dict[str, None] = {}
@@ -302,7 +301,7 @@ class _Building:
         if not self._places:
             self._about = dict(about.get("lm") or {})
             if "d_model" not in self._about and "memory_bits" in record:
-                # Memory is stored in float32.
+                # Memory has 32 bits per number.
                 width = record["memory_bits"] // (32 * record["num_memory"])
                 self._about["d_model"] = width
         self._hardware[_hardware(about)] = None

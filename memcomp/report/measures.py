@@ -1,4 +1,4 @@
-"""The metrics of a group of records, each computed once, for tables and figures."""
+"""Metrics of a group of records for tables and figures, each computed once."""
 
 import functools
 from typing import Any
@@ -23,12 +23,12 @@ from memcomp.report.corpora import is_random
 from memcomp.report.load import Group, Key
 from memcomp.report.published import lm_name
 
-MOST_LENGTHS = 24  # random texts of any length are binned into so many
+MOST_LENGTHS = 24  # more lengths than these, as of random texts, are binned
 UNITS = {"reference": ("nats", 1.0), "strict": ("bits", BITS_PER_NAT)}
 
 
 def context(key: Key, hardware: str) -> dict[str, Any]:
-    """The cells of a table that say what its numbers were made with."""
+    """Cells of a table that say under which conditions its numbers were measured."""
     return {
         "protocol": key.protocol,
         "LM": lm_name(key.lm),
@@ -42,7 +42,7 @@ def context(key: Key, hardware: str) -> dict[str, Any]:
 
 
 class Measures:
-    """All metrics of one group; gains and cross-entropies in nats a text."""
+    """All metrics of one group; gains and cross-entropies are in nats per text."""
 
     def __init__(self, group: Group, seed: int = 0):
         self.group, self._seed = group, seed
@@ -50,16 +50,16 @@ class Measures:
 
     @property
     def key(self) -> Key:
-        """Protocol, LM, source and so on."""
+        """Key of the group: protocol, LM, source and so on."""
         return self.group.key
 
     @property
     def is_random(self) -> bool:
-        """Whether the texts are drawn, not written."""
+        """Whether the texts are drawn at random."""
         return is_random(self.key.source)
 
     def context(self) -> dict[str, Any]:
-        """What every row of a table says about its runs."""
+        """Cells about the runs, for a line of a table."""
         return context(self.key, self.group.hardware)
 
     def _capacity(self, scores: str) -> Capacity:
@@ -75,12 +75,12 @@ class Measures:
 
     @functools.cached_property
     def capacity_exact(self) -> Capacity:
-        """Longest length of which 99% of the texts are decoded exactly."""
+        """Longest length at which 99% of the texts are decoded exactly."""
         return self._capacity("exact_greedy")
 
     @property
     def capacity(self) -> Capacity:
-        """That of the protocol."""
+        """The capacity that the protocol defines."""
         strict = self.key.protocol == "strict"
         return self.capacity_exact if strict else self.capacity_accuracy
 
@@ -90,17 +90,17 @@ class Measures:
 
     @functools.cached_property
     def token_gain(self) -> Estimate:
-        """As published: over failed texts of all lengths."""
+        """Token gain as published: over failed texts of all lengths."""
         return self._pooled("token_gain")
 
     @functools.cached_property
     def information_gain(self) -> Estimate:
-        """As published, in nats: over failed texts of all lengths."""
+        """Information gain in nats as published: over failed texts of all lengths."""
         return self._pooled("information_gain_nats")
 
     @functools.cached_property
     def offset(self) -> Estimate:
-        """The b of after = before + b, in nats."""
+        """Offset b of after = before + b, in nats."""
         return offset(
             self.before,
             self.after,
@@ -111,7 +111,7 @@ class Measures:
 
     @functools.cached_property
     def bound(self) -> float | None:
-        """Tokens, by equation 1; None where the LM's vocabulary is not known."""
+        """Theoretical capacity in tokens (equation 1); None if sizes are unknown."""
         about = self.group.about
         if not about.get("d_model") or not about.get("vocab_size"):
             return None
@@ -121,12 +121,12 @@ class Measures:
 
     @property
     def utilisation(self) -> Estimate | None:
-        """Token gain, as published, over the bound."""
+        """Token gain, as published, divided by the bound."""
         return utilisation(self.token_gain, self.bound) if self.bound else None
 
     @property
     def bits_per_dimension(self) -> Estimate | None:
-        """Information gain, as published, a number of the memory."""
+        """Information gain in bits, as published, per number of the memory."""
         width = self.group.about.get("d_model")
         if not width:
             return None
@@ -134,7 +134,7 @@ class Measures:
 
     @functools.cached_property
     def byte_ratios(self) -> dict[str, Estimate]:
-        """Bytes of text at the capacity over bytes of memory; empty where not known."""
+        """Bytes of text at the capacity divided by bytes of memory; empty if unknown."""
         c, width = self.group.columns, self.group.about.get("d_model")
         here = c["num_tokens"] == self.capacity.tokens
         if not width or not np.isfinite(c["num_bytes"][here]).any():
@@ -144,7 +144,7 @@ class Measures:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """The length of each record; of many lengths, the mean of its bin."""
+        """Length of each record; if there are many lengths, the mean of its bin."""
         lengths = self.group.columns["num_tokens"]
         if len(np.unique(lengths)) <= MOST_LENGTHS:
             return lengths.astype(np.int64)
@@ -171,6 +171,6 @@ class Measures:
         return {name: self._by_length(column) for name, column in values.items()}
 
     def longest(self, metric: str) -> Estimate:
-        """The estimate at the longest length, where it has levelled off if it ever does."""
+        """Estimate at the longest length, where a gain has levelled off if it ever does."""
         found = self.by_length[metric]
         return found[max(found)]

@@ -1,4 +1,4 @@
-"""What is known of one language model, a row a measurement: numbers a text, and a line."""
+"""Measurements of one language model: numbers of each text, and a line that sums up."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from memcomp.report.published import PublishedHorizon
 from memcomp.runs.files import Record
 from memcomp.studies.use import means
 
-# Of a record of horizons.jsonl.
+# Fields of a record of horizons.jsonl.
 HORIZON_FIGURES = (
     "horizon",
     "horizon_bfloat16",
@@ -26,12 +26,12 @@ EXACT_FIGURES = ("exact_greedy", "exact_teacher_forced", "steps", "token_steps",
 
 
 def figures_of(records: Sequence[Record], names: Sequence[str]) -> dict[str, list]:
-    """By name, the figure of every record, a text each; and the texts' ids."""
+    """Returns lists of the records' fields by name, with the texts' ids."""
     return {name: [r[name] for r in records] for name in ("text_id", *names)}
 
 
 def horizon_line(row: Record, published: PublishedHorizon | None) -> str:
-    """Mean horizon in tokens, in bits of surprise and of gain, and what was published."""
+    """A line with mean horizon in tokens, bits of surprise and of gain, and published."""
     said = (
         f"{_mean(row, 'horizon')} tokens, {_mean(row, 'horizon_bits', 0)} bits of "
         "surprise, "
@@ -46,7 +46,7 @@ def horizon_line(row: Record, published: PublishedHorizon | None) -> str:
 
 
 def exact_line(row: Record) -> str:
-    """Share of texts that come back exactly, and what that took."""
+    """A line with the number of texts that are decoded exactly, and the cost."""
     return (
         f"{sum(row['exact_greedy'])} of {len(row['exact_greedy'])} texts of "
         f"{row['num_tokens']} tokens decode greedily; {_mean(row, 'token_steps', 0)} "
@@ -55,11 +55,12 @@ def exact_line(row: Record) -> str:
 
 
 def use_figures(records: Sequence[Record]) -> Record:
-    """Means over the texts that come back exactly, of the records of use.jsonl.
+    """Averages records of use.jsonl over the texts that are decoded exactly.
 
-    `attention_mass`: of the queries' attention on memory, by layer. `knockout_accuracy`: of
-    tokens after the first with memory hidden from one layer, by layer; from the first
-    half; from the last half; from none. `continuation_bits`: a token, by condition.
+    `attention_mass` is the attention on memory by layer. `knockout_alone` is the accuracy
+    of tokens after the first with memory hidden in one layer, by layer; `knockout_accuracy`
+    is that with memory hidden in no layer, the first half and the last half.
+    `continuation_bits` are bits per token of the continuation, by condition.
     """
     mass = means("attention", records, "mass")
     knockout = means("knockout", records, "accuracy")
@@ -79,11 +80,11 @@ def use_figures(records: Sequence[Record]) -> Record:
 
 
 def use_line(row: Record, published: float | None) -> str:
-    """Attention on memory, accuracy without it in half of the layers, continuations.
+    """A line with attention on memory, accuracy without it in half the layers, and bits.
 
     Args:
-      row: with `use_figures`.
-      published: percent of attention on memory.
+      row: record with the fields of `use_figures`.
+      published: published percentage of attention on memory.
     """
     mass, without = row["attention_mass"], row["knockout_accuracy"]
     bits = row["continuation_bits"]

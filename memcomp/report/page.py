@@ -1,4 +1,4 @@
-"""One HTML page with all tables and figures, and texts to look at token by token."""
+"""Makes one HTML page with all tables and figures, and texts to view token by token."""
 
 import base64
 import html
@@ -18,7 +18,7 @@ from memcomp.report.style import Drawn
 from memcomp.report.table_format import Table
 
 HERE = pathlib.Path(__file__).parent
-# Fields of a record that the page shows, beside the facts.
+# Fields of a record that the page shows, in addition to the facts.
 SHOWN = ("tokens_text", "first_right_steps", "surprise_nats", "decoded", "text")
 
 
@@ -28,12 +28,12 @@ def page(
     *,
     max_texts: int,
 ) -> str:
-    """The page; it holds everything and asks for nothing.
+    """Makes the page, which contains everything and loads no other file.
 
     Args:
-      runs: what was read.
+      runs: the runs that were read.
       parts: each section with its tables, and its figures with their PNGs by name.
-      max_texts: most texts whose tokens are in the page.
+      max_texts: largest number of texts whose tokens are in the page.
     """
     num_records = sum(len(group.places) for group in runs.groups)
     texts = chosen_texts(runs.groups, max_texts)
@@ -52,7 +52,7 @@ def page(
 
 
 def chosen_texts(groups: Sequence[Group], most: int) -> list[dict[str, Any]]:
-    """Up to `most` records, dealt evenly over groups and, within one, over lengths."""
+    """Chooses up to `most` records, evenly over groups and, within one, over lengths."""
     deals = itertools.zip_longest(*(_in_turns(group) for group in groups))
     dealt = (
         (rank, index)
@@ -70,7 +70,7 @@ def chosen_texts(groups: Sequence[Group], most: int) -> list[dict[str, Any]]:
 
 
 def _in_turns(group: Group) -> Iterator[int]:
-    """Indices of its records: one of each length, then a second one of each, ..."""
+    """Indices of a group's records: one of each length, then a second of each, ..."""
     lengths = group.columns["num_tokens"]
     by_length = np.argsort(lengths, kind="stable")
     counts = np.unique(lengths, return_counts=True)[1]
@@ -80,7 +80,7 @@ def _in_turns(group: Group) -> Iterator[int]:
 
 
 def _text(group: Group, record: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """What the page shows of a record."""
+    """Returns the fields of a record that the page shows."""
     key = group.key
     exact = bool(record["exact_greedy"])
     vectors = f"{key.num_memory} vector{'s' * (key.num_memory > 1)}"
@@ -115,7 +115,7 @@ def _which(shown: int, of: int) -> str:
 
 
 def _script_data(texts: Sequence[Mapping[str, Any]]) -> str:
-    """JSON that cannot end the script that holds it, whatever the texts are."""
+    """Returns JSON in which no text can end the script element that contains it."""
     data = json.dumps(texts, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
     return data.translate(str.maketrans(escapes))

@@ -1,4 +1,4 @@
-"""The published numbers, from published.json, which says where each is from."""
+"""Published numbers, from published.json, which names the source of each."""
 
 import functools
 import json
@@ -13,10 +13,10 @@ class PublishedModel(NamedTuple):
     """A model of the paper.
 
     Attributes:
-      name: as the paper's tables have it.
-      ids: on the Hub.
-      parameters, d_model, vocab_size: its size.
-      table: number of the table that it is in.
+      name: name in the paper's tables.
+      ids: ids on the Hugging Face Hub.
+      parameters, d_model, vocab_size: sizes of the model.
+      table: number of the table that the model is in.
     """
 
     name: str
@@ -28,7 +28,7 @@ class PublishedModel(NamedTuple):
 
 
 class PublishedCapacity(NamedTuple):
-    """A cell of Table 1 or 3 or a point of Figure 4; gains are None where not given."""
+    """A cell of Table 1 or 3, or a point of Figure 4; gains are None if not published."""
 
     where: str
     model: str
@@ -42,13 +42,13 @@ class PublishedCapacity(NamedTuple):
 
 
 class PublishedHorizon(NamedTuple):
-    """A mean horizon; what was not given is None.
+    """A published mean horizon; numbers that were not published are None.
 
     Attributes:
-      lm: on the Hub.
-      recipe: ours with the same settings, as a report names it.
+      lm: id of the LM on the Hugging Face Hub.
+      recipe: our recipe with the same settings, as a report names it.
       tokens, tokens_std: mean and standard deviation over texts.
-      bits, bits_std: the same of the information gain.
+      bits, bits_std: mean and standard deviation of the information gain.
     """
 
     lm: str
@@ -61,7 +61,7 @@ class PublishedHorizon(NamedTuple):
 
 @functools.cache
 def published() -> dict[str, Any]:
-    """The file as it is."""
+    """Content of the file."""
     return json.loads(FILE.read_text())
 
 
@@ -73,7 +73,7 @@ def published_models() -> tuple[PublishedModel, ...]:
 
 @functools.cache
 def published_model(lm: str) -> PublishedModel | None:
-    """The model whose Hub id, or last part of it, is the name of an LM or folder."""
+    """The model whose Hub id ends in the same name as an LM or its folder; or None."""
     for model in published_models():
         if _last_part(lm) in map(_last_part, model.ids):
             return model
@@ -81,7 +81,7 @@ def published_model(lm: str) -> PublishedModel | None:
 
 
 def lm_name(lm: str) -> str:
-    """An LM as tables and figures name it: as the paper does, or the end of its path."""
+    """Name of an LM in tables and figures: the paper's name, or the end of its path."""
     model = published_model(lm)
     return model.name if model else lm.rstrip("/").rpartition("/")[2]
 
@@ -90,7 +90,7 @@ def lm_name(lm: str) -> str:
 def published_capacity(
     model: str, source: str, num_memory: int = 1
 ) -> PublishedCapacity | None:
-    """What was published of a model on a source with some vectors."""
+    """Published capacity of a model, on a source, with some number of vectors."""
     for row in published()["capacity"]:
         if (row["model"], row["source"], row["num_memory"]) == (model, source, num_memory):
             return PublishedCapacity(**row)
@@ -99,10 +99,10 @@ def published_capacity(
 
 @functools.cache
 def published_horizons(lm: str) -> dict[str, PublishedHorizon]:
-    """By recipe, what was published of an LM, or of the base model that it was tuned from.
+    """Published horizons of an LM, or of its base model, by recipe.
 
     Args:
-      lm: a Hub id, or a folder with the last part of one as its name.
+      lm: a Hub id, or a folder whose name is the last part of one.
     """
     rows = [PublishedHorizon(**row) for row in published()["horizons"]]
     return {row.recipe: row for row in rows if _last_part(row.lm) == _base(lm)}
@@ -110,13 +110,13 @@ def published_horizons(lm: str) -> dict[str, PublishedHorizon]:
 
 @functools.cache
 def published_attention(lm: str) -> float | None:
-    """Percent of attention on memory that was published of an LM or its base model."""
+    """Published percentage of attention on memory, of an LM or its base model."""
     rows = {_last_part(row["lm"]): row["percent"] for row in published()["attention"]}
     return rows.get(_base(lm))
 
 
 def published_lengths(model: PublishedModel, source: str) -> dict[int, dict[str, Any]]:
-    """Length -> what was published of it for one vector of a model."""
+    """Published numbers for one vector of a model, by length of the text."""
     return {
         row["num_tokens"]: row
         for row in published()["lengths"]

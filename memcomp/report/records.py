@@ -1,4 +1,4 @@
-"""What lines and configs of run folders must hold for a report; anything else is said."""
+"""Reads records and configs of run folders, and checks the fields that a report needs."""
 
 import contextlib
 import json
@@ -10,12 +10,12 @@ from memcomp.errors import InputError
 from memcomp.runs.files import Record
 
 NUMBER = (int, float)
-# Records of older versions, which numbered a text anew at each length, have no seed_id.
+# Records of older versions have no seed_id; they gave a text another id at each length.
 CRAMMED = {
     **{"protocol": str, "source": str, "num_memory": int},
     **{"text_id": int, "seed_id": int},
 }
-# By kind of record, what tables and figures read of it and cannot do without.
+# Fields that tables and figures need, by kind of record.
 NEEDED: dict[str, dict[str, Any]] = {
     "cramming": CRAMMED,
     "horizon": CRAMMED
@@ -43,17 +43,17 @@ NAMES = {dict: "an object", list: "a list", int: "a whole number"}
 
 
 class Place(NamedTuple):
-    """Where the line of a record is."""
+    """File and byte offset of a record's line."""
 
     path: str
     offset: int
 
 
 def parsed(line: bytes, where: str) -> Record:
-    """The object in a line of JSON.
+    """Parses a line as a JSON object.
 
     Raises:
-      InputError: it is none, or has a number that is not finite.
+      InputError: it is not a JSON object, or has a number that is not finite.
     """
 
     def refuse(constant: str) -> None:
@@ -69,7 +69,7 @@ def parsed(line: bytes, where: str) -> Record:
 
 
 def check(kind: str, record: Mapping[str, Any]) -> None:
-    """Raises what `naming` names where a record lacks what a report reads of its kind."""
+    """Raises an error, for `naming`, if a record lacks a field that its kind needs."""
     for field, wanted in NEEDED.get(kind, {}).items():
         value = record[field]
         is_bool = isinstance(value, bool) and wanted is not bool
@@ -81,7 +81,7 @@ def check(kind: str, record: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def naming(place: Place) -> Iterator[None]:
-    """Says where the record is that a report can do nothing with."""
+    """Context that turns errors about a record into an `InputError` with its place."""
     try:
         yield
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -90,10 +90,10 @@ def naming(place: Place) -> Iterator[None]:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """config.json of a run.
+    """Reads config.json of a run.
 
     Raises:
-      InputError: it is of no run of memcomp.
+      InputError: it is not of a run of memcomp.
     """
     try:
         with open(path, "rb") as file:
@@ -120,10 +120,10 @@ def _check_entries(path: str, entries: Mapping[str, Any], wanted: dict[str, type
 
 
 def lines(path: str) -> Iterator[tuple[Place, Record]]:
-    """Records of a file that may still grow: a last line without its end is left out.
+    """Yields records of a file that may still grow; an incomplete last line is ignored.
 
     Raises:
-      InputError: the file cannot be read, or a line is no object in JSON.
+      InputError: the file cannot be read, or a line is not a JSON object.
     """
     offset = 0
     try:

@@ -1,4 +1,4 @@
-"""The figure of a run of cramming: how its texts were learnt."""
+"""Figure of a cramming run: the optimisation of its texts."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ HEAD = ("text_id", "num_tokens", "exact_greedy", "step", "loss_nats", "accuracy"
 
 
 def cram_curves(records: Sequence[Record]) -> Drawn:
-    """Loss and accuracy over steps, a line a text, coloured by its length.
+    """Draws loss and accuracy over steps, one line per text, coloured by its length.
 
-    A text that is exact in the end, decoded greedily from its stored vector, is a full
-    line up to a dot; one that is not, a dashed line up to a cross.
+    A text that greedy decoding of its stored vector gives exactly is a full line that ends
+    in a dot. Any other text is a dashed line that ends in a cross.
 
     Args:
-      records: of one run, with their curves.
+      records: records of one run, with their curves.
     """
     lengths = [r["num_tokens"] for r in records]
     norm = colors.Normalize(min(lengths), max(max(lengths), min(lengths) + 1))
@@ -60,7 +60,7 @@ def cram_curves(records: Sequence[Record]) -> Drawn:
 
 
 def _rows(records: Sequence[Record]) -> list[tuple]:
-    """Each point of the curves; as strings, which are written with all digits."""
+    """Returns the points of the curves, as strings, which the CSV keeps with all digits."""
     return [
         (*(r[name] for name in HEAD[:3]), step, str(loss), str(accuracy))
         for r in records

@@ -1,4 +1,4 @@
-"""A section of a report: all runs of one protocol, which are never mixed."""
+"""Sections of a report: one per protocol, since protocols are never mixed."""
 
 import collections
 import dataclasses
@@ -20,19 +20,20 @@ TITLES = {
 def is_lower_bound(record: Record) -> bool:
     """Whether a text's horizon may be longer than its record of horizons.jsonl says.
 
-    None of its targets has failed: it is exact to its end, or the run was stopped.
+    That is so if none of its targets has failed: the text is exact to its end, or the run
+    was stopped.
     """
     return record["failed"] is None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Section:
-    """What tables and figures are made from.
+    """Data that tables and figures are made from.
 
     Attributes:
-      protocol: "strict", "reference", or "any" for what has none.
-      measures: of each group of records, ordered by key.
-      runs: all that was read; records without a protocol are for the section "any".
+      protocol: "strict", "reference", or "any" for records without a protocol.
+      measures: measures of each group of records, ordered by key.
+      runs: all runs; the section "any" uses their records without a protocol.
     """
 
     protocol: str
@@ -41,12 +42,12 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The heading."""
+        """Heading of the section."""
         return TITLES.get(self.protocol, f"Protocol {self.protocol}")
 
     @property
     def about(self) -> str:
-        """What its runs were made with, in a line."""
+        """A line with protocol, LMs, recipes and hardware of its runs."""
         made = [(m.key, m.group.hardware) for m in self.measures]
         made += [(record["key"], record["hardware"]) for record in self.horizons]
         if not made:
@@ -59,17 +60,17 @@ class Section:
 
     @property
     def unit(self) -> tuple[str, float]:
-        """Unit of information in figures, and how many of it a nat is."""
+        """Unit of information in figures, and the factor from nats to it."""
         return UNITS.get(self.protocol, UNITS["strict"])
 
     @property
     def is_reference(self) -> bool:
-        """Whether published numbers may stand beside these."""
+        """Whether the numbers may be compared with published ones."""
         return self.protocol == "reference"
 
     @functools.cached_property
     def sources(self) -> set[str]:
-        """The sources of all runs, so that each has one colour in all figures."""
+        """Sources of all runs, so that each has the same colour in all figures."""
         groups = {group.key.source for group in self.runs.groups}
         return groups | {record["key"].source for record in self.runs.horizons}
 
@@ -98,7 +99,7 @@ class Section:
 
 
 def sections(runs: Runs, *, seed: int = 0) -> list[Section]:
-    """A section a protocol that there are runs of, and one for what has none."""
+    """Makes a section per protocol of the runs, and one for records without a protocol."""
     measures = [Measures(group, seed) for group in runs.groups]
     found = {m.key.protocol for m in measures} | {r["key"].protocol for r in runs.horizons}
     made = [
@@ -111,7 +112,7 @@ def sections(runs: Runs, *, seed: int = 0) -> list[Section]:
 
 
 def by_lm(measures: Iterable[Measures]) -> dict[str, list[Measures]]:
-    """Measures of each LM, by a name that tells LMs, recipes and dtypes apart."""
+    """Groups measures by LM, under names that distinguish LMs, recipes and dtypes."""
     measures = list(measures)
     found: dict[str, list[Measures]] = {}
     for m in measures:
@@ -120,7 +121,7 @@ def by_lm(measures: Iterable[Measures]) -> dict[str, list[Measures]]:
 
 
 def lm_label(m: Measures, among: Iterable[Measures]) -> str:
-    """The LM's name, with what sets this run of it apart from others of the same name."""
+    """Name of the LM, with the fields that differ between its runs."""
     same = [o.key for o in among if o.group.label == m.group.label]
     fields = ("revision", "dtype", "recipe")
     differ = [f for f in fields if len({getattr(key, f) for key in same}) > 1]

@@ -1,4 +1,4 @@
-"""What compiling a step for a slice says: a line, a row of a table, and what to change."""
+"""Reports of steps compiled for a TPU slice: a line, a table, and advice if too large."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from memcomp.report.table_format import Table
 from memcomp.runs.files import Record
 
 GIB = 2**30
-FULL = 0.95  # of the memory: the rest is what the compiler keeps for itself
+FULL = 0.95  # usable share of the memory; the compiler reserves the rest
 
 
 def shortage(
@@ -19,15 +19,15 @@ def shortage(
     largest: Sequence[Buffer],
     smaller: str,
 ) -> str:
-    """One sentence: what a program needs, its largest buffers, what to change.
+    """A sentence with the memory that a program needs, its largest buffers, and advice.
 
     Args:
-      memory: that it would need on each chip.
-      rows: texts or windows on all chips at a time.
-      parts: that they are cut into.
-      part: the slice on which it has no room.
-      largest: of its arrays.
-      smaller: what to do for fewer rows at a time.
+      memory: memory that it would need on each chip.
+      rows: number of texts or windows on all chips at once.
+      parts: number of shards that they are divided into.
+      part: the slice that it does not fit.
+      largest: its largest arrays.
+      smaller: advice for fewer texts or windows at once.
     """
     hbm = part.chip.hbm_bytes
     names = ", ".join(
@@ -51,7 +51,7 @@ def shortage(
 
 
 def said(record: Record) -> str:
-    """A line about one program."""
+    """Returns a line about one program."""
     begin = f"{record['program']} on {record['slice']}: {record['compile_seconds']:.0f} s"
     if record["problem"]:
         return f"{begin}, {record['problem']}"
@@ -66,7 +66,7 @@ def said(record: Record) -> str:
 
 
 def compile_table(records: Sequence[Record]) -> Table:
-    """A row a program; all of memory and work are of one chip, in one step."""
+    """Makes a table with a line per program; memory and work are per chip and step."""
     notes = [
         "GiB, FLOPs and bytes are those of one chip in one step. Products are the FLOPs of "
         "matrix products, with loops multiplied out; for cramming, the next column divides "

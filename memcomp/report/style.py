@@ -1,4 +1,4 @@
-"""How figures look: colours that the colour-blind tell apart, labels at the lines."""
+"""Style of figures: colours that the colour-blind can distinguish, labels at the lines."""
 
 import dataclasses
 import io
@@ -38,11 +38,11 @@ class Drawn:
     """A figure and the numbers in it.
 
     Attributes:
-      title: what it shows.
-      caption: how to read it, with protocol and runs.
-      figure: of matplotlib.
+      title: title of the figure.
+      caption: how to read it.
+      figure: the figure of matplotlib.
       head: names of the columns of the CSV.
-      rows: the numbers.
+      rows: the numbers, as lines of the CSV.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Drawn:
     rows: Sequence[Sequence[Any]]
 
     def png(self, about: str = "") -> bytes:
-        """The picture, with its title and a line about the runs; the figure is closed."""
+        """Returns a PNG with the title and text about the runs, and closes the figure."""
         picture = io.BytesIO()
         lines = [self.title, *textwrap.wrap(about, 110)]
         self.figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
@@ -61,11 +61,11 @@ class Drawn:
         return picture.getvalue()
 
     def csv(self) -> str:
-        """The numbers."""
+        """Returns the numbers as CSV."""
         return csv_text([self.head, *self.rows])
 
     def write(self, folder: epath.Path, name: str) -> epath.Path:
-        """Writes the picture and the numbers; where the picture is."""
+        """Writes PNG and CSV; returns the path of the PNG."""
         make_folder(folder)
         write_whole(folder / f"{name}.csv", self.csv())
         write_whole(folder / f"{name}.png", self.png())
@@ -81,13 +81,13 @@ def drawn(
     head: Sequence[str],
     **size: Any,
 ) -> Drawn | None:
-    """A figure with a panel an item; None where there are none.
+    """Makes a figure with one panel per item; None if there are no items.
 
     Args:
       items: arguments of `draw` for each panel.
-      draw: is given the axes of a panel and the arguments, and gives the numbers in it.
-      title, caption, head: of the figure and its numbers.
-      size: of the `panels`.
+      draw: draws a panel, from its axes and the arguments; returns the numbers in it.
+      title, caption, head: see `Drawn`.
+      size: arguments of `panels`.
     """
     items = list(items)
     if not items:
@@ -100,7 +100,7 @@ def drawn(
 
 
 def panels(num: int, width: float = 5.4, height: float = 4.0, most: int = 3) -> Any:
-    """A figure and its first `num` axes, in rows of at most `most`."""
+    """Makes a figure with `num` axes, at most `most` side by side; returns both."""
     across = min(num, most)
     down = math.ceil(num / across)
     figure, grid = plt.subplots(
@@ -120,7 +120,7 @@ def panels(num: int, width: float = 5.4, height: float = 4.0, most: int = 3) -> 
 
 
 def source_colours(sources: Iterable[str]) -> dict[str, str]:
-    """A colour a source; random ones are black and grey."""
+    """Gives each source a colour; random ones are black and grey."""
     written = sorted(set(sources) - set(RANDOM))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(written)}
     return colours | RANDOM_COLOURS
@@ -129,7 +129,7 @@ def source_colours(sources: Iterable[str]) -> dict[str, str]:
 def line(
     axis: Axes, estimates: Mapping[int, Estimate], colour: str, *, bars: bool = False
 ) -> float:
-    """Means over numbers with their intervals, as a band or as bars; the last mean."""
+    """Draws a line of means with intervals, as a band or bars; returns the last mean."""
     xs, means = list(estimates), [e.mean for e in estimates.values()]
     low, high = np.array([e.interval for e in estimates.values()]).T
     axis.plot(xs, means, "-o", color=colour, ms=4, lw=1.8)
@@ -150,7 +150,7 @@ def bar(
     words: str,
     published: float | int | None,
 ) -> None:
-    """A bar to `value` with its interval, the published number, and words behind them."""
+    """Draws a bar to `value`, its interval and the published number, then some words."""
     axis.barh(y, value, height=0.72, color=colour, alpha=0.6)
     if interval:
         axis.plot(interval, [y, y], color="black", lw=1.4)
@@ -176,19 +176,19 @@ def dots(
     words: str = "",
     **style: Any,
 ) -> None:
-    """A row of dots, each a little above or below `y`, with a black bar at `middle`."""
+    """Draws dots at about height `y`, with random offsets, and a black bar at `middle`."""
     axis.scatter(values, y + rng.uniform(-0.15, 0.15, len(values)), color=colour, **style)
     axis.plot([middle] * 2, [y - 0.25, y + 0.25], color="black", lw=2)
     axis.text(middle, y + 0.27, words, ha="center", va="bottom", fontsize=9)
 
 
 def plain_ticks(axis: Axes) -> None:
-    """Numbers as 150, not 1.5 x 10^2, on a logarithmic y axis."""
+    """Labels a logarithmic y axis with numbers such as 150, not 1.5 x 10^2."""
     _plain_ticks(axis.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 
 
 def plain_wide_ticks(axis: Axes) -> None:
-    """The same on an x axis of several decades."""
+    """Does the same for a logarithmic x axis of several decades."""
     _plain_ticks(axis.xaxis, (1.0, 2.0, 5.0))
 
 
@@ -199,7 +199,7 @@ def _plain_ticks(axis: Any, subs: Sequence[float]) -> None:
 
 
 def tick_lengths(axis: Axes, lengths: Iterable[int], most: int = 9) -> None:
-    """Ticks of a logarithmic axis at the lengths themselves, or some of them."""
+    """Sets ticks of a logarithmic axis at the lengths themselves, or at some of them."""
     lengths = sorted(set(lengths))
     logs = [math.log2(x) for x in lengths]
     gap = (logs[-1] - logs[0]) / most
@@ -213,11 +213,11 @@ def tick_lengths(axis: Axes, lengths: Iterable[int], most: int = 9) -> None:
 
 
 def label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Writes names at the right edge, at the heights of their lines, none on another.
+    """Writes names at the right edge, near the ends of their lines, without overlap.
 
     Args:
-      axis: with its limits set.
-      ends: height in data, name and colour of each line.
+      axis: axes whose limits are set.
+      ends: height in data coordinates, name and colour of each line.
     """
     if not ends:
         return
@@ -239,9 +239,9 @@ def label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights moved apart to at least `gap`, in the same order, little moved."""
+    """Moves heights apart to at least `gap`, as little as possible, in the same order."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
-    # Each block of labels that touch sits around the mean of where they want to be.
+    # A block of labels that touch is centred at the mean of their heights.
     blocks: list[list[int]] = []
     for i in order:
         blocks.append([i])

@@ -1,4 +1,4 @@
-"""A table, and how it is written: CSV with all numbers, Markdown and HTML to be read."""
+"""Tables, and their formats: CSV with all numbers, Markdown and HTML for readers."""
 
 import csv
 import dataclasses
@@ -10,18 +10,18 @@ from typing import Any
 
 from memcomp.metrics.capacity import Capacity, Estimate
 
-# Said once above a table, if all of its rows agree.
+# Columns that are written once above a table if all of its lines agree.
 CONTEXT = ("protocol", "LM", "revision", "dtype", "recipe", "hardware", "vectors")
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of cells: a string, a number, None, an Estimate or a Capacity.
+    """A table, whose cells are a string, a number, None, an Estimate or a Capacity.
 
     Attributes:
-      title: above it.
-      rows: name of the column -> cell; a name that a row lacks is an empty cell.
-      notes: below it.
+      title: title above the table.
+      rows: name of the column -> cell; a missing name is an empty cell.
+      notes: notes below the table.
     """
 
     title: str
@@ -30,11 +30,11 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """All names, in the order in which they first come."""
+        """Names of all columns, in the order of their first occurrence."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def split(self) -> tuple[dict[str, str], list[str]]:
-        """What all rows agree on, and the columns that are left."""
+        """Returns the values of CONTEXT that all lines share, and the other columns."""
         shared = {}
         for name in CONTEXT:
             values = {show(row[name]) for row in self.rows if row.get(name) is not None}
@@ -45,7 +45,7 @@ class Table:
         return shared, [name for name in left if name not in empty]
 
     def csv(self) -> str:
-        """All columns; an estimate has one for each of its numbers."""
+        """Returns all columns as CSV; an estimate has a column for each of its numbers."""
         parts = {name: _parts(row.get(name) for row in self.rows) for name in self.columns}
         head = [f"{c} {p}".strip() for c in self.columns for p in parts[c]]
         rows = [
@@ -55,7 +55,7 @@ class Table:
         return csv_text([head, *rows])
 
     def markdown(self) -> str:
-        """Title, what all rows share, the rows, the notes."""
+        """Returns title, shared values, lines and notes as Markdown."""
         shared, left = self.split()
         lines = [f"### {self.title}", "", _sentence(shared), ""]
         lines += [_markdown_row(left), _markdown_row("---" for _ in left)]
@@ -64,7 +64,7 @@ class Table:
         return "\n".join([*lines, "", *(f"* {note}" for note in self.notes), ""])
 
     def html(self) -> str:
-        """The same as a section of the page."""
+        """Returns the same as HTML, for the page."""
         shared, left = self.split()
         out = [f"<h3>{html.escape(self.title)}</h3>"]
         out.append(f"<p class=shared>{html.escape(_sentence(shared))}</p>")
@@ -84,7 +84,7 @@ class Table:
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV; None and NaN are empty, numbers have six digits."""
+    """Writes lines as CSV; None and NaN are empty, floats have six digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([_plain(value) for value in row] for row in rows)
@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def _parts(cells: Iterable[Any]) -> tuple[str, ...]:
-    """The fields that a column's cells have: several for estimates."""
+    """Names of the fields of a column's cells: several for estimates."""
     for cell in cells:
         if isinstance(cell, Estimate | Capacity):
             return type(cell)._fields
@@ -113,13 +113,13 @@ def _values(cell: Any, parts: tuple[str, ...]) -> list[Any]:
 
 
 def show(cell: Any) -> str:
-    """A cell in one line."""
+    """Writes a cell in one line."""
     head, tail = _shown(cell)
     return f"{head} {tail}".strip()
 
 
 def _shown(cell: Any) -> tuple[str, str]:
-    """What counts of a cell, and what stands behind it."""
+    """Returns the main part of a cell, and the details after it."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "", ""
     if isinstance(cell, Capacity):
@@ -139,7 +139,7 @@ def _shown(cell: Any) -> tuple[str, str]:
 
 
 def _like_error(cell: Estimate) -> list[str]:
-    """Mean, error, interval and spread to the second digit of the standard error."""
+    """Mean, error, interval and deviation, to the second digit of the standard error."""
     numbers = (cell.mean, cell.standard_error, cell.low, cell.high, cell.std)
     if not cell.standard_error:
         return [_number(x) for x in numbers]
@@ -148,7 +148,7 @@ def _like_error(cell: Estimate) -> list[str]:
 
 
 def _number(x: float | None) -> str:
-    """Four significant digits."""
+    """Writes a number with four significant digits."""
     if x is None or math.isnan(x):
         return ""
     if x == 0:
@@ -173,6 +173,6 @@ def _html_cell(cell: Any) -> str:
 
 
 def _class(cells: Iterable[Any]) -> str:
-    """The attribute that sets numbers to the right."""
+    """HTML attribute that aligns numbers to the right."""
     numbers = any(isinstance(cell, int | float | tuple) for cell in cells)
     return " class=number" if numbers else ""

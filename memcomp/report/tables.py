@@ -1,7 +1,7 @@
-"""The tables: one function each, named in TABLES.
+"""The tables of a report, by name.
 
-To add one, write a function from a Section to a Table, or to None where the section has
-nothing for it, and give it a line in TABLES.
+To add one, write a function from a Section to a Table, or to None if the section has no
+data for it, and add it to TABLES.
 """
 
 import collections
@@ -31,12 +31,12 @@ PUBLISHED = f"published: {published()['about']['source']}"
 
 
 def table_1(section: Section) -> Table | None:
-    """Capacity and gains of the models of Table 1, and of LMs that are in neither."""
+    """Capacity and gains of models in the paper's Table 1, and of LMs not in the paper."""
     return _gains(section, 1, "Table 1. Capacity, token gain and information gain")
 
 
 def table_3(section: Section) -> Table | None:
-    """The same of the other published models."""
+    """Capacity and gains of the other models of the paper."""
     return _gains(section, 3, "Table 3. The same for the other models")
 
 
@@ -106,7 +106,7 @@ def _capacity_note(section: Section) -> str:
 
 
 def capacity(section: Section) -> Table | None:
-    """Every metric of every group."""
+    """All metrics of capacity, of every group."""
     rows = [_capacity_row(m) for m in section.measures]
     if not rows:
         return None
@@ -142,7 +142,7 @@ def _capacity_row(m: Measures) -> dict[str, Any]:
 
 
 def file_sizes(section: Section) -> Table | None:
-    """Compression in bytes at the capacity, beside compressors of files."""
+    """Compression in bytes at the capacity, compared with classical compressors."""
     classical = _compression(section)
     rows = []
     for m in section.measures:
@@ -257,7 +257,7 @@ HORIZON_FIGURES = {
 
 
 def _published_horizon(row: PublishedHorizon | None) -> dict[str, str]:
-    """The columns of what was published, where anything was."""
+    """Columns with the published numbers; none if nothing was published."""
     if row is None:
         return {}
     return {
@@ -271,7 +271,7 @@ def _published_horizon(row: PublishedHorizon | None) -> dict[str, str]:
 
 
 def table_4(section: Section) -> Table | None:
-    """Ratios of compressors of files."""
+    """Compression ratios of classical compressors."""
     found = _compression(section) if section.protocol == "any" else {}
     if not found:
         return None
@@ -279,7 +279,7 @@ def table_4(section: Section) -> Table | None:
         (_method(row["method"], "Pythia-160M"), row["source"]): row
         for row in published()["compression"]
     }
-    # Published rows of methods and sources that we have not run stay, with ours empty.
+    # Published numbers stay in the table, with an empty cell for what we have not run.
     rows = []
     for method, source in dict.fromkeys([*beside, *found]):
         known = beside.get((method, source))
@@ -294,7 +294,7 @@ def table_4(section: Section) -> Table | None:
 
 
 def _compression(section: Section) -> dict[tuple[str, str], Estimate]:
-    """(method, source) -> ratio."""
+    """Compression ratio by method and source."""
     groups = collections.defaultdict(list)
     for record in section.runs.compression:
         method = _method(record["method"], lm_name(record["lm"]))
@@ -303,12 +303,12 @@ def _compression(section: Section) -> dict[tuple[str, str], Estimate]:
 
 
 def _method(method: str, lm: str) -> str:
-    """A method; arithmetic coding is another one with every LM."""
+    """Name of a method; that of arithmetic coding includes the LM."""
     return f"{method}, {lm}" if method == "arithmetic" else method
 
 
 def runs(section: Section) -> Table | None:
-    """What each group of records was made with."""
+    """Conditions and sizes of each group of records."""
     rows: Sequence[dict[str, Any]] = [
         m.context()
         | {

@@ -1,4 +1,4 @@
-"""From run folders to the files of a report."""
+"""Writes the files of a report from run folders."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -26,18 +26,18 @@ def write_report(
     """Writes tables (CSV, Markdown), figures (PNG, CSV) and report.html.
 
     Args:
-      folders: of runs, or with runs below them; only read.
-      workdir: gets tables/, figures/ and report.html; files of the same names are
+      folders: folders of runs, or with runs below them, which are only read.
+      workdir: folder for tables/, figures/ and report.html; files of the same names are
         replaced.
-      max_texts: most texts that the page shows token by token.
-      seed: of the bootstrap.
-      say: is told of folders with runs that no table or figure is made of.
+      max_texts: largest number of texts that the page shows token by token.
+      seed: seed of the bootstrap.
+      say: called with a line for each folder whose run no table or figure uses.
 
     Returns:
-      The files, the page first.
+      Paths of the files, the page first.
 
     Raises:
-      InputError: there is no run, or one that cannot be read.
+      InputError: there is no run, or one cannot be read.
     """
     runs = read_runs(folders)
     for folder in runs.passed_over:

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, how it resumes, and how processes share it."""
+"""Runs: the files that they write, how they resume, and how processes share them."""

@@ -1,4 +1,4 @@
-"""What an LM says from the vectors of texts, and the files that this leaves."""
+"""Stage generate: the LM answers from the vectors of compressed texts; writes the files."""
 
 import json
 from typing import Any, NamedTuple
@@ -20,17 +20,18 @@ from memcomp.runs.files import RECORDS, Record, write_whole
 
 
 class Asked(NamedTuple):
-    """Texts with their sources, and what compresses them."""
+    """Texts to compress, each with the name of its source, and the compressor."""
 
     found: list[tuple[str, Any]]
     trained: TrainedCompressor
 
 
 def load_asked(setup: Setup) -> Asked:
-    """The texts and the compressor of stage generate.
+    """Loads the texts and the compressor of stage generate.
 
     Raises:
-      InputError: there are none, or they cannot be asked.
+      InputError: there are no texts or no compressor, or the texts with the question and
+        the answer do not fit the LM.
     """
     settings, lm = setup.settings, setup.lm
     decode, sources = settings.decode, settings.sources
@@ -54,9 +55,12 @@ def load_asked(setup: Setup) -> Asked:
 
 
 def answer(setup: Setup, asked: Asked, folder: epath.Path) -> list[Record]:
-    """Writes soft_prompts.safetensors and results.jsonl; the records, with each `output`.
+    """Writes soft_prompts.safetensors and results.jsonl.
 
-    All processes call it; the first one writes.
+    All processes must call it; the first one writes.
+
+    Returns:
+      The records of results.jsonl; `output` is the LM's answer.
     """
     settings, lm, (found, trained) = setup.settings, setup.lm, asked
     decode, max_chunk = settings.decode, settings.context.max_chunk

@@ -1,4 +1,4 @@
-"""Cells: the runs that a sweep is made of, each of them in a folder of its own."""
+"""Cells: the runs of a sweep, each in its own folder."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import claim_workdir
 
-Cell = dict[str, Any]  # what makes a run what it is: its config.json
+Cell = dict[str, Any]  # the config of a run, as in its config.json
 
 
 def cell_of(
@@ -25,12 +25,14 @@ def cell_of(
     texts: dict[str, Any],
     cfg: CramConfig,
 ) -> Cell:
-    """The config of a cell; what may grow within it, such as lengths, is left out.
+    """Makes the config of a cell.
+
+    It leaves out what may grow while the cell stays the same, such as the text length.
 
     Args:
       mode: what is measured.
       lm: name of the language model.
-      dtype: of its weights and activations.
+      dtype: dtype of the LM's parameters and activations.
       source: short name of the texts.
       texts: options of `read_texts`.
       cfg: how the texts are crammed.
@@ -49,7 +51,7 @@ def cell_of(
 
 
 def short_name(lm: str) -> str:
-    """The last part of an LM's name, of characters that any file system takes."""
+    """Last part of an LM's name, in which only letters, digits and dots are kept."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", lm.rstrip("/").split("/")[-1])
 
 
@@ -60,17 +62,17 @@ def claim_cell(
     lm: LanguageModel,
     texts: Sequence[Text],
 ) -> epath.Path:
-    """Makes the folder of a cell within a sweep's, or resumes the one that is there.
+    """Makes the folder of a cell within the sweep's folder, or resumes an existing one.
 
     Args:
-      workdir: of the sweep.
-      name: of the folder.
-      cell: what makes the cell what it is.
-      lm: that it belongs to.
-      texts: whose source it belongs to.
+      workdir: folder of the sweep.
+      name: name of the cell's folder.
+      cell: config of the cell.
+      lm: the language model, whose SHA-256 is recorded.
+      texts: texts, the SHA-256 of whose source is recorded.
 
     Raises:
-      InputError: as from `claim_workdir`.
+      InputError: see `claim_workdir`.
     """
     folder = claim_workdir(workdir, {"grid": "capacity"}, {})
     return claim_workdir(
@@ -86,17 +88,17 @@ def cell_texts(
     num_texts: int,
     seed: int,
 ) -> list[Text]:
-    """The cell's texts, all of `num_tokens`; the first n do not depend on `num_texts`.
+    """Reads the cell's texts; the first n do not depend on `num_texts`.
 
     Args:
-      lm: whose tokens they are.
-      cell: whose texts they are.
-      num_tokens: of each text.
-      num_texts: how many.
-      seed: of texts that are drawn.
+      lm: language model whose tokenizer is used.
+      cell: config of the cell.
+      num_tokens: length of every text in tokens.
+      num_texts: number of texts.
+      seed: seed for texts that are drawn at random.
 
     Raises:
-      InputError: as from `read_texts` and `tokenize`.
+      InputError: see `read_texts` and `tokenize`.
     """
     options = cell["texts"] | {
         "seed": seed,

@@ -1,4 +1,4 @@
-"""Training state on disk with orbax: written in the background, the last few kept."""
+"""Checkpoints of the training state with orbax, written in the background."""
 
 import contextlib
 import os
@@ -18,13 +18,16 @@ from memcomp.errors import InputError
 class Checkpoints:
     """Checkpoints of one run: a pytree of arrays and, if wanted, a grain iterator.
 
-    A checkpoint appears whole or not at all; what a killed process left half-written is
-    removed when the folder is opened again. Use as a context manager: leaving it waits
-    for the last save.
+    A checkpoint appears whole or not at all. Checkpoints that a killed process left
+    half-written are removed when the folder is opened again. Use it as a context manager:
+    leaving it waits for the last save.
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int = 2):
-        """Opens or makes `folder`, which may be a gs:// path, and keeps the last `keep`."""
+        """Opens or makes `folder`, which may be a gs:// path.
+
+        Only the last `keep` checkpoints are kept.
+        """
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             cleanup_tmp_directories=True,
@@ -46,7 +49,7 @@ class Checkpoints:
         self.close()
 
     def latest(self) -> int | None:
-        """The step of the newest checkpoint; None where there is none."""
+        """Step of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(
@@ -55,9 +58,9 @@ class Checkpoints:
         """Saves in the background; `state` may be donated as soon as this returns.
 
         Args:
-          step: number of the checkpoint, larger than those before.
-          state: pytree of arrays, typed random keys included.
-          iterator: its position is saved, not its data.
+          step: number of the checkpoint, larger than all earlier ones.
+          state: pytree of arrays, which may be typed random keys.
+          iterator: data iterator, of which only the position is saved.
 
         Raises:
           InputError: this checkpoint, or the one before it, cannot be written.
@@ -69,15 +72,15 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, like: Any, iterator: grain.DatasetIterator | None = None) -> Any:
-        """The newest checkpoint's state; `iterator` is moved to where it was.
+        """Returns the newest checkpoint's state, and sets `iterator` to its position.
 
         Args:
           like: tree of arrays or `jax.ShapeDtypeStruct` with the structure, shapes,
             dtypes and shardings of the result.
-          iterator: of the same dataset as the one that was saved.
+          iterator: iterator over the same dataset as the one that was saved.
 
         Raises:
-          InputError: there is none, or it does not have the structure of `like`.
+          InputError: there is no checkpoint, or its structure is not that of `like`.
         """
         step = self.latest()
         if step is None:
@@ -98,14 +101,14 @@ class Checkpoints:
         """Waits until everything is written.
 
         Raises:
-          InputError: it cannot be written; the checkpoints before it are whole.
+          InputError: the last checkpoint cannot be written; those before it are whole.
         """
         with self._writing():
             self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """As `disk.writing`, for what TensorStore says of a disk as well."""
+        """Does what `disk.writing` does, also for TensorStore's errors about the disk."""
         try:
             with writing(self._folder):
                 yield

@@ -1,4 +1,4 @@
-"""A compressor's training on disk: its steps in the loop of `memcomp.runs.training`."""
+"""Trains a compressor in a workdir, with the loop of `memcomp.runs.training`."""
 
 import functools
 from collections.abc import Callable
@@ -30,18 +30,18 @@ def train_compressor(
     evaluate: Callable[[TrainState], Record],
     **hooks: Callable[..., Any],
 ) -> TrainState:
-    """The state after the last step; a run resumes from its last checkpoint.
+    """Trains to the last step and returns the state; resumes from the last checkpoint.
 
     Args:
       setup: what is trained, and how.
-      batches: of micro-batches, as in `memcomp.compressors.training_data.Data`.
+      batches: batches of micro-batches, as in `memcomp.compressors.training_data.Data`.
       intervals: see `Intervals`.
       folder: the workdir.
-      evaluate: makes the entries of a state's evaluation.
+      evaluate: evaluates a state; returns entries for the log.
       hooks: `is_told_to_stop` and `after_step` of `memcomp.runs.training.train`.
 
     Raises:
-      InputError: a loss that is not finite, or no compressor to start with.
+      InputError: a loss is not finite, or there is no compressor to start with.
       Stopped: the run was told to stop, and is saved.
     """
     cfg, task = setup.settings.train, setup.task
@@ -70,7 +70,7 @@ def train_compressor(
 
 
 def _first_state(setup: Setup, mesh: Mesh) -> TrainState:
-    """Fresh weights, or those of another run."""
+    """The state of step 0: with new weights, or with those of another run."""
     settings = setup.settings
     state = training.init_state(settings.seed, setup.task, settings.train, mesh)
     if settings.start in ("", FRESH):
@@ -79,18 +79,18 @@ def _first_state(setup: Setup, mesh: Mesh) -> TrainState:
 
 
 def as_trained(setup: Setup, state: TrainState) -> TrainedCompressor:
-    """The weights to use, as they are kept."""
+    """Returns the compressor with the state's best weights, as it is saved and used."""
     lm = setup.lm
     return TrainedCompressor(setup.task.compressor, state.best, lm.name, lm.fingerprint)
 
 
 def num_params(state: TrainState) -> int:
-    """How many numbers are trained."""
+    """Number of trained parameters."""
     return sum(x.size for x in jax.tree.leaves(state.params))
 
 
 def _figures(step: int, metrics: dict[str, np.ndarray], seconds: float) -> Record:
-    """What the log says of some steps, which took so many seconds."""
+    """Returns the log's record of some steps, which took `seconds` together."""
     names = ("loss", "nats_per_token", "accuracy", "grad_norm")
     record = {name: float(metrics[name].mean(dtype=np.float64)) for name in names}
     record["learning_rate"] = float(metrics["learning_rate"][-1])
@@ -100,7 +100,7 @@ def _figures(step: int, metrics: dict[str, np.ndarray], seconds: float) -> Recor
 
 
 def _shown(record: Record) -> list[str]:
-    """The losses, the speed and BLEU of a record, for the terminal."""
+    """Returns the losses, the throughput and BLEU of a record, for the terminal."""
     said = [f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}"]
     said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
     return said + [

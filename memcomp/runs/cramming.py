@@ -1,12 +1,13 @@
-"""A cramming run on disk: stopped at any moment and started again, it goes on.
+"""A cramming run in a workdir; it can be stopped at any moment and resumes.
 
-After each chunk, in this order: the memories of the texts that ended are written, read
-back and decoded; their lines are appended to results.jsonl; the texts in flight are
-saved. A kill in between costs one chunk, which comes to the same results again; lines
-that are there already are not written twice.
+After each chunk, three things happen in this order: the memories of the finished texts are
+written, read back and decoded; their lines are appended to results.jsonl; the texts in
+flight are saved. A kill in between costs one chunk. The chunk is then repeated with the
+same results, and lines that are there already are not written twice.
 
-With several processes each writes the memories and the lines of the texts in its own
-places (`ledger`); the first saves the texts in flight, of all, once all lines are there.
+With several processes, each writes the memories and the lines of the texts in its own
+batch slots (see `ledger`). Once all lines are written, the first process saves the texts
+in flight of all processes.
 """
 
 import dataclasses
@@ -53,15 +54,16 @@ FLIGHT = "in_flight.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a chunk.
+    """Progress of a run after a chunk.
 
     Attributes:
-      num_texts: of the whole run.
-      num_done: texts with a result, earlier starts of the run included.
-      num_exact: of those, exact from the stored vector, greedily.
-      steps_per_second: gradient evaluations of single texts a second, in this chunk.
-      token_steps_per_second: the same times the tokens of each text.
-      mean_loss_nats: of the texts in flight at their last step; None where there is none.
+      num_texts: number of texts of the whole run.
+      num_done: texts with a result, those of earlier starts of the run included.
+      num_exact: finished texts that greedy decoding of the stored memory gives exactly.
+      steps_per_second: gradient evaluations of single texts per second, in this chunk.
+      token_steps_per_second: the same, with each text counted by its number of tokens.
+      mean_loss_nats: mean loss of the texts in flight at their last step; None if no text
+        is in flight.
     """
 
     num_texts: int
@@ -79,19 +81,18 @@ def run_cramming(
     workdir: epath.Path,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Record]:
-    """Crams all texts into files of `workdir`; the records, ordered by `seed_id`.
+    """Crams all texts into files of `workdir`; returns the records, ordered by `seed_id`.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct `seed_id`s.
+      texts: the texts, with distinct `seed_id`s.
       cfg: what to cram and how.
-      workdir: claimed by this config (`results.claim_workdir`); what an earlier start of
-        the same run has done there, on whatever mesh, is not done again. All processes
-        see it.
+      workdir: folder claimed by this config (`files.claim_workdir`), which all processes
+        can read. Results of an earlier start of the same run are kept, whatever its mesh.
       report: called after each chunk.
 
     Raises:
-      InputError: a text that the LM has no room for.
+      InputError: a text does not fit into the LM's positions.
     """
     make_folder(workdir / "memory")
     ledger, clock = Ledger(workdir / RECORDS), _Clock()
@@ -102,7 +103,7 @@ def run_cramming(
         new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
         new = [r | {"source_sha256": from_source[r["seed_id"]]} for r in new]
         ledger.add(new, {r.seed_id: r.process for r in finished})
-        write_flight(workdir, pool.snapshot())  # a snapshot is taken by all processes
+        write_flight(workdir, pool.snapshot())  # all processes must take part in a snapshot
         report(clock.progress(len(texts), list(ledger.records.values()), pool))
     ledger.merge()
     ordered = [ledger.records[i] for i in sorted(ledger.records)]
@@ -121,7 +122,7 @@ def _store(
     pad_to: int,
     done: Container[int],
 ) -> list[Record]:
-    """Memories of `finished` on disk; records of those that are not `done`."""
+    """Saves the memories of `finished`; returns records of those that are not `done`."""
     if not finished:
         return []
     processes = sorted({r.process for r in finished})
@@ -154,10 +155,11 @@ def _store_memories(
     workdir: epath.Path,
     done: Container[int],
 ) -> dict[str, Memory]:
-    """Each process writes its own, reads them back, and gets those of the others.
+    """Saves the memories of this process; returns those of all processes, read back.
 
-    A file holds all of them, so that it is the same one if a kill has come between it and
-    the lines that name it; and what other lines name in it stays.
+    The file holds all memories of this chunk, also those that are done. If a kill came
+    between the file and the lines that name it, the same file is written again, and
+    memories that other lines name stay in it.
     """
     me, data = jax.process_index(), b""
     if me in names:
@@ -172,13 +174,16 @@ def _store_memories(
 
 
 def write_flight(workdir: epath.Path, snapshot: Snapshot) -> None:
-    """Saves what is in flight after a chunk; the first process does it."""
+    """Saves the texts in flight after a chunk; the first process does it."""
     if distributed.is_first():
         write_whole(workdir / FLIGHT, safetensors.numpy.save(dict(snapshot)))
 
 
 def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
-    """What was in flight when the run was stopped, in all processes; None for nothing."""
+    """Reads the texts that were in flight when the run stopped; None if there were none.
+
+    All processes must call it, and all get the same.
+    """
     path, data = workdir / FLIGHT, b""
     if distributed.is_first() and path.exists():
         data = path.read_bytes()
@@ -211,11 +216,11 @@ class _Clock:
 
 
 def describe(lm: LanguageModel, texts_sha256: str | None = None) -> dict[str, Any]:
-    """What a run was made with: the LM, the texts, versions, devices, git revision.
+    """Describes what a run uses: the LM, the texts, versions, devices, git revision.
 
     Args:
       lm: the language model.
-      texts_sha256: of the source of the texts, where there is one.
+      texts_sha256: SHA-256 of the texts' source, if there is one.
     """
     belongs = {"tokenizer": tokenizer_sha256(lm.tokenizer), "texts": texts_sha256}
     return {
@@ -247,7 +252,7 @@ def environment() -> dict[str, Any]:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str | None:
-    """SHA-256 of what a tokenizer makes of the built-in texts; None for no tokenizer."""
+    """SHA-256 of a tokenizer's token ids for the built-in texts; None for no tokenizer."""
     if tokenizer is None:
         return None
     texts = [text for _, text in read_texts("builtin")]
@@ -256,14 +261,14 @@ def tokenizer_sha256(tokenizer: Any) -> str | None:
 
 
 def git_revision(package: pathlib.Path) -> str | None:
-    """The revision of the repository whose package this is.
+    """Returns the git revision of the repository that `package` is part of.
 
-    None for one that is installed, even if its folder is inside some other repository.
+    None for an installed package, even if its folder lies inside some other repository.
     """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(package), *arguments]
-        # Without what git sets for its hooks, which names their own repository.
+        # Inside a hook, git sets variables that name the hook's own repository.
         env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
         said = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
         return said.stdout.strip()

@@ -1,4 +1,4 @@
-"""The files of a run: claimed by one config, appended to, never torn."""
+"""The files of a run: one config owns the folder, and a run resumes after any kill."""
 
 import json
 import math
@@ -17,7 +17,7 @@ RECORDS = "results.jsonl"
 SUMMARY = "summary.json"
 MESH = "mesh"  # the field of a config that says where a run computes, not what
 
-# What a run belongs to, by the entry of config.json that has its SHA-256.
+# Names, for error messages, of what the SHA-256 entries of config.json stand for.
 CONTENT = {
     "lm": "weights of the language model",
     "tokenizer": "tokens of the same texts",
@@ -30,27 +30,27 @@ CONTENT = {
 }
 
 Record = dict[str, Any]
-IDENTITY = ("text_id", "restart", "seed_id")  # fields of a record that no mean is of
+IDENTITY = ("text_id", "restart", "seed_id")  # fields that a summary does not average
 
 
 def claim_workdir(
     workdir: str | os.PathLike, config: Mapping[str, Any], about: Mapping[str, Any]
 ) -> epath.Path:
-    """Makes the folder of a run, or resumes it if it is of the same config.
+    """Makes the folder of a run, or resumes the run in it if its config is the same.
 
     The first process does it; the others wait.
 
     Args:
-      workdir: the folder; may be there already.
-      config: the resolved config, which must be the same for a run to resume, but for the
-        mesh.
-      about: what else is worth knowing, such as versions and devices. Of that, every
-        entry `sha256` must be the same too: it is of the weights or texts that the names
-        in the config stand for.
+      workdir: the folder, which may exist already.
+      config: the resolved config. A run resumes only with the same config; the mesh may
+        differ.
+      about: other facts to record, such as versions and devices. Every entry `sha256` in
+        it must be the same too: it identifies the weights or texts that a name in the
+        config stands for.
 
     Raises:
       InputError: the folder cannot be written, or belongs to another config or to other
-        weights or texts; says what differs.
+        weights or texts; the message says what differs.
     """
     path = path_of(workdir)
     if distributed.is_first():
@@ -64,7 +64,7 @@ def _claim(path: epath.Path, config: Mapping[str, Any], about: Mapping[str, Any]
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            # In a bucket a folder is there once it has files.
+            # In a bucket, a folder exists only once it has files.
             if path.exists() and any(path.iterdir()):
                 raise InputError(
                     f"{path} has files but no {CONFIG}; give a new or empty --workdir"
@@ -97,7 +97,7 @@ def _check_same(
 def _check_content(
     path: epath.Path, there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> None:
-    """Raises `InputError` where the same names now stand for other weights or texts."""
+    """Raises `InputError` if the same names now stand for other weights or texts."""
     there, here = _fingerprints(there), _fingerprints(here)
     for name in sorted(there.keys() | here.keys()):
         old, new = (str(of.get(name, "nothing"))[:12] for of in (there, here))
@@ -110,7 +110,7 @@ def _check_content(
 
 
 def _fingerprints(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Every `sha256` in what a run says of itself, by the name of what it is of."""
+    """Returns every `sha256` of a config.json, by the name of the entry it belongs to."""
     ending = ".sha256"
     return {
         name.removesuffix(ending): digest
@@ -120,7 +120,7 @@ def _fingerprints(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The fields that differ between two nested configs, as `a.b: 1 there, 2 here`."""
+    """Lists the fields that differ between two nested configs: `a.b: 1 there, 2 here`."""
     old, new = _flat(old), _flat(new)
     lines = []
     for name in sorted(old.keys() | new.keys()):
@@ -141,10 +141,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_records(path: epath.Path) -> list[Record]:
-    """The records of a file; a last line that a kill has torn is cut off the file.
+    """Reads the records of a file; removes an incomplete last line that a kill has left.
 
     Raises:
-      InputError: another line is no record.
+      InputError: another line is not a record.
     """
     if not path.exists():
         return []
@@ -169,9 +169,9 @@ def _parsed(path: epath.Path, number: int, line: bytes) -> Record:
 
 
 def append_records(path: epath.Path, records: Iterable[Record]) -> None:
-    """Adds a line for each record, on disk before this returns.
+    """Appends a line for each record; they are on disk when this returns.
 
-    To an object in a bucket nothing can be added: it is written again, whole.
+    An object in a bucket cannot be appended to, so it is written again as a whole.
     """
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     if "://" in os.fspath(path):
@@ -187,13 +187,14 @@ def append_records(path: epath.Path, records: Iterable[Record]) -> None:
 def run_studies(
     path: epath.Path, studies: Mapping[str, Callable[[], Iterable[Record]]]
 ) -> list[Record]:
-    """Runs what the file does not have yet, and adds its records, whole, with its `kind`.
+    """Runs the studies that the file does not have yet; returns the records of all.
 
-    All processes must call it; the first one reads and writes.
+    The records of a study are added together, each with the study's `kind`. All processes
+    must call it; the first one reads and writes.
 
     Args:
-      path: a file of records, of all studies one after the other.
-      studies: by kind, each at least one record.
+      path: file with the records of all studies, one study after the other.
+      studies: functions by kind; each returns at least one record.
     """
     before = read_records(path) if distributed.is_first() else []
     records = json.loads(distributed.from_first(json.dumps(before).encode()))
@@ -206,7 +207,7 @@ def run_studies(
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """n, mean and standard error over texts of all that is a number in every record.
+    """Returns n, and mean and standard error of each field that is always a number.
 
     The standard error is the sample standard deviation over sqrt(n), None for n = 1.
     """

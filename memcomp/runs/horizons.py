@@ -1,10 +1,11 @@
-"""A run that looks for horizons, on disk: killed at any moment, it resumes.
+"""A run that looks for horizons, in a workdir; it can be killed at any moment and resumes.
 
-After each chunk, in this order: the trials whose target ended are saved, a file a text; the
-memories of the texts whose horizon is known are read back and decoded, and their lines
-are appended to horizons.jsonl; the targets in flight are saved. A kill costs one chunk.
+After each chunk, three things happen in this order: the trials whose target ended are
+saved, one file per text; the memories of the texts whose horizon is known are decoded, and
+their lines are appended to horizons.jsonl; the targets in flight are saved. A kill costs
+one chunk.
 
-With several processes each writes the trials and the lines of its share of the texts.
+With several processes, each writes the trials and the lines of its share of the texts.
 """
 
 import dataclasses
@@ -43,16 +44,16 @@ COUNTS = ("exact", "failed", "steps", "token_steps", "num_targets", "diverged_at
 
 @dataclasses.dataclass(frozen=True)
 class HorizonProgress:
-    """Where a run stands after a chunk.
+    """Progress of a run after a chunk.
 
     Attributes:
-      num_texts: of the whole run.
+      num_texts: number of texts of the whole run.
       num_done: texts whose horizon is known.
       mean_exact: exact prefix of the best memory so far, in tokens, mean over all texts.
-      longest: the longest of those of the texts in flight; 0 where none is.
-      token_steps_per_second: gradient evaluations of single texts times their tokens a
-        second, in this chunk.
-      seconds_left: until the last text in flight is given up, if none makes progress.
+      longest: longest such prefix of a text in flight; 0 if no text is in flight.
+      token_steps_per_second: gradient evaluations of single texts per second, each counted
+        by the text's number of tokens, in this chunk.
+      seconds_left: seconds until the last text in flight is given up, if none progresses.
     """
 
     num_texts: int
@@ -71,25 +72,25 @@ def run_horizons(
     workdir: epath.Path,
     report: Callable[[HorizonProgress], None] = lambda progress: None,
 ) -> list[Record]:
-    """Finds the horizon of every text into files of `workdir`; records by `seed_id`.
+    """Finds the horizon of every text; returns the records, ordered by `seed_id`.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct `seed_id`s, at the length up to which a horizon is looked for.
+      texts: the texts, with distinct `seed_id`s, as long as a horizon may become.
       cfg: what to cram and how.
       growth: how targets follow each other.
-      workdir: claimed by this config. What an earlier start has done is not done again.
-        Where that had shorter texts, horizons that ended with the text are looked for on.
+      workdir: folder claimed by this config, for the files. Results of an earlier start
+        are kept. If its texts were shorter, horizons that ended with the text grow further.
       report: called after each chunk.
 
     Raises:
-      InputError: a text that the LM has no room for.
+      InputError: a text does not fit into the LM's positions.
     """
     make_folder(workdir / TRIALS)
     trials = {text.seed_id: _load_trial(workdir, text, cfg) for text in texts}
-    ledger = Ledger(workdir / RECORDS)  # where all wait until all have read their trials
+    ledger = Ledger(workdir / RECORDS)  # a barrier: all processes have read their trials
     owners = {text.seed_id: i % jax.process_count() for i, text in enumerate(texts)}
-    # A text that is longer now than when it was recorded is recorded anew.
+    # A text that is longer now than when it was recorded gets a new record.
     now = {text.seed_id: text_sha256(text.tokens) for text in texts}
     old = {i: r["text_sha256"] for i, r in ledger.records.items()}
     ledger.drop([i for i in now.keys() & old.keys() if now[i] != old[i]])
@@ -107,7 +108,7 @@ def run_horizons(
         ]
         ledger.add(_records(lm, ended, cfg), owners)
 
-    store(list(trials.values()))  # a kill may have come before the line of an ended one
+    store(list(trials.values()))  # a kill may have come before the line of an ended trial
     begin = time.perf_counter()
     for moved, pool in horizons(lm, texts, cfg, growth, trials, read_flight(workdir)):
         store(moved)
@@ -125,9 +126,9 @@ def run_horizons(
 def horizons_so_far(
     lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig, workdir: epath.Path
 ) -> list[Record]:
-    """What the best memory of every text holds in a run that was stopped, by `seed_id`.
+    """Returns a record of every text in a run that was stopped, in the order of `texts`.
 
-    These are records of horizons.jsonl, decoded from the memories that the run has saved.
+    They are records as in horizons.jsonl, decoded from the memories that the run has saved.
     A text with `failed` None is still growing, and its horizon is a lower bound.
     """
     known = Ledger(workdir / RECORDS).records
@@ -141,10 +142,10 @@ def horizons_so_far(
 
 
 def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial]:
-    """The trials of the texts in flight, with the best memory of the target in flight.
+    """Returns the trials of the texts in flight, each with its best memory so far.
 
-    A trial that has the result of its target already, since a kill came between the two
-    writes, is left out.
+    A trial is left out if it has the result of this target already, which happens when a
+    kill came between the two writes.
     """
     found = {}
     prefixes, memories = flight["state.best_prefix"], flight["state.best_memory"]
@@ -169,7 +170,7 @@ def _as_trials(flight: Snapshot, trials: Mapping[int, Trial]) -> dict[int, Trial
 def _progress(
     trials: Mapping[int, Trial], num_done: int, pool: Pool, cfg: CramConfig, seconds: float
 ) -> HorizonProgress:
-    """Where a run stands after a chunk of so many seconds."""
+    """Returns the progress of a run after a chunk that took `seconds`."""
     flying = {flown.seed_id: flown for flown in pool.flying()}
     exact = {i: trial.exact for i, trial in trials.items()}
     exact |= {i: max(exact[i], flown.prefix) for i, flown in flying.items()}
@@ -185,10 +186,10 @@ def _progress(
 
 
 def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list[Record]:
-    """Lines of horizons.jsonl.
+    """Returns the records of horizons.jsonl.
 
-    A horizon is what a user gets back: the leading tokens of the text that its stored
-    vector decodes to, greedily. `horizon_teacher_forced` is what the optimiser saw.
+    A horizon counts what a user gets back: the leading tokens of the text that greedy
+    decoding of its stored memory gives. `horizon_teacher_forced` is what the optimiser saw.
     """
     if not ended:
         return []
@@ -242,9 +243,10 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
 def _decoded_prefixes(
     lm: LanguageModel, held: Sequence[Trial], cfg: CramConfig, pad_to: int
 ) -> dict[int, tuple[int, int]]:
-    """By `seed_id`, how many leading tokens its stored vector decodes to, greedily.
+    """By `seed_id`, the number of leading tokens that greedy decoding gives.
 
-    The second number is that of the vector after rounding to bfloat16.
+    The first number is that of the stored memory, the second that of the memory after
+    rounding to bfloat16.
     """
     decoded = decode_stored(lm, [_memory(trial, lm, cfg) for trial in held], pad_to)
     return {
@@ -259,14 +261,14 @@ def _decoded_prefixes(
 def _losses_after_memory(
     lm: LanguageModel, held: Sequence[Trial], pad_to: int
 ) -> dict[int, Float[np.ndarray, "T"]]:
-    """By `seed_id`, the cross-entropy of each token given memory and those before it."""
+    """By `seed_id`, the cross-entropy of each token given the memory and earlier tokens."""
     if not held:
         return {}
     tokens = np.zeros((len(held), pad_to), np.int32)
     for of_text, trial in zip(tokens, held, strict=True):
         of_text[: len(trial.text.tokens)] = trial.text.tokens
     memory = np.stack([np.asarray(trial.memory) for trial in held])
-    # float32, as the surprise: what a text is scored with may change the last digits.
+    # float32, as the surprise is: more digits would vary with the texts of the same batch.
     losses = score_after(lm, memory, tokens).loss.astype(np.float32)
     return {t.text.seed_id: loss for t, loss in zip(held, losses, strict=True)}
 

@@ -1,4 +1,4 @@
-"""What a config says to cram, loaded: the language model, the texts, and how."""
+"""Loads what a config says to cram: the language model, the texts and the cram config."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from memcomp.lm.load import load_lm
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import make_mesh
 
-Note = Callable[[str], None]  # is told what a user should know of the input
+Note = Callable[[str], None]  # takes a message for the user about the input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +30,10 @@ class TextChoice:
 
     Attributes:
       texts: the source.
-      field: of JSON lines or CSV rows, that has the text.
-      num_texts: how many; None for the source's own number.
-      passages: of each text.
-      seed: of what is drawn.
+      field: field of a JSON line or CSV record that holds the text.
+      num_texts: number of texts; None for the source's own number.
+      passages: number of passages from each text.
+      seed: seed for what is drawn at random.
       vocabulary: file of the words of "random_words"; "" for none.
       manual_dir: folder of files that cannot be downloaded; "" for none.
     """
@@ -48,7 +48,7 @@ class TextChoice:
 
 
 def text_choice(entries: Mapping[str, Any]) -> TextChoice:
-    """The choice in the entries of a config such as configs/cram/base.py."""
+    """Makes a choice from the fields of a config such as configs/cram/base.py."""
     fields = dataclasses.fields(TextChoice)
     return TextChoice(**{field.name: entries[field.name] for field in fields})
 
@@ -58,7 +58,7 @@ class Texts(NamedTuple):
 
     Attributes:
       found: pairs of a source's name and a text, as from `read_texts`.
-      sha256: of what they come from, as from `source_sha256`.
+      sha256: SHA-256 of their source, as from `source_sha256`.
     """
 
     found: list[tuple[str, str | np.ndarray]]
@@ -66,16 +66,16 @@ class Texts(NamedTuple):
 
 
 def load_texts(choice: TextChoice, lm: LanguageModel, note: Note, **options: Any) -> Texts:
-    """The texts of a choice.
+    """Reads the texts of a choice.
 
     Args:
-      choice: which they are.
-      lm: for "uniform_tokens".
-      note: is told where a source has more texts.
-      options: more of `read_texts`.
+      choice: which texts to read.
+      lm: language model that gives the number of token ids, for "uniform_tokens".
+      note: called with a message if the source has more texts.
+      options: further options of `read_texts`.
 
     Raises:
-      InputError: as from `read_texts`.
+      InputError: see `read_texts`.
     """
     options |= {
         "field": choice.field,
@@ -91,13 +91,13 @@ def load_texts(choice: TextChoice, lm: LanguageModel, note: Note, **options: Any
 
 
 def note_more_texts(taken: int, source: str, note: Note, **options: Any) -> None:
-    """Notes where a source has more texts than are taken.
+    """Tells the user if a source has more texts than are taken.
 
     Args:
-      taken: how many texts of it are taken.
-      source: this and `options` as for `read_texts`.
-      note: is told.
-      options: of the source.
+      taken: number of texts that are taken.
+      source: the source, as for `read_texts`.
+      note: called with the message.
+      options: options of the source, as for `read_texts`.
     """
     total = count_texts(source, **options)
     if total is not None and total > taken:
@@ -110,11 +110,11 @@ def note_more_texts(taken: int, source: str, note: Note, **options: Any) -> None
 def load_cramming(
     entries: Mapping[str, Any], note: Note
 ) -> tuple[LanguageModel, list[Text], CramConfig]:
-    """The LM, the texts and how they are crammed; nothing is written yet.
+    """Loads the LM and the texts, and makes the cram config; writes nothing.
 
     Args:
       entries: the nested fields of a config such as configs/cram/base.py.
-      note: is told where a source has more texts.
+      note: called with a message if the source has more texts.
 
     Raises:
       InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.

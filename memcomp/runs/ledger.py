@@ -1,4 +1,4 @@
-"""The records of a run that several processes write: a part each, merged into one file."""
+"""Records of a run that several processes write: one part each, merged into one file."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,21 +15,22 @@ PARTS = "parts"
 
 
 class Ledger:
-    """What is done, by `seed_id`; the same in every process but for what is measured there.
+    """Records of finished texts, known to every process.
 
-    A process appends to a file of its own, so that there is nothing to lock: with one
-    process the run's file itself, else one under parts/. The first merges the parts when
-    a run begins or ends.
+    They are the same in every process, except for fields that each process measures.
+    Each process appends to its own file, so that no lock is needed: one process appends to
+    the run's file itself, several to files under parts/. The first process merges the
+    parts when a run begins and when it ends.
 
     Attributes:
-      records: by `seed_id`.
+      records: the records by `seed_id`.
     """
 
     def __init__(self, path: epath.Path):
-        """Reads what earlier starts of the run have left, by however many processes.
+        """Reads the records of earlier starts of the run, by any number of processes.
 
         Args:
-          path: of the file of records, which all processes see; its folder is there.
+          path: file of records, in an existing folder that all processes can read.
         """
         self._path, self._part = path, path
         self.merge()
@@ -39,11 +40,11 @@ class Ledger:
             self._part = path.parent / PARTS / name
 
     def add(self, records: Sequence[Record], owners: Mapping[int, int]) -> None:
-        """Adds records, which are on disk in all processes when this returns.
+        """Adds records; when this returns, all processes have theirs on disk.
 
         Args:
-          records: the same texts in every process.
-          owners: by `seed_id`, the process that writes its record.
+          records: records of the same texts in every process.
+          owners: process that writes the record, by `seed_id`.
         """
         me = jax.process_index()
         append_records(self._part, [r for r in records if owners[r["seed_id"]] == me])
@@ -51,14 +52,14 @@ class Ledger:
         distributed.barrier()
 
     def drop(self, seed_ids: Collection[int]) -> None:
-        """Removes the records of some texts, alike in every process."""
+        """Removes the records of some texts; every process must give the same."""
         self.records = {i: r for i, r in self.records.items() if i not in seed_ids}
         if seed_ids and distributed.is_first():
             write_whole(self._path, _lines(self.records.values()))
         distributed.barrier()
 
     def merge(self) -> None:
-        """Makes one file of it and of all parts; reads it in all processes."""
+        """Merges the parts into the run's file, and reads it in all processes."""
         distributed.barrier()
         lines = _merged(self._path) if distributed.is_first() else b""
         lines = distributed.from_first(lines)
@@ -71,7 +72,7 @@ def _merged(path: epath.Path) -> bytes:
     folder = path.parent / PARTS
     parts = sorted(folder.glob(f"{path.stem}.*{path.suffix}")) if folder.exists() else []
     if parts:
-        # A kill before the parts are gone leaves lines in both.
+        # A kill before the parts are removed leaves the same records in both.
         lines = [r for part in [path, *parts] for r in read_records(part)]
         found = _by_seed_id(lines, path)
         records = [found[i] for i in sorted(found)]
@@ -82,7 +83,7 @@ def _merged(path: epath.Path) -> bytes:
 
 
 def _by_seed_id(records: Iterable[Record], path: epath.Path) -> dict[int, Record]:
-    """Raises `InputError` for a run of a version whose records had no `seed_id`."""
+    """Orders by `seed_id`; raises `InputError` for an old run whose records have none."""
     try:
         return {r["seed_id"]: r for r in records}
     except KeyError as error:

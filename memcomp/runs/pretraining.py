@@ -1,4 +1,4 @@
-"""A language model's training on disk: its steps in the loop of `memcomp.runs.training`."""
+"""Trains a language model in a workdir, with the loop of `memcomp.runs.training`."""
 
 import functools
 import importlib
@@ -28,15 +28,15 @@ ADVICE = "lower train.learning_rate or lengthen train.warmup"
 
 
 class Run(NamedTuple):
-    """What the parts of a run share; nothing in it changes.
+    """Settings and inputs of a run.
 
     Attributes:
-      folder: the workdir, which has tokenizer/.
-      seed: of weights and windows.
-      intervals: of these, `log_every` is the number of steps of a jitted chunk.
-      cfg: how the weights are found.
+      folder: the workdir, which contains tokenizer/.
+      seed: seed of the weights and of the order of windows.
+      intervals: see `Intervals`; `log_every` is also the number of steps of a jitted chunk.
+      cfg: how the model is trained.
       module: the Flax module.
-      tokenizer: of the model.
+      tokenizer: tokenizer of the model.
       valid: whole texts to evaluate on.
     """
 
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def train(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
-    """The state after the last step; resumes from the last checkpoint if there is one."""
+    """Trains to the last step and returns the state; resumes from the last checkpoint."""
     cfg, module = run.cfg, run.module
     batches = windows(
         tokens,
@@ -84,7 +84,7 @@ def train(run: Run, tokens: np.ndarray) -> pretrain.TrainState:
 def _figures(
     cfg: pretrain.TrainConfig, step: int, metrics: dict[str, np.ndarray], seconds: float
 ) -> Record:
-    """What the log says of the steps up to `step`, which took so many seconds."""
+    """Returns the log's record of some steps up to `step`, which took `seconds`."""
     losses, step_tokens = metrics["loss"], cfg.window * cfg.batch_size
     rate: Any = pretrain.schedule(cfg, cfg.learning_rate)(step - 1)
     return {
@@ -97,12 +97,12 @@ def _figures(
 
 
 def _valid_scores(run: Run, state: pretrain.TrainState) -> Record:
-    """Scores of the validation texts; nothing where there are none."""
+    """Returns the scores on the validation texts; an empty record if there are none."""
     return _scores(_evaluate(run, _as_lm(run, state.params))) if run.valid else {}
 
 
 def _shown(record: Record) -> list[str]:
-    """The losses and the speed of a record, for the terminal."""
+    """Returns the losses and the throughput of a record, for the terminal."""
     said = [f"loss {record['loss_nats']:.3f}"]
     said.append(f"{record['tokens_per_second']:,.0f} tokens/s")
     if "valid_bits_per_byte" in record:
@@ -111,7 +111,7 @@ def _shown(record: Record) -> list[str]:
 
 
 def _as_lm(run: Run, params: Any) -> LanguageModel:
-    """The model in training, in the dtype of its activations."""
+    """Returns the model in training, with parameters in the dtype of its activations."""
     transformers = importlib.import_module("transformers")
     dtype = DTYPES[run.cfg.dtype]
     return LanguageModel(
@@ -133,7 +133,7 @@ def _evaluate(run: Run, lm: LanguageModel) -> Perplexity:
 
 
 def _scores(result: Perplexity) -> dict[str, float]:
-    """Its entries of log.jsonl and summary.json."""
+    """Returns the result's entries for log.jsonl and summary.json."""
     return {
         "valid_nats_per_token": result.nats_per_token,
         "valid_bits_per_byte": result.bits_per_byte,
@@ -141,7 +141,7 @@ def _scores(result: Perplexity) -> dict[str, float]:
 
 
 def finish(run: Run, state: pretrain.TrainState) -> None:
-    """Writes model/ and summary.json; what is scored is the folder, read again."""
+    """Writes model/ and summary.json, with scores of the exported model after reloading."""
     params = jax.tree.map(lambda x: np.asarray(x.astype(jnp.bfloat16)), state.params)
     summary: dict[str, Any] = {
         "num_params": sum(x.size for x in jax.tree.leaves(params)),

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from etils import epath
 
-AFTER = 1  # what is compiled, or read from disk, at first is left out
+AFTER = 1  # the trace leaves out the compilation, or reading from disk, of the first call
 UNITS = 3  # steps of training, or chunks of cramming
 
 
 class Profile:
-    """A trace in `folder`/profile, where one is wanted.
+    """Writes a trace to `folder`/profile, if one is wanted.
 
     It begins after `AFTER` calls of `step` and ends `UNITS` calls later, or with the run.
     """
@@ -25,13 +25,13 @@ class Profile:
         return self
 
     def step(self, result: Any = None) -> None:
-        """Says that a unit of work was handed to the devices, whose result is `result`."""
+        """Counts a unit of work that was handed to the devices and returns `result`."""
         self._seen += 1
         if not self._wanted:
             return
         self._last = result
         if self._seen == AFTER:
-            # Python's own calls would fill the trace, and slow down what it shows.
+            # Python's own calls would fill the trace and slow down the traced steps.
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0
             jax.profiler.start_trace(
@@ -55,5 +55,5 @@ class Profile:
 
 
 def say(message: str) -> None:
-    """A line for the user, who may be reading results from the standard output."""
+    """Prints to standard error, because results may go to standard output."""
     print(message, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Progress of a run of cramming on the terminal."""
+"""Progress bar of a cramming run on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ def bar_of(
     figures: Callable[[Any], dict[str, Any]],
     after_chunk: Callable[[], None],
 ) -> Iterator[Callable[[Any], None]]:
-    """A progress bar of texts; what it gives is a run's `report`, called after each chunk.
+    """Shows a progress bar of texts; yields the function that a run calls as `report`.
 
-    The first process shows it.
+    Only the first process shows it.
 
     Args:
-      num_texts: of the whole run.
-      figures: of a progress, what stands beside the bar.
-      after_chunk: called after each chunk, such as to end a run that is told to stop.
+      num_texts: number of texts of the whole run.
+      figures: makes the values beside the bar from a run's progress.
+      after_chunk: called after each chunk, for example to end a run that is told to stop.
     """
     with tqdm.tqdm(
         total=num_texts, unit="text", mininterval=1, disable=not is_first()
@@ -37,7 +37,7 @@ def bar_of(
 
 
 def of_cramming(progress: Any) -> dict[str, Any]:
-    """What is shown of a `memcomp.runs.cramming.Progress`."""
+    """Values beside the bar for a `memcomp.runs.cramming.Progress`."""
     return {
         "exact": progress.num_exact,
         "token_steps_per_s": f"{progress.token_steps_per_second:.0f}",
@@ -45,7 +45,7 @@ def of_cramming(progress: Any) -> dict[str, Any]:
 
 
 def of_horizons(progress: Any) -> dict[str, Any]:
-    """What is shown of a `memcomp.runs.horizons.HorizonProgress`."""
+    """Values beside the bar for a `memcomp.runs.horizons.HorizonProgress`."""
     return {
         "mean_exact": f"{progress.mean_exact:.2f}",
         "longest": progress.longest,

@@ -1,6 +1,7 @@
-"""What a memory is worth: the LM with it beside the LM without it.
+"""Records of what a memory is worth: the LM with it compared to the LM without it.
 
-Unless a name says mean, figures are sums over the scored tokens of one text.
+Information gains and token gains are sums over the scored tokens of one text; losses and
+accuracies are means.
 """
 
 import math
@@ -23,12 +24,12 @@ from memcomp.lm.score import BITS_PER_NAT, GROUP, Baseline, grouped
 def decode_stored(
     lm: LanguageModel, memories: Sequence[Memory], pad_to: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each text as decoded from its vector in float32, and after rounding it to bfloat16.
+    """Decodes each text from its memory in float32, and from the memory in bfloat16.
 
     Args:
       lm: the language model.
-      memories: as read back from disk, all with the same number of vectors.
-      pad_to: length that is decoded; at least the longest `num_tokens`.
+      memories: memories as read back from disk, all with the same number of vectors.
+      pad_to: number of tokens to decode; at least the longest `num_tokens`.
     """
     decoded = []
     for group in grouped(memories):
@@ -48,7 +49,7 @@ def record(
     decoded: tuple[np.ndarray, np.ndarray],
     lm: LanguageModel,
 ) -> dict[str, Any]:
-    """One line of results.jsonl, without where its memory is.
+    """Returns a record of results.jsonl, without the file and key of its memory.
 
     `reference` multiplies means by T, although T - 1 tokens are scored, and takes the
     smallest loss of any step, as the published tables do; `strict` sums over the T scored
@@ -95,7 +96,7 @@ def record(
 
 
 def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dict[str, Any]:
-    """The text, and what is known of each of its tokens; None where nothing is."""
+    """Returns the text and facts about each of its tokens; None for what is unknown."""
     known = lm.tokenizer is not None
     return {
         "text": _text(lm, result.tokens),
@@ -111,7 +112,7 @@ def _of_tokens(result: CramResult, baseline: Baseline, lm: LanguageModel) -> dic
 
 
 def said_of_lost_texts(records: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence that counts the texts which the tokenizer changes; "" for none."""
+    """A sentence with the number of texts that the tokenizer changes; "" for none."""
     lost = sum(record["text_comes_back"] is False for record in records)
     if not lost:
         return ""
@@ -122,7 +123,7 @@ def said_of_lost_texts(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def common_prefix(decoded: Int[np.ndarray, "T"], tokens: Int[np.ndarray, "T"]) -> int:
-    """How many leading tokens are the same."""
+    """Number of leading tokens that are the same."""
     wrong = np.flatnonzero(decoded != tokens)
     return int(wrong[0]) if len(wrong) else len(tokens)
 

@@ -10,15 +10,15 @@ from tensorboardX.proto import event_pb2
 from memcomp.disk import writing
 
 BUCKETS = ("gs", "s3")
-FLUSH_SECONDS = 120  # what a kill may lose; a bucket's object is written whole each time
+FLUSH_SECONDS = 120  # a kill loses at most these; in a bucket each flush writes the whole
 
 
 def scalar_writer(folder: epath.Path, purge_step: int | None = None) -> "ScalarWriter":
-    """A writer of TensorBoard's events into `folder`.
+    """Returns a writer of TensorBoard events into `folder`.
 
     Args:
-      folder: made if it is not there.
-      purge_step: TensorBoard hides what earlier files say of this step and later ones.
+      folder: the folder, which is made if it does not exist.
+      purge_step: TensorBoard hides the events of earlier files from this step on.
     """
     return ScalarWriter(folder, purge_step)
 
@@ -26,8 +26,8 @@ def scalar_writer(folder: epath.Path, purge_step: int | None = None) -> "ScalarW
 class ScalarWriter:
     """Writes scalars in the thread that calls it.
 
-    A disk that is full is then an `InputError` there: the thread of tensorboardX would
-    die of it and leave the run waiting for it.
+    A full disk then raises an `InputError` in that thread. The thread that tensorboardX
+    uses would die instead, and the run would wait for it forever.
     """
 
     def __init__(self, folder: epath.Path, purge_step: int | None):
@@ -53,7 +53,7 @@ class ScalarWriter:
         self._write(event_pb2.Event(summary=said, step=step, wall_time=time.time()))
 
     def close(self) -> None:
-        """Writes all that is not on the disk yet."""
+        """Writes all events that are not on the disk yet."""
         with writing(self._folder):
             self._events.close()
 
@@ -66,7 +66,7 @@ class ScalarWriter:
 
 
 class _Object:
-    """A file of events that is written whole whenever it is flushed."""
+    """A file of events that is written as a whole whenever it is flushed."""
 
     def __init__(self, path: str):
         self._path, self._data = epath.Path(path), bytearray()
@@ -82,13 +82,13 @@ class _Object:
 
 
 class _Bucket:
-    """What tensorboardX asks for; its own need boto3 or google-cloud-storage."""
+    """A bucket for tensorboardX, whose own need boto3 or google-cloud-storage."""
 
     open = staticmethod(_Object)
 
     @staticmethod
     def directory_check(path: str) -> None:
-        """A bucket has no folders to make."""
+        """Does nothing, because a bucket has no folders to make."""
 
 
 for scheme in BUCKETS:

@@ -1,6 +1,6 @@
-"""The loop that trains a model: steps, checkpoints, evaluation and log of a run.
+"""The training loop: checkpoints, evaluation and log of a run.
 
-`memcomp.pretrain` and `memcomp.compressors.training` have the steps, this the rest.
+The steps themselves are in `memcomp.pretrain` and `memcomp.compressors.training`.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from memcomp.runs.checkpoints import Checkpoints
 from memcomp.runs.files import Record
 from memcomp.runs.training_log import Log
 
-# What a step reports, by name; `loss` is there. A scalar, or [S] for a chunk of S steps.
+# Metrics of a step by name, always with `loss`: scalars, or [S] for a chunk of S steps.
 Metrics = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """The length of a run, and how often it is logged, saved and evaluated, in steps.
+    """Length of a run, and how often it is logged, saved and evaluated, in steps.
 
-    The last step is always logged, saved and evaluated. A run is saved and evaluated where
-    it is logged: if another step is due, after the next one that is.
+    The last step is always logged, saved and evaluated. A run is saved and evaluated only
+    at steps that are logged: what is due at another step is done at the next logged one.
 
     Raises:
       InputError: a number below 1.
@@ -46,24 +46,24 @@ class Intervals:
             check_count(field.name, getattr(self, field.name))
 
     def crossed(self, every: int, before: int, step: int) -> bool:
-        """Whether a multiple of `every`, or the end, is after `before` and up to `step`."""
+        """Whether (before, step] contains a multiple of `every` or the end of the run."""
         return step // every > before // every or step == self.num_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What is trained: its state, its data, its step, and what is said of it.
+    """What the loop trains: the state, the data, the step, and what is reported.
 
     Attributes:
       init: makes the state of step 0, a pytree with an array `step`.
       like: makes a tree with the structure, shapes, dtypes and shardings of the state.
-      batches: what the steps are made on, one after the other.
-      advance: makes a step, or a chunk of steps, on an element of `batches`.
-      figures: makes the record of some steps, up to the first argument, from their
-        metrics, arrays [S] on the host, and the seconds that they took.
-      evaluate: makes the entries of a state's evaluation, whose names begin with "valid_".
-      shown: what of a record is shown on the terminal.
-      advice: what in the config would help where the loss is not finite.
+      batches: inputs of the steps, in order.
+      advance: takes a step, or a chunk of steps, on an element of `batches`.
+      figures: makes the log's record of some steps. It gets the number of the last of
+        them, their metrics as arrays [S] on the host, and the seconds that they took.
+      evaluate: evaluates a state; names of its entries begin with "valid_".
+      shown: chooses what is shown of a record on the terminal.
+      advice: what to change in the config if the loss is not finite.
     """
 
     init: Callable[[], Any]
@@ -84,28 +84,29 @@ def train(
     is_told_to_stop: Callable[[], bool] = lambda: False,
     after_step: Callable[[Metrics], None] = lambda metrics: None,
 ) -> Any:
-    """The state after the last step; a run resumes from its last checkpoint.
+    """Trains to the last step and returns the state; resumes from the last checkpoint.
 
-    All processes call it; the first one writes the log.
+    All processes must call it; the first one writes the log.
 
     Args:
       trained: what is trained.
       intervals: see `Intervals`.
       folder: the workdir, for checkpoints/, log.jsonl and metrics/.
-      is_told_to_stop: asked where the run is logged, in all processes.
-      after_step: called with the metrics of each step, or chunk, as it is on its way.
+      is_told_to_stop: called in all processes after each logged step.
+      after_step: called with the metrics of each step, or chunk, which the device may still
+        be computing.
 
     Raises:
-      InputError: a loss that is not finite, or a checkpoint of something else.
+      InputError: a loss is not finite, or the checkpoint is of something else.
       Stopped: the run was told to stop before its end, and is saved.
     """
-    # Threads read ahead of the steps.
+    # Threads read the data ahead of the steps.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     iterator = iter(trained.batches.to_iter_dataset(options))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = _resumed(trained, checkpoints, iterator)
         step = logged = int(state.step)
-        # The time of the first steps also counts the compilation.
+        # The time of the first steps includes the compilation.
         waiting, clock = [], time.monotonic()
         with _open_log(folder, intervals, step) as log:
             for batch in iterator:
@@ -117,7 +118,7 @@ def train(
                     continue
                 found = _on_host(waiting)
                 seconds = time.monotonic() - clock
-                # A checkpoint of a run that has failed would only fail again.
+                # This comes before the save: a run resumed from such a state fails again.
                 check_finite(logged, found["loss"], trained.advice)
                 record = {"step": step, **trained.figures(step, found, seconds)}
                 if intervals.crossed(intervals.evaluate_every, logged, step):
@@ -136,7 +137,7 @@ def train(
 def _resumed(
     trained: Trained, checkpoints: Checkpoints, iterator: grain.DatasetIterator
 ) -> Any:
-    """The state of the last checkpoint, where `iterator` then is; or that of step 0."""
+    """Returns the last checkpoint's state, with `iterator` moved there, or a new state."""
     if checkpoints.latest() is None:
         return trained.init()
     state = checkpoints.restore(trained.like(), iterator)
@@ -153,7 +154,7 @@ def _open_log(
 
 
 def _on_host(waiting: list[Metrics]) -> dict[str, np.ndarray]:
-    """The metrics of one step after the other, each [S]."""
+    """Returns the metrics of all waiting steps in order, each an array [S]."""
     found = [{k: np.atleast_1d(v) for k, v in m.items()} for m in jax.device_get(waiting)]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
@@ -162,9 +163,9 @@ def check_finite(before: int, losses: np.ndarray, advice: str) -> None:
     """Raises `InputError` that names the first step whose loss is not finite.
 
     Args:
-      before: steps before the first of `losses`.
-      losses: one a step.
-      advice: what in the config would help.
+      before: number of steps before the first of `losses`.
+      losses: loss of each step.
+      advice: what to change in the config.
     """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:

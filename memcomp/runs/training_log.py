@@ -1,4 +1,4 @@
-"""What a run in training tells: log.jsonl, TensorBoard scalars, lines on the screen."""
+"""Log of a training run: log.jsonl, TensorBoard scalars and lines on the terminal."""
 
 import json
 import sys
@@ -13,20 +13,17 @@ from memcomp.runs.files import Record, append_records, read_records, write_whole
 from memcomp.runs.scalars import scalar_writer
 
 LOG = "log.jsonl"
-SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+SECONDS_BETWEEN_LINES = 30  # if there is no terminal for a progress bar
 
 
 class Log:
-    """The log of a run, added to at one step after the other.
-
-    Only the first of several processes has one.
-    """
+    """The log of a run; only the first of several processes has one."""
 
     def __init__(self, folder: epath.Path, *, num_steps: int, step: int):
         """Opens the log of a run of `num_steps` that is at `step`.
 
-        What it says of later steps is cut off: it came after the checkpoint, and will be
-        made, and written, again.
+        Records of later steps are removed: they came after the checkpoint, and those steps
+        will be taken and logged again.
         """
         self.file, self.num_steps = folder / LOG, num_steps
         kept = [r for r in read_records(self.file) if r["step"] <= step]
@@ -45,12 +42,12 @@ class Log:
         self.bar.close()
 
     def add(self, record: Record, said: Sequence[str]) -> None:
-        """Adds a record, and shows it.
+        """Adds a record to the log and shows it.
 
         Args:
-          record: numbers by name; `step` says after which step.
-          said: what of it is shown: by the bar of a terminal, else in a line, now and then
-            and after each evaluation.
+          record: numbers by name; `step` is the number of steps taken.
+          said: what to show of it. A terminal shows it beside the progress bar. Otherwise
+            it is printed after each evaluation and every `SECONDS_BETWEEN_LINES`.
         """
         append_records(self.file, [record])
         step = record["step"]

@@ -1,1 +1,1 @@
-"""Questions asked of memories and digests that exist: where they lie, how they are used."""
+"""Studies of memories and digests: where they lie, and how the LM uses them."""

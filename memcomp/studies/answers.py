@@ -1,4 +1,4 @@
-"""What an LM says from soft prompts or from texts, beside what it should say."""
+"""Scores an LM's answers from soft prompts or from texts against the expected answers."""
 
 import dataclasses
 import functools
@@ -24,12 +24,12 @@ from memcomp.lm.score import in_groups
 from memcomp.metrics.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
 from memcomp.sharding import on_mesh
 
-# Of the scored tokens of each row, [B A]: their cross-entropy, and whether they are right.
+# Cross-entropy of the scored tokens of each sequence, and whether they are right.
 _Scores = tuple[Float[Array, "B A"], Bool[Array, "B A"]]
 
 
 class Spoken(NamedTuple):
-    """Free-running answers and what they should have been, without EOS."""
+    """Free-running answers and the expected answers (references), without EOS."""
 
     outputs: list[Int[np.ndarray, "_"]]
     references: list[Int[np.ndarray, "_"]]
@@ -38,17 +38,18 @@ class Spoken(NamedTuple):
 def teacher_forced(
     params: Params, lm: LanguageModel, batch: Batch, task: Task, *, batch_size: int = 16
 ) -> list[dict[str, float]]:
-    """A record a row: `nats_per_token`, `accuracy` and `num_tokens` of its scored tokens.
+    """Scores each sequence: `nats_per_token`, `accuracy`, `num_tokens` and `first_nats`.
 
-    `first_nats`, of the first of them, stands beside them: where a text begins in the
-    middle of another, it is dear without vectors.
+    `first_nats` is the cross-entropy of the first scored token. It is reported apart
+    because without vectors it is high for a text that begins in the middle of another.
 
     Args:
       params: the trained tree.
       lm: the language model.
-      batch: of any number of rows, as numpy arrays.
+      batch: batch of any number of sequences, as numpy arrays.
       task: see `Task`.
-      batch_size: rows at once; the last of them are filled up, so that it is one program.
+      batch_size: number of sequences at once; the last group is filled up to it, so that
+        only one program is compiled.
     """
     losses = functools.partial(_losses, params, lm.params, task=task, dtype=lm.dtype)
     return _records(lm, losses, batch, batch.rows.scored, batch_size)
@@ -62,14 +63,14 @@ def teacher_forced_from(
     batch_size: int = 16,
     vocab_chunk: int = 8192,
 ) -> list[dict[str, float]]:
-    """`teacher_forced` from vectors that are there already.
+    """Does the same as `teacher_forced`, from given vectors.
 
     Args:
       lm: the language model.
-      prompts: of one context a row.
-      rows: what the LM reads, as numpy arrays.
+      prompts: soft prompts, one for each sequence.
+      rows: sequences that the LM reads, as numpy arrays.
       batch_size: see `teacher_forced`.
-      vocab_chunk: rows of the unembedding at once.
+      vocab_chunk: number of vocabulary entries of the unembedding at once.
     """
     scores = functools.partial(
         _scores, prompts.special, lm.params, module=lm.module, vocab_chunk=vocab_chunk
@@ -84,7 +85,7 @@ def _records(
     scored: Any,
     batch_size: int,
 ) -> list[dict[str, float]]:
-    """The figures of each row from the `scores` of so many rows of a batch at once."""
+    """Makes a record of each sequence; `scores` is called on `batch_size` of them."""
     with on_mesh(lm.mesh):
         found = in_groups(scores, batch, batch_size)
     return [
@@ -128,25 +129,25 @@ def cram_contexts(
     cfg: CramConfig,
     report: Callable[[], None] = lambda: None,
 ) -> tuple[SoftPrompts, list[CramResult]]:
-    """Each context crammed into vectors of its own, which an LM reads as soft prompts.
+    """Crams each context into its own vectors, which an LM reads as soft prompts.
 
-    A ceiling of what so many vectors can hold, which no compressor makes in one pass; not
-    of what can be asked of them: memory is made to say its text from the beginning of a
-    row, with nothing before it, and nothing else. A context that is too long for that
-    keeps the best memory that was found.
+    The result shows how much of a text so many vectors can hold, which no compressor
+    reaches in one pass. It is no bound on how well vectors answer questions: memory is
+    optimised only to reproduce its text, at the beginning of a sequence. A context that is
+    too long to be reproduced exactly keeps the best memory that was found.
 
     Args:
       lm: the frozen language model.
-      contexts: token ids of each; those that are the same are crammed once.
-      counts: vectors of each.
-      cfg: how; its `num_tokens` and `num_memory` are not used.
+      contexts: token ids of each context; equal contexts are crammed once.
+      counts: number of vectors of each context.
+      cfg: how to cram; its `num_tokens` and `num_memory` are not used.
       report: called after each chunk of steps.
 
     Returns:
-      Prompts, whose special vectors are 0; and what cramming each context came to.
+      Prompts, whose special vectors are 0, and the result of cramming each context.
 
     Raises:
-      InputError: a context for which the LM has no room.
+      InputError: a context does not fit into the LM's positions.
     """
     keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
     found: dict[Any, CramResult] = {}
@@ -173,13 +174,13 @@ def from_soft_prompts(
     max_chunk: int | None,
     **decoding: Any,
 ) -> Spoken:
-    """What the LM says from the vectors of each context, as `decode_rows` decodes it."""
+    """Decodes the LM's answers from compressed contexts; see `decode_rows`."""
     prompts = compress(lm, trained, examples.contexts, max_chunk=max_chunk)
     return spoken_from(lm, prompts, examples.rows, **decoding)
 
 
 def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoken:
-    """What the LM says where it reads the text itself, or nothing of it."""
+    """Decodes the LM's answers from sequences of tokens alone, without vectors."""
     D = lm.config.d_model
     nothing = SoftPrompts(
         vectors=np.zeros((len(rows), 0, D), np.float32),
@@ -194,7 +195,7 @@ def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoke
 def spoken_from(
     lm: LanguageModel, prompts: SoftPrompts, rows: Sequence[Row], **decoding: Any
 ) -> Spoken:
-    """What the LM says from vectors that are there already."""
+    """Decodes the LM's answers from given vectors."""
     outputs = decode_rows(lm, prompts, [prompt_of(row) for row in rows], **decoding)
     ends = getattr(lm.tokenizer, "eos_token_id", None)
     wanted = [row.tokens[row.scored] for row in rows]
@@ -205,11 +206,11 @@ def spoken_from(
 
 
 def overlap(lm: LanguageModel, spoken: Spoken) -> list[dict[str, Any]]:
-    """For each answer: `text_bleu`, ROUGE as `rouge_1_f1` and so on, `exact`.
+    """Scores each answer by `text_bleu`, ROUGE (`rouge_1_f1` and so on) and `exact`.
 
-    `output` and `reference` are what was said, and what should have been, as text.
-    `num_output_tokens` stands beside them, since ROUGE likes short answers. Without a
-    tokenizer there is no text: BLEU is then of token ids, and ROUGE left out.
+    A record also has the answer (`output`) and the `reference` as text, and
+    `num_output_tokens`, since ROUGE favours short answers. Without a tokenizer, BLEU is
+    computed on token ids, and ROUGE is left out.
     """
     exact = [bool(np.array_equal(a, b)) for a, b in zip(*spoken, strict=True)]
     records = [
@@ -232,13 +233,13 @@ def overlap(lm: LanguageModel, spoken: Spoken) -> list[dict[str, Any]]:
 
 
 def bleu(lm: LanguageModel, records: Sequence[dict[str, Any]]) -> float:
-    """BLEU-4 of all answers of `overlap` together, which is no mean over them."""
+    """Corpus BLEU-4 of the answers in records of `overlap`, which is no mean over them."""
     pairs = ([record[name] for record in records] for name in ("output", "reference"))
     return corpus_bleu(*pairs, words=_words(lm))
 
 
 def texts(lm: LanguageModel, spoken: Spoken) -> tuple[list[str], list[str]]:
-    """Answers and references as text; as numbers where there is no tokenizer."""
+    """Returns answers and references as text; as token ids if there is no tokenizer."""
 
     def write(tokens: np.ndarray) -> str:
         if lm.tokenizer is None:

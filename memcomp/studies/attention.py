@@ -1,9 +1,9 @@
-"""Where memory is read: attention on it by layer, and what is lost without it in some.
+"""In which layers memory is read: attention on it, and the loss if it is hidden in some.
 
 Letters: B texts, M memory, T tokens of a text, L layers, N heads. The LM reads memory at
 positions 0..M - 1 and then the text, teacher-forced; the query at M - 1 + t predicts
-token t, from 0. That at M - 1 sees nothing but memory, whatever is done to it: both
-studies are over tokens 1..T - 1, predicted at queries M..M + T - 2.
+token t, counted from 0. The query at M - 1 sees only memory, even if memory is hidden from
+the text. So both studies are over tokens 1..T - 1, predicted at queries M..M + T - 2.
 """
 
 import functools
@@ -22,7 +22,7 @@ from memcomp.studies.prefixes import Crammed
 
 
 def check_attends(lm: LanguageModel, num_tokens: int) -> None:
-    """Raises an `InputError` where attention on memory is not to be had."""
+    """Raises an `InputError` if attention on memory cannot be measured."""
     if not isinstance(lm.config, DecoderConfig):
         raise InputError(
             f"{lm.name} has no attention ({type(lm.module).__name__}), so that there is "
@@ -39,19 +39,19 @@ def check_attends(lm: LanguageModel, num_tokens: int) -> None:
 def attention_mass(
     lm: LanguageModel, prefix: Float[np.ndarray, "B M D"], tokens: Int[np.ndarray, "B T"]
 ) -> Float[np.ndarray, "B L N _"]:
-    """How much of their attention the queries of a text give to what stands before it.
+    """Attention probability that the queries of a text give to the vectors before it.
 
     Args:
       lm: the language model.
       prefix: memory, or other vectors in its place.
-      tokens: of each text, at least two.
+      tokens: tokens of each text, at least two.
 
     Returns:
-      Weights on all M keys of the prefix, summed, for each layer, head and query
-      M..M + T - 2.
+      Sum of the attention probabilities on all M keys of the prefix, for each layer, head
+      and query M..M + T - 2.
 
     Raises:
-      InputError: an LM without attention.
+      InputError: the LM has no attention.
 
     Source: "attention hijacking" of arXiv:2607.21231, which reports it by layer.
     """
@@ -80,7 +80,7 @@ def all_weights(
     module: CausalLM,
     mask: Bool[Array, "L S S"] | None = None,
 ) -> Float[Array, "B L N S S"]:
-    """The weight of every query, the last but one axis, on every key, S = M + T."""
+    """Attention probabilities [queries keys] of a prefix and tokens; S = M + T."""
     vectors = embed(params, read, module=module)
     x = jnp.concatenate([prefix.astype(vectors.dtype), vectors], axis=1)
     kept = intermediates(params, x, module=module, mask=mask)
@@ -90,15 +90,16 @@ def all_weights(
 
 
 def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
-    """Records of attention on memory, and on the start token that is there without it.
+    """Returns records of attention on memory, and on the start token in its place.
 
-    Each text, condition ("memory", "start token") and layer has `mass`, the mean over
-    heads and queries; `heads`, that of each head; `uniform`, what it would be if all keys
-    in reach of a query got the same (a layer's window is not taken into account).
+    There is one for each text, condition ("memory", "start token") and layer. `mass` is the
+    attention on the prefix, as a mean over heads and queries; `heads` is the mean of each
+    head; `uniform` is the value for uniform attention on all keys up to the query (without
+    regard to a layer's window).
     """
     conditions = {"memory": crammed.memory}
     first = start(lm, len(crammed.tokens))
-    if first.shape[1]:  # what the LM does with any first position
+    if first.shape[1]:  # shows how much attention any first position gets
         conditions["start token"] = joined(lm, first)
     records = []
     for condition, prefix in conditions.items():
@@ -117,12 +118,12 @@ def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
 def knockout_mask(
     lm: LanguageModel, first: int, last: int, num_memory: int, num_positions: int
 ) -> Bool[np.ndarray, "L S S"]:
-    """Hides memory from the text in layers first..last - 1, for `score_after`.
+    """Mask that hides memory from the text in layers first..last - 1, for `score_after`.
 
     The queries at memory's own positions still see it.
 
     Raises:
-      InputError: an LM without attention, or layers that it does not have.
+      InputError: the LM has no attention, or does not have these layers.
     """
     check_attends(lm, 2)
     L = lm.config.num_layers
@@ -134,7 +135,7 @@ def knockout_mask(
 
 
 def knockouts(num_layers: int) -> list[tuple[int, int]]:
-    """Ranges [a, b) of layers: none; each alone; from the first on; up to the last."""
+    """Ranges [a, b) of layers: none, each layer alone, the first b, and all from a on."""
     L = num_layers
     alone = [(i, i + 1) for i in range(L)]
     growing = [(0, b) for b in range(L + 1)] + [(a, L) for a in range(L)]
@@ -142,10 +143,11 @@ def knockouts(num_layers: int) -> list[tuple[int, int]]:
 
 
 def knockout_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
-    """Records of tokens 1..T - 1 with memory hidden from them in layers [first, last).
+    """Returns scores of tokens 1..T - 1 with memory hidden in layers [first, last).
 
-    Of each text and range of `knockouts`, and for comparison of the LM that reads its
-    start token in the place of memory (`condition` "start token", no range).
+    There is a record for each text and range of `knockouts`. For comparison, there is one
+    of each text after the start token in place of memory (`condition` "start token", no
+    range).
 
     Source: arXiv:2607.21231, who mask attention to memory in the early layers.
     """

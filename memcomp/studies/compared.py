@@ -1,4 +1,4 @@
-"""Compressors and cramming beside each other: what the LM makes of their vectors."""
+"""Scores of texts that the LM reads from vectors of compressors or of cramming."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ from memcomp.lm.score import baselines
 from memcomp.runs.files import Record
 from memcomp.studies import answers as compressed
 
-GROUP = 64  # texts whose vectors are in memory at once
+GROUP = 64  # number of texts whose vectors are held at once
 
-# Makes soft prompts of contexts, and says something of each.
+# Makes soft prompts of contexts, and a record with further fields for each context.
 Make = Callable[[Sequence[np.ndarray]], tuple[SoftPrompts, list[Record]]]
 
 
 class Compared(NamedTuple):
-    """A compressor of a table.
+    """A compressor in a table.
 
     Attributes:
-      name: what its rows are called: its kind, and a number from the second of a kind on.
-      setup: of the run, with its own network.
+      name: name of its lines: its kind, with a number from the second of a kind on.
+      setup: setup of the run, with this compressor's network.
       trained: the compressor.
     """
 
@@ -39,10 +39,10 @@ class Compared(NamedTuple):
 
 
 def load_compared(setup: Setup) -> list[Compared]:
-    """The compressor to start with, and those of evaluate.beside, in their order.
+    """Loads the compressor to start with and those of evaluate.beside, in this order.
 
     Raises:
-      InputError: one is not there, is damaged, or is for another LM.
+      InputError: a file is missing, is damaged, or is for another LM.
     """
     found = [(setup, load_start(setup))]
     for name in setup.settings.evaluate.beside:
@@ -57,7 +57,7 @@ def load_compared(setup: Setup) -> list[Compared]:
 
 
 def named(found: Sequence[tuple[Setup, TrainedCompressor]]) -> list[Compared]:
-    """Compressors with the names of their rows."""
+    """Gives compressors the names of their lines in the table."""
     kinds = [kind_of(trained.compressor) for _, trained in found]
     compared = []
     for i, (kind, one) in enumerate(zip(kinds, found, strict=True)):
@@ -67,26 +67,26 @@ def named(found: Sequence[tuple[Setup, TrainedCompressor]]) -> list[Compared]:
 
 
 def cram_config(setup: Setup) -> CramConfig:
-    """How the contexts of a table are crammed.
+    """Makes the config with which the contexts of a table are crammed.
 
     Raises:
-      InputError: a value out of its range, or no room in the LM.
+      InputError: a value is out of its range, or contexts do not fit the LM.
     """
     made, settings = shapes(setup), setup.settings
-    needed = made.num_vectors + made.context - 1  # the last token is never read
+    needed = made.num_vectors + made.context - 1  # the LM never reads the last token
     check_room(needed, setup.lm.name, setup.lm.config.max_positions)
     return CramConfig(seed=settings.seed, **settings.evaluate.cram)
 
 
 def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
-    """How many vectors a compressor makes of each context."""
+    """Number of vectors that a compressor makes for each context."""
     num_digests = one.setup.task.compressor.num_digests
     max_chunk = one.setup.settings.context.max_chunk
     return [num_digests * len(split(x, max_chunk)) for x in contexts]
 
 
 def by_compressor(one: Compared) -> Make:
-    """The vectors of a compressor."""
+    """Returns a function that compresses contexts with a compressor."""
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
         max_chunk = one.setup.settings.context.max_chunk
@@ -97,10 +97,10 @@ def by_compressor(one: Compared) -> Make:
 
 
 def by_cramming(one: Compared, report: Callable[[], None] = lambda: None) -> Make:
-    """As many vectors as a compressor makes, crammed for each context.
+    """Returns a function that crams contexts, into as many vectors as a compressor makes.
 
-    `context_accuracy`, the part of the context that they say, teacher-forced, and `steps`
-    go into the record. See `compressed.cram_contexts` for what they are a ceiling of.
+    Its records have `context_accuracy`, the share of the context that is right,
+    teacher-forced, and `steps`. See `compressed.cram_contexts` for what the result shows.
     `report` is called after each chunk of steps.
     """
     cfg = cram_config(one.setup)
@@ -124,17 +124,17 @@ def scored(
     num_tokens: int,
     report: Callable[[], None] = lambda: None,
 ) -> list[Record]:
-    """Nats and accuracy of each text, teacher-forced, and its free-running answer.
+    """Scores each text teacher-forced, and its free-running answer.
 
     Args:
       lm: the language model.
       make: makes the vectors of some contexts.
-      contexts: token ids of each.
-      rows: what the LM reads with them, and is to say.
-      num_tokens: the most that it says.
+      contexts: token ids of each context.
+      rows: sequences with the contexts' vectors and the expected answers.
+      num_tokens: largest number of tokens of an answer.
       report: called before each group of texts.
     """
-    stacked, records = stack_rows(rows), []  # all together, so that groups have one shape
+    stacked, records = stack_rows(rows), []  # stacked together, so groups have one shape
     for first in range(0, len(rows), GROUP):
         report()
         group = slice(first, first + GROUP)
@@ -150,9 +150,9 @@ def scored(
 
 
 def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Record]:
-    """What the LM gives texts of `length` tokens without vectors.
+    """Scores texts of `length` tokens that the LM reads without vectors.
 
-    `first_nats` is what it gives their first token after the start of a document.
+    `first_nats` is the cross-entropy of their first token at the start of a document.
     """
     texts = [text.astype(np.int32) for text in texts]
     found = baselines(lm, texts, num_given=0, pad_to=length, vocab_chunk=8192)
@@ -168,10 +168,10 @@ def unaided(lm: LanguageModel, texts: list[np.ndarray], length: int) -> list[Rec
 
 
 def with_gains(records: list[Record], without: list[Record]) -> list[Record]:
-    """The records, each with what its vectors are worth beside the LM without them.
+    """Adds to each record the gain of its vectors, compared to the LM without them.
 
-    `gain_nats_per_token` is of all tokens, `gain_nats_per_later_token` of those after the
-    first, where there are any.
+    `gain_nats_per_token` is the mean over all tokens, `gain_nats_per_later_token` that over
+    the tokens after the first, if there are any.
     """
     found = []
     for record, bare in zip(records, without, strict=True):

@@ -1,4 +1,4 @@
-"""Tables of what a compressor's vectors are worth, beside cramming and the text itself."""
+"""Tables that compare a compressor's vectors with cramming and with the text itself."""
 
 import functools
 import itertools
@@ -45,10 +45,10 @@ from memcomp.studies.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
 
 
 class Attention(NamedTuple):
-    """What each digest reads of a text's first chunk.
+    """Attention of each digest to the tokens of a text's first chunk.
 
     Attributes:
-      weights: attention probabilities, as from `ICFormer.attention`, of one text.
+      weights: attention probabilities of one text, as from `ICFormer.attention`.
       words: tokens of the chunk, as text.
     """
 
@@ -57,14 +57,15 @@ class Attention(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A table, row by row.
+    """A table, which is made line by line.
 
     Attributes:
-      rows: by name, what makes a record of each text.
-      text_ids: of the texts, the same for all rows.
-      source: where they are from.
-      counts: what was left out of it, for summary.json.
-      attention: of the first text, where the first compressor is an IC-Former.
+      rows: functions by name of the line; each makes a record of every text.
+      text_ids: ids of the texts, which are the same for all lines.
+      source: source of the texts.
+      counts: numbers of questions that were left out or cut, for summary.json.
+      attention: attention on the first text; None unless the first compressor is an
+        IC-Former.
     """
 
     rows: dict[str, Callable[[], list[Record]]]
@@ -74,8 +75,8 @@ class Study(NamedTuple):
     attention: Attention | None = None
 
     def numbered(self, row: str, report: Callable[[], None]) -> list[Record]:
-        """The records of a row, which say of what text they are."""
-        report()  # the rows before are saved
+        """Makes the records of a line, with the id and the source of each text."""
+        report()  # a run can stop here, as the lines before are saved
         return [
             {"text_id": text_id, "source": self.source, **record}
             for text_id, record in zip(self.text_ids, self.rows[row](), strict=True)
@@ -88,16 +89,17 @@ def run_table(
     folder: epath.Path,
     report: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Writes results.jsonl, one line a text and row of the table.
+    """Writes results.jsonl, with one record per text and line of the table.
 
     Args:
       study: the table.
       lm: the language model.
-      folder: the workdir; rows that it has already are not made again.
-      report: called before each row; what it raises ends the table, which resumes.
+      folder: the workdir; lines of the table that it has already are not made again.
+      report: called before each line of the table; an exception that it raises ends the
+        run, which can be resumed.
 
     Returns:
-      By row, n and the mean and standard error of each figure, and `corpus_bleu`.
+      For each line, n, mean and standard error of each figure, and `corpus_bleu`.
     """
     rows = {name: functools.partial(study.numbered, name, report) for name in study.rows}
     records = run_studies(folder / RECORDS, rows)
@@ -111,7 +113,7 @@ def run_table(
 
 
 def check_reconstructions(setup: Setup) -> None:
-    """Raises `InputError` where `reconstructions` cannot be made."""
+    """Raises `InputError` if `reconstructions` cannot be made."""
     settings = setup.settings
     asked, most = settings.evaluate, settings.context.length
     if unknown := [kind for kind in asked.kinds if kind not in TEXT_KINDS]:
@@ -135,14 +137,14 @@ def reconstructions(
     folder: epath.Path,
     report: Callable[[], None] = lambda: None,
 ) -> Study:
-    """Texts of each length and kind, reproduced.
+    """Makes the table of texts of each length and kind that the LM is to reproduce.
 
-    EOS is not scored: windows end in the middle of a document, where it costs as much as
-    several words, and the LM without vectors is not asked for it.
+    EOS is not scored: windows end in the middle of a document, where EOS costs as much as
+    several words, and the LM without vectors does not have to predict it.
 
     Args:
-      compared: the compressors; texts are those of the first one's settings.
-      folder: the workdir, which gets the tokens.
+      compared: the compressors; the first one's settings give the texts.
+      folder: the workdir, in which the tokens are cached.
       report: called before each group of texts, and after each chunk of cramming.
     """
     main = compared[0]
@@ -157,7 +159,7 @@ def reconstructions(
             for i, row in enumerate(tokens)
         ]
 
-    @functools.cache  # for all rows of this text
+    @functools.cache  # used by all lines with these texts
     def bare(kind: str, length: int) -> list[Record]:
         return unaided(lm, texts(kind, length), length)
 
@@ -174,11 +176,11 @@ def reconstructions(
     for one, (kind, length) in itertools.product(compared, cells):
         name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
         how = one, by_compressor(one), reproduce
-        # One more than is wanted: an answer that does not end there is not exact.
+        # One token more than expected, because an answer that does not end is not exact.
         rows[name] = functools.partial(row, *how, kind, length, length + 1)
     for length in asked.lengths if asked.cramming else ():
         options = (main, by_cramming(main, report), layout.continuation_row)
-        # No more than is wanted: memory is not made to say that its text ends.
+        # No token more than expected, because memory does not store that its text ends.
         last = ("normal", length, length)
         rows[f"cramming {length}"] = functools.partial(row, *options, *last)
     for length in asked.lengths:
@@ -188,7 +190,7 @@ def reconstructions(
 
 
 def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
-    """Windows of the documents that are not trained on, all of `length` tokens."""
+    """Returns windows of held-out documents, all of `length` tokens."""
     settings = setup.settings
     valid = settings.sources.valid
     documents = document_tokens(setup, valid, folder / "tokens" / "valid")
@@ -208,7 +210,7 @@ def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
 
 
 def attention_of(one: Compared, tokens: np.ndarray) -> Attention | None:
-    """What an IC-Former reads of the first chunk of a text; None for other compressors."""
+    """Attention of an IC-Former to a text's first chunk; None for other compressors."""
     compressor, lm = one.trained.compressor, one.setup.lm
     if not isinstance(compressor, ICFormer):
         return None
@@ -222,7 +224,7 @@ def attention_of(one: Compared, tokens: np.ndarray) -> Attention | None:
 
 
 def check_answers(setup: Setup) -> None:
-    """Raises `InputError` where `answers` cannot be made."""
+    """Raises `InputError` if `answers` cannot be made."""
     find_pwc("test", setup.settings.sources.manual_dir or None)
     made = finetuning(setup)
     _check_decoding(made, setup)
@@ -231,7 +233,7 @@ def check_answers(setup: Setup) -> None:
 
 
 def _check_decoding(made: Pretraining | Finetuning, setup: Setup) -> None:
-    """Raises `InputError` where an answer of one token too many has no room."""
+    """Raises `InputError` if an answer with one token too many does not fit the LM."""
     needed = made.length + 1 - made.shapes.ending
     check_room(needed, setup.lm.name, setup.lm.config.max_positions)
 
@@ -241,11 +243,11 @@ def answers(
     folder: epath.Path,
     report: Callable[[], None] = lambda: None,
 ) -> Study:
-    """Questions of PwC's test set, from vectors, from the text, and from neither.
+    """Makes the table of PwC's test questions: from vectors, the text, or neither.
 
     Args:
-      compared: the compressors; questions are those of the first one's settings.
-      folder: the workdir, which gets the tokens.
+      compared: the compressors; the first one's settings give the questions.
+      folder: the workdir, in which the tokens are cached.
       report: called before each group of texts, and after each chunk of cramming.
 
     Raises:
@@ -265,7 +267,7 @@ def answers(
     examples, asked, eos = made.examples(batch), made.questions(batch), made.shapes.eos
     contexts, nothing = examples.contexts, np.zeros(0, np.int32)
     bare = [layout.full_context_row(question, nothing, eos) for question in asked]
-    most = made.answer + 1  # an answer that goes on is not exact
+    most = made.answer + 1  # an answer that does not end is not exact
 
     def read(texts: list[layout.Row]) -> list[Record]:
         spoken = compressed.from_texts(lm, texts, num_tokens=most)
@@ -289,7 +291,7 @@ def answers(
 
 
 class Made(NamedTuple):
-    """A study by name: what must hold before the workdir is claimed, and what is done."""
+    """The functions of a study: a check before the workdir is claimed, and the table."""
 
     check: Callable[[Setup], None]
     make: Callable[[Sequence[Compared], epath.Path, Callable[[], None]], Study]
@@ -302,10 +304,10 @@ STUDIES = {
 
 
 def load_evaluated(setup: Setup) -> list[Compared]:
-    """The compressors that are evaluated, where their study can be made.
+    """Loads the compressors to evaluate, and checks that their study can be made.
 
     Raises:
-      InputError: it cannot.
+      InputError: a compressor cannot be loaded, or the study cannot be made.
     """
     asked = setup.settings.evaluate
     if asked.study not in STUDIES:
@@ -321,6 +323,6 @@ def load_evaluated(setup: Setup) -> list[Compared]:
     if asked.cramming:
         cram_config(setup)
     compared = load_compared(setup)
-    for one in compared[1:]:  # which may make more vectors
+    for one in compared[1:]:  # they may make more vectors than the first
         check(one.setup)
     return compared

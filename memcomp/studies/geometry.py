@@ -1,7 +1,7 @@
-"""Where the memories that give back a text lie, and what lies between them.
+"""Geometry of solutions: where memories of a text lie, and how those between them score.
 
-Functions of vectors and an LM; memory [M D] is one long vector wherever two memories are
-compared. "Solution": a memory from which its text comes back exactly.
+These are functions of vectors and an LM. Where two memories [M D] are compared, each is
+flattened to one vector. A "solution" is a memory from which its text is decoded exactly.
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ from memcomp.lm.score import in_groups, memory_scores
 from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.sharding import fetch
 
-GROUP = 64  # memories that are scored at a time, so that one program serves all studies
-PAIRS = 8  # curves that are optimised at a time
+GROUP = 64  # number of memories scored at once, so that one program serves all studies
+PAIRS = 8  # number of curves optimised at once
 
 Numbers = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
 class Solutions(NamedTuple):
-    """Memories and the texts that they stand for, row by row.
+    """Memories and their texts; entry i of each array belongs to the same solution.
 
     Attributes:
-      memory: float32.
-      tokens: padded on the right.
-      lengths: how many of `tokens` are text.
+      memory: the memories, in float32.
+      tokens: token ids of the texts, padded on the right.
+      lengths: number of tokens of each text, without padding.
     """
 
     memory: Float[np.ndarray, "N M D"]
@@ -44,7 +44,7 @@ class Solutions(NamedTuple):
     lengths: Int[np.ndarray, "N"]
 
     def at(self, rows: Any, memory: Float[np.ndarray, "P M D"] | None = None):
-        """Some rows, with other memory where it is given."""
+        """Returns the solutions with indices `rows`, with other memory if it is given."""
         found = self.memory[rows] if memory is None else memory
         return Solutions(found, self.tokens[rows], self.lengths[rows])
 
@@ -92,14 +92,13 @@ def _score_one(memory, tokens, length, params, *, module, cfg):
 def pairs(
     texts: Int[np.ndarray, "N"], *, same: bool, most: int | None = None, seed: int = 0
 ) -> Int[np.ndarray, "P 2"]:
-    """Pairs of rows i < j of the same text, or of different ones.
+    """Pairs of solutions i < j of the same text, or of different texts.
 
     Args:
-      texts: the text of each row.
-      same: which pairs.
-      most: at most so many: of each text where they are of the same, in all where they
-        are of different ones; drawn by `seed`. All where None.
-      seed: of the draw.
+      texts: id of the text of each solution.
+      same: whether the two solutions of a pair are of the same text.
+      most: largest number of pairs, for each text if `same`, else in total; None for all.
+      seed: seed of the draw of these pairs.
     """
     first, second = np.triu_indices(len(texts), 1)
     wanted = (texts[first] == texts[second]) == same
@@ -125,10 +124,10 @@ def cosines(
 
 
 def bezier(start: Numbers, control: Numbers, end: Numbers, theta: Numbers) -> Numbers:
-    """Points of quadratic Bezier curves, from 0 at `start` to 1 at `end`.
+    """Points of quadratic Bezier curves, from `start` at theta = 0 to `end` at theta = 1.
 
-    With the control point half-way it is the straight line, at the same speed. All shapes
-    are broadcast against each other.
+    If the control point is half-way, the curve is the straight line at constant speed. All
+    shapes are broadcast against each other.
     """
     rest = 1 - theta
     return rest**2 * start + 2 * rest * theta * control + theta**2 * end
@@ -139,11 +138,11 @@ def length_ratios(
     control: Float[np.ndarray, "P M D"],
     end: Float[np.ndarray, "P M D"],
 ) -> Float[np.ndarray, "P"]:
-    """Length of each curve over that of the straight line between its ends.
+    """Length of each curve divided by that of the straight line between its ends.
 
-    The speed at theta is twice the length of u + theta w with u = control - start and
-    w = start - 2 control + end: a root of a quadratic in theta, integrated by Gauss and
-    Legendre.
+    The speed at theta is twice the length of u + theta w, with u = control - start and
+    w = start - 2 control + end. It is the root of a quadratic in theta, and is integrated
+    by Gauss-Legendre quadrature.
     """
     start, control, end = (
         np.asarray(x, np.float64).reshape(len(x), -1) for x in (start, control, end)
@@ -158,18 +157,18 @@ def length_ratios(
 
 @dataclasses.dataclass(frozen=True)
 class CurveConfig:
-    """How the control point of a curve is found.
+    """How the control point of a curve is optimised.
 
     Attributes:
-      steps: of Adam; its rate falls to 0 along half a cosine.
-      learning_rate: the rate of the first step, in root mean square differences between
-        the entries of the two ends: how far apart solutions lie depends on the LM.
-      points: of the curve at every step, one drawn uniformly from each of so many equal
-        parts of it.
-      seed: of the draws; a pair's do not depend on which others there are.
+      steps: number of Adam steps; the learning rate falls to 0 along half a cosine.
+      learning_rate: learning rate of the first step, in units of the root mean square
+        difference between the two ends, since their distance depends on the LM.
+      points: number of points of the curve at every step; each is drawn uniformly from one
+        of so many equal parts of the curve.
+      seed: seed of the draws; those of a pair do not depend on the other pairs.
 
     Raises:
-      InputError: a value that is not above 0.
+      InputError: a value is out of its range.
     """
 
     steps: int = 100
@@ -193,18 +192,18 @@ def find_controls(
     curve: CurveConfig,
     report: Callable[[int], None] = lambda num_done: None,
 ) -> Float[np.ndarray, "P M D"]:
-    """Control points of curves between two solutions of a text.
+    """Finds control points of curves of low loss between two solutions of a text.
 
-    Each starts half-way between the ends and goes down the gradient of the mean
+    Each starts half-way between the ends and is optimised by gradient descent on the mean
     cross-entropy of the text over the curve.
 
     Args:
       lm: the frozen language model.
-      solutions: of any texts.
-      rows: the ends of each curve, both of the same text.
-      cfg: which tokens count.
-      curve: how the points are found.
-      report: called with the number of curves found, now and then.
+      solutions: solutions of any texts.
+      rows: indices of the two ends of each curve, which are solutions of the same text.
+      cfg: cram config, which says which tokens are scored.
+      curve: how the control points are optimised.
+      report: called with the number of curves found, after each group.
 
     Source: Mezentsev and Oseledets 2025, arXiv:2505.21189; curves between the minima of a
       loss: Garipov et al. 2018, arXiv:1802.10026.
@@ -265,7 +264,7 @@ def _descend(
 
 
 def _control(offset, start, end):
-    """The control point so far from half-way, in root mean square differences."""
+    """Control point at `offset` from half-way, in root mean square differences of ends."""
     return (start + end) / 2 + offset * jnp.sqrt(jnp.mean((end - start) ** 2))
 
 
@@ -277,7 +276,7 @@ def along_curves(
     thetas: Sequence[float],
     cfg: CramConfig,
 ) -> Scores:
-    """Scores [P thetas] along the curve of each pair, as in `find_controls`.
+    """Scores [P thetas] at points along the curve of each pair; see `find_controls`.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, Figure 8, for straight lines.
     """
@@ -291,12 +290,12 @@ def along_curves(
 
 
 class Nearest(NamedTuple):
-    """What a vector is nearest to among the rows of a table.
+    """The token embeddings nearest to a vector.
 
     Attributes:
-      norm: of the vector.
-      cosine, cosine_token: the largest cosine with a row, and which.
-      distance, distance_token: the least distance from a row, and which.
+      norm: norm of the vector.
+      cosine, cosine_token: largest cosine with a token's embedding, and this token.
+      distance, distance_token: smallest distance from an embedding, and its token.
     """
 
     norm: float
@@ -307,7 +306,7 @@ class Nearest(NamedTuple):
 
 
 def vocabulary(lm: LanguageModel) -> Float[np.ndarray, "V D"]:
-    """What the LM reads for each token, of the kind that memory is, in float32."""
+    """The input vector that the LM reads for each token, in float32."""
     return fetch(lm.run(_vectors, jnp.arange(lm.config.vocab_size)))
 
 
@@ -323,9 +322,9 @@ def nearest(
     table: Float[np.ndarray, "V D"],
     but: Int[np.ndarray, "N"] | None = None,
 ) -> list[Nearest]:
-    """The rows of `table` nearest to each vector, row `but[i]` aside.
+    """Finds the entries of `table` nearest to each vector i, except entry `but[i]`.
 
-    Rows of length 0 have no direction, and are not the nearest by cosine.
+    Entries of length 0 have no direction and are never the nearest by cosine.
     """
     norms = np.linalg.norm(table, axis=1)
     found = []
@@ -342,7 +341,7 @@ def nearest(
 
 
 def padded(texts: Sequence[Text]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids [N T], zeros on the right, and lengths [N]."""
+    """Returns token ids [N T], padded on the right with 0, and lengths [N]."""
     lengths = np.array([len(text.tokens) for text in texts], np.int32)
     tokens = np.zeros((len(texts), lengths.max()), np.int32)
     for row, text in zip(tokens, texts, strict=True):

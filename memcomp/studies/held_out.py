@@ -1,4 +1,4 @@
-"""What a compressor in training makes of examples that it is not trained on."""
+"""Evaluates a compressor in training on held-out examples."""
 
 from collections.abc import Mapping
 
@@ -15,18 +15,19 @@ from memcomp.studies import answers as compressed
 def scores_of_examples(
     setup: Setup, valid: Mapping[str, Examples], state: TrainState
 ) -> dict[str, float]:
-    """Losses on what is held out, and how free-running answers compare with it.
+    """Scores a training state on held-out examples, teacher-forced and free-running.
 
-    Losses are means over all that is scored in training, EOS included.
+    Losses are means over all tokens that training would score, EOS included.
 
     Args:
-      setup: of the run.
-      valid: examples, by the name of what they ask for.
-      state: of the training.
+      setup: setup of the run.
+      valid: held-out examples by name, such as "reconstruction".
+      state: state of the training.
 
     Returns:
-      By name, "valid_" and that of the examples first: `nats_per_token` and `accuracy`,
-      teacher-forced; and, but for continuations, `corpus_bleu`, ROUGE and `exact`.
+      Scores by name, which begins with "valid_" and the name of the examples:
+      `nats_per_token` and `accuracy`, teacher-forced; and, except for continuations,
+      `corpus_bleu`, ROUGE and `exact` of free-running answers.
     """
     found, cfg = {}, setup.settings.train
     for name, examples in valid.items():
@@ -35,7 +36,7 @@ def scores_of_examples(
             setup.lm,
             examples.batch,
             setup.task,
-            # As in training, for which there is memory, and which fits the mesh.
+            # A micro-batch of training is known to fit the devices and the mesh.
             batch_size=cfg.batch_size // cfg.accumulation,
         )
         counts = [record["num_tokens"] for record in records]
@@ -43,14 +44,14 @@ def scores_of_examples(
             key: float(np.average([record[key] for record in records], weights=counts))
             for key in ("nats_per_token", "accuracy")
         }
-        if name != "continuation":  # which may go on in many ways
+        if name != "continuation":  # a text has many good continuations
             scores |= _free_running(setup, state, examples)
         found |= {f"valid_{name}_{key}": value for key, value in scores.items()}
     return found
 
 
 def _free_running(setup: Setup, state: TrainState, examples: Examples) -> dict[str, float]:
-    """BLEU-4, ROUGE and the part that is exact, of the first `decode.num_texts`."""
+    """BLEU-4, ROUGE and the share of exact answers, over the first `decode.num_texts`."""
     settings, lm = setup.settings, setup.lm
     first = examples.part(slice(settings.decode.num_texts))
     if not first.rows:

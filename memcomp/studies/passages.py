@@ -1,4 +1,4 @@
-"""A run that crams passages out of texts and asks what their memory is good for."""
+"""A run that crams passages of texts and studies how the LM uses their memory."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ FILE = "use.jsonl"
 
 
 def crammed_part(passages: Sequence[Text], before: Sequence[int], T: int) -> list[Text]:
-    """The T tokens of each passage that are crammed, after the first max(`before`)."""
+    """Returns the T tokens of each passage to cram, after the first max(`before`)."""
     C = max(before, default=0)
     return [dataclasses.replace(p, tokens=p.tokens[C : C + T]) for p in passages]
 
@@ -39,13 +39,13 @@ def run_use(
 
     Args:
       lm: the frozen language model.
-      passages: with distinct ids, all of one length: max(`before`) tokens that stand
-        before the text, the text, and its true continuation.
+      passages: passages with distinct ids, all of one length: max(`before`) tokens, the
+        text, and its true continuation.
       cfg: how the texts are crammed.
-      workdir: claimed by this config; what an earlier start has done is not done again.
-      kinds: studies, of "attention", "knockout", "use" and "context".
-      before: numbers of real tokens that stand in the place of memory in "context".
-      num_tokens: of the text.
+      workdir: folder claimed by this config; results of an earlier start are kept.
+      kinds: names of the studies: "attention", "knockout", "use" or "context".
+      before: numbers of real tokens before the text that replace memory in "context".
+      num_tokens: number of tokens of the text.
       report: called after each chunk of cramming.
 
     Returns:

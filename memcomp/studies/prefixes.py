@@ -1,4 +1,4 @@
-"""Texts that were crammed, with the tokens that stand around them."""
+"""Crammed texts, with the tokens before and after them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from memcomp.runs.files import Record
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Crammed:
-    """Texts of one length that were crammed, and what stands around them.
+    """Crammed texts of one length, with the tokens before and after them.
 
     Attributes:
-      text_ids, sources: of each text.
-      exact: whether memory gives back the text, decoded greedily.
-      memory: what holds each text.
-      before: the tokens before it, C of them.
-      tokens: the text.
-      after: its true continuation.
+      text_ids, sources: id and source of each text.
+      exact: whether greedy decoding of the memory gives the text exactly.
+      memory: memory of each text.
+      before: the C tokens before the text.
+      tokens: tokens of the text.
+      after: tokens of its true continuation.
     """
 
     text_ids: tuple[int, ...]
@@ -36,7 +36,7 @@ class Crammed:
     after: Int[np.ndarray, "B n"]
 
     def records(self, columns: dict[str, Any], **same: Any) -> list[Record]:
-        """A record a text: what it is, its entry of each column, and `same`."""
+        """Makes a record per text: its facts, its entry of each column, and `same`."""
         return [
             {
                 "text_id": text_id,
@@ -60,17 +60,18 @@ def read_crammed(
     passages: Sequence[Text],
     num_before: int,
 ) -> Crammed:
-    """What a run of cramming has in its folder, with what stands around the texts.
+    """Reads the memories of a cramming run, and adds the tokens around the texts.
 
     Args:
       lm: the LM of the run.
-      folder: of the run.
-      records: of results.jsonl, all of one length.
-      passages: of each record one with its id, all of one length, in which the text
-        starts at token `num_before`.
+      folder: folder of the run.
+      records: records of results.jsonl, whose texts have one length.
+      passages: passages of one length, among them one with the id of each record, in which
+        the text starts at token `num_before`.
+      num_before: number of tokens before the text.
 
     Raises:
-      InputError: a memory file that was made with another LM.
+      InputError: a memory file was made with another LM.
     """
     texts = {passage.text_id: passage for passage in passages}
     files = {r["memory_file"]: load_memory(folder / r["memory_file"], lm) for r in records}

@@ -1,4 +1,4 @@
-"""What recipes hold, and at what cost: horizons, and shares exact by length."""
+"""Compares recipes by horizon, by share of exact texts at a length, and by their cost."""
 
 import dataclasses
 import json
@@ -21,44 +21,44 @@ from memcomp.metrics.rounding import round_memory
 from memcomp.runs.files import Record, append_records, read_records, summarise
 from memcomp.runs.records import common_prefix
 
-KINDS = ("float32", "bfloat16", "int8")  # as which the vectors are stored
-# What an answer depends on: records that differ in one of these answer different questions.
+KINDS = ("float32", "bfloat16", "int8")  # number formats in which vectors are stored
+# Fields that an answer depends on; records that agree in them answer the same question.
 IDENTITY = ("lm_sha256", "texts_sha256", "num_memory", "seed", "question", "settings")
 
 
 class Question(NamedTuple):
-    """What a record begins with, and what gives the rest of it."""
+    """The first fields of a record, and the function that computes the others."""
 
     about: Record
     answer: Callable[[], Record]
 
 
 def build_recipe(base: str, **overrides: Any) -> Recipe:
-    """The recipe `base` of the table with some of its fields set otherwise."""
+    """Returns the recipe `base` of `RECIPES` with some fields replaced."""
     return dataclasses.replace(RECIPES[base], **overrides)
 
 
 def identity(record: Record, keys: tuple[str, ...] = IDENTITY) -> str:
-    """The same for two records of the same run: those that agree in `keys`."""
+    """Returns a string that is equal for two records if they agree in `keys`."""
     return json.dumps([record[key] for key in keys], sort_keys=True)
 
 
 def ask(
     path: epath.Path, asked: list[Question], answered: Callable[[Record], None]
 ) -> None:
-    """Answers what has no record yet.
+    """Answers the questions that have no record in the file yet.
 
     Args:
       path: the file of records.
       asked: the questions.
-      answered: is told of each new record.
+      answered: called with each new record.
     """
     known = {identity(r, IDENTITY) for r in read_records(path)}
     for about, answer in asked:
         if identity(about, IDENTITY) in known:
             continue
-        # Programs of another recipe are not needed again, and on a CPU their number is
-        # limited: some hundreds of them take all memory maps that a process may have.
+        # Programs of another recipe are not needed again. On a CPU their number is limited:
+        # a few hundred of them use all memory maps that a process may have.
         jax.clear_caches()
         record = about | answer()
         append_records(path, [record])
@@ -68,10 +68,11 @@ def ask(
 def horizon(
     lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
 ) -> Record:
-    """Horizon of every text, token-steps until its memory was found, and in all.
+    """Finds the horizon of every text, with token-steps until its memory and in total.
 
-    A horizon is what the stored vector decodes to, greedily; "kept" says for how many texts
-    all that was exact teacher-forced still does when the vector is stored in fewer bits.
+    A horizon counts the leading tokens that greedy decoding of the stored vector gives.
+    "kept" is the number of texts for which decoding from a number format still gives the
+    whole prefix that was exact teacher-forced.
     """
     trials = {text.seed_id: Trial(text) for text in texts}
     cost = dict.fromkeys(trials, 0)
@@ -104,10 +105,14 @@ def horizon(
 def to_horizons(
     lm: LanguageModel, texts: list[Text], cfg: CramConfig, path: epath.Path, theirs: Record
 ) -> Record:
-    """Token-steps of every text at the length that its horizon by `theirs` is.
+    """Crams each text up to its horizon, if not 0, by another recipe; returns the cost.
 
     Args:
-      path: the records; that which begins as `theirs` has been written.
+      lm: the language model.
+      texts: the texts.
+      cfg: how to cram them.
+      path: file of records, which has the record of the other recipe.
+      theirs: first fields of that record.
     """
     wanted = identity(theirs, IDENTITY)
     (found,) = (r for r in read_records(path) if identity(r, IDENTITY) == wanted)
@@ -119,11 +124,11 @@ def to_horizons(
 def at_length(
     lm: LanguageModel, texts: list[Text], cfg: CramConfig, length: int, starts: int = 1
 ) -> Record:
-    """Share exact, accuracy and token-steps of every text at one length.
+    """Crams every text at one length; returns whether it is exact, accuracy and cost.
 
-    A text that is not exact from its first start is given `starts` - 1 others, all of which
-    are paid for; its best result counts, and "exact_starts" says how many were exact (of
-    one start where the first was).
+    A text that is not exact from its first start gets `starts` - 1 further starts, all of
+    which count in its cost. Its best result counts, and "exact_starts" is the number of
+    exact ones (1 if the first start was exact).
     """
     first = cram(lm, [t.tokens[:length] for t in texts], cfg)
     if starts == 1:
@@ -154,7 +159,7 @@ def _costs(results: list[CramResult]) -> Record:
 
 
 def shares_exact(lm: LanguageModel, results: list[CramResult]) -> Record:
-    """Means with standard errors over texts, and the steps and outcomes of each text."""
+    """Returns means with standard errors over texts, and steps and outcome of each text."""
     length = results[0].num_tokens
     memory = np.stack([r.memory for r in results])
     rounded = round_memory(memory, "bfloat16")

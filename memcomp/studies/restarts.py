@@ -1,7 +1,8 @@
 """A run that crams texts from several starts and studies where their memories lie.
 
-The memories are crammed in `restarts/`, a run of its own that a report does not take for
-a measure of capacity; the studies are lines of geometry.jsonl, by `kind`.
+The memories are crammed by a run in the subfolder `restarts/`, which a report does not
+count as a measure of capacity. The records of all studies, by `kind`, are the lines of
+geometry.jsonl.
 """
 
 import dataclasses
@@ -36,29 +37,30 @@ from memcomp.studies.trajectories import Pca, initial_memories, pca, trajectorie
 
 RECORDS = "geometry.jsonl"
 RESTARTS = "restarts"
-NUM_COMPONENTS = 3  # of a trajectory's points that are written
-NUM_EXPLAINED = 10  # shares of variance that are written
+NUM_COMPONENTS = 3  # number of principal components of a trajectory that are written
+NUM_EXPLAINED = 10  # number of shares of variance that are written
 
 
 @dataclasses.dataclass(frozen=True)
 class GeometryConfig:
-    """What is studied, and how much of it.
+    """Sizes of the studies.
 
     Attributes:
-      num_restarts: initial memories of each text.
-      most_between: pairs of memories of different texts whose cosines are written.
-      pairs_per_text: pairs of one text that paths go between.
-      num_thetas: points of a path, evenly from 0 to 1.
+      num_restarts: number of initial memories of each text.
+      most_between: largest number of pairs of memories of different texts whose cosines are
+        written.
+      pairs_per_text: largest number of pairs of memories of a text with a path between.
+      num_thetas: number of points of a path, evenly spaced from 0 to 1.
       scales: factors that memories are multiplied by.
-      num_vocabulary: vocabulary vectors that memories are compared with, as memories are
-        with all; drawn by the seed.
-      trajectory_texts: the first so many, whose trajectories are written.
-      trajectory_restarts: of each of these texts.
-      trajectory_every: steps between two points of a trajectory.
-      curve: how Bezier curves are found.
+      num_vocabulary: number of token embeddings, drawn by the seed, that are compared with
+        all others, as memories are.
+      trajectory_texts: number of texts, the first ones, whose trajectories are written.
+      trajectory_restarts: number of trajectories of each of these texts.
+      trajectory_every: number of steps between two points of a trajectory.
+      curve: how Bezier curves are optimised.
 
     Raises:
-      InputError: a value out of its range.
+      InputError: a value is out of its range.
     """
 
     num_restarts: int = 16
@@ -99,7 +101,7 @@ class GeometryConfig:
 
 
 def restarts(texts: Sequence[Text], num: int) -> list[Text]:
-    """Every text `num` times, each with its own initial memory."""
+    """Returns every text `num` times, each with another initial memory."""
     return [text.again(restart) for restart in range(num) for text in texts]
 
 
@@ -111,19 +113,19 @@ def run_geometry(
     workdir: epath.Path,
     report: Callable[[str, int, int], None] = lambda what, num_done, num: None,
 ) -> list[Record]:
-    """Crams the texts from several starts; the records of all studies.
+    """Crams the texts from several starts; returns the records of all studies.
 
     Args:
       lm: the frozen language model.
-      texts: with distinct `text_id`s.
+      texts: the texts, with distinct `text_id`s.
       cfg: what to cram and how.
-      study: what is studied.
-      workdir: claimed by this config; what an earlier start has done is not done again:
-        texts that are crammed, and studies that are whole.
-      report: called with what is done, how many of it and of how many, now and then.
+      study: sizes of the studies.
+      workdir: folder claimed by this config; crammed texts and finished studies of an
+        earlier start are kept.
+      report: called with a name, the number done, and their total, for progress.
 
     Raises:
-      InputError: a text that the LM has no room for, or no text with two solutions.
+      InputError: a text does not fit into the LM's positions, or no text has two solutions.
     """
     again = restarts(texts, study.num_restarts)
     folder = workdir / RESTARTS
@@ -155,7 +157,7 @@ def run_geometry(
 def _solutions(
     folder: epath.Path, records: Sequence[Record], texts: Sequence[Text]
 ) -> Solutions:
-    """The memory of each record, as stored."""
+    """Loads the memory of each record."""
     by_id = {text.text_id: text for text in texts}
     files = {
         name: load_memory(folder / name) for name in {r["memory_file"] for r in records}
@@ -167,15 +169,15 @@ def _solutions(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Studies:
-    """The studies of one run; each gives its records."""
+    """The studies of one run; each method yields the records of a study."""
 
     lm: LanguageModel
     texts: list[Text]
     cfg: CramConfig
     study: GeometryConfig
     solutions: Solutions
-    solved: list[Record]  # of each row of `solutions`
-    who: np.ndarray  # their texts
+    solved: list[Record]  # record of each solution
+    who: np.ndarray  # id of the text of each solution
     report: Callable[[str, int, int], None]
 
     def restarts(self) -> Iterator[Record]:
@@ -215,7 +217,7 @@ class _Studies:
                     yield line | {"loss_nats": float(loss)} | about
 
     def norms(self) -> Iterator[Record]:
-        """Norms of memories, of where they started, and of some of the vocabulary."""
+        """Norms and nearest tokens of memories, of their starts, and of some tokens."""
         table, cfg = vocabulary(self.lm), self.cfg
         memory, M = self.solutions.memory, cfg.num_memory
         starts = initial_memories(self.lm, [r["seed_id"] for r in self.solved], cfg)
@@ -267,7 +269,7 @@ class _Studies:
             }
 
     def _pair(self, row: Any) -> str:
-        """A pair of rows, as "text-start:text-start"."""
+        """Name of a pair of solutions, "text-start:text-start"."""
         ends = (self.solved[i] for i in row)
         return ":".join(f"{r['text_id']}-{r['restart']}" for r in ends)
 
@@ -277,6 +279,6 @@ def _name(record: Record) -> Record:
 
 
 def _shares(found: Pca) -> list[float]:
-    """Variance along the first directions; 0 along those that are not there."""
+    """Shares of variance along the first directions, filled up with 0."""
     shares = found.explained[:NUM_EXPLAINED]
     return np.pad(shares, (0, NUM_EXPLAINED - len(shares))).round(6).tolist()

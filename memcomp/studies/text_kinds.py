@@ -1,6 +1,6 @@
-"""Texts that are harder and harder to compress, out of one: `TEXT_KINDS`.
+"""Makes kinds of text that are harder and harder to compress from one: `TEXT_KINDS`.
 
-What a compressor makes of them tells what it learnt of language from what it only copies.
+They separate what a compressor has learnt of language from mere copying.
 
 Letters: T tokens, V token ids.
 
@@ -22,11 +22,11 @@ Ids = Int64[np.ndarray, " V"]
 
 
 def ordinary_ids(tokenizer: Any, vocab_size: int) -> Ids:
-    """The ids that stand for text, in order: no special tokens, no rows of padding.
+    """Sorted token ids of text, without special tokens and unused entries of the embedding.
 
     Args:
-      tokenizer: of transformers; None for all ids.
-      vocab_size: rows of the embedding.
+      tokenizer: tokenizer from transformers; None for all ids.
+      vocab_size: number of entries of the LM's embedding.
     """
     ids = np.arange(num_token_ids(tokenizer, vocab_size))
     if tokenizer is None:
@@ -37,9 +37,9 @@ def ordinary_ids(tokenizer: Any, vocab_size: int) -> Ids:
 
 
 def _patterned(tokens: Tokens, ids: Ids, rng: np.random.Generator) -> Tokens:
-    """Each id plus one, so that there is a pattern and it is none of the language.
+    """Replaces each id by the next one, a pattern that the language does not have.
 
-    Of ids that are no text the next one is taken; after the last comes the first.
+    Ids that are no text are skipped; the last id is followed by the first.
     """
     following = np.searchsorted(ids, tokens, side="right") % len(ids)
     return ids[following].astype(np.int32)
@@ -60,17 +60,17 @@ TEXT_KINDS: dict[str, Callable[[Tokens, Ids, np.random.Generator], Tokens]] = {
 def text_of_kind(
     kind: str, tokens: Int[np.ndarray, " T"], *, ids: Ids, seed: int, text_id: int
 ) -> Tokens:
-    """As many tokens, of another kind of text.
+    """Turns a text into another kind of text, with as many tokens.
 
     Args:
-      kind: of `TEXT_KINDS`.
-      tokens: of a text.
-      ids: those that may come, in order; see `ordinary_ids`.
-      seed: with `text_id`, of what is drawn.
-      text_id: number of the text.
+      kind: a key of `TEXT_KINDS`.
+      tokens: tokens of a text.
+      ids: sorted ids that the result may have; see `ordinary_ids`.
+      seed: seed of random draws, together with `text_id`.
+      text_id: id of the text.
 
     Raises:
-      InputError: no such kind.
+      InputError: there is no such kind.
     """
     if kind not in TEXT_KINDS:
         raise InputError(f"no kind of text {kind!r}; give one of {', '.join(TEXT_KINDS)}")

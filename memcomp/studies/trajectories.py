@@ -1,4 +1,4 @@
-"""The way that memory takes while it is optimised, seen along its principal components."""
+"""Trajectories of memory during optimisation, and their principal components."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from memcomp.studies.geometry import padded
 
 
 class Pca(NamedTuple):
-    """Directions of most variance.
+    """Principal components of a set of points.
 
     Attributes:
-      mean: of the points.
-      components: orthonormal, the most varied first; in each the entry that is largest
-        without its sign is positive.
+      mean: mean of the points.
+      components: orthonormal directions, that of most variance first; the sign is such that
+        the entry of largest magnitude is positive.
       explained: share of the variance along every direction, not only those kept.
     """
 
@@ -41,17 +41,17 @@ def pca(points: Float[np.ndarray, "N D"], num: int) -> Pca:
     _, values, components = np.linalg.svd(points - mean, full_matrices=False)
     largest = np.abs(components).argmax(axis=1)[:, None]
     components = components * np.sign(np.take_along_axis(components, largest, 1))
-    total = np.sum(values**2) or 1.0  # points that are all the same: shares of 0
+    total = np.sum(values**2) or 1.0  # if all points are the same, shares are 0
     return Pca(mean, components[:num], values**2 / total)
 
 
 class Trajectory(NamedTuple):
-    """Where the memory of a text went while it was optimised.
+    """Memory of a text at some steps of its optimisation.
 
     Attributes:
-      steps: gradient evaluations before each point; from 0 to the last.
-      memory: the point; the last one is what is kept, which scored best.
-      exact: whether that one is exact, teacher-forced.
+      steps: number of gradient evaluations before each point, from 0 to the last.
+      memory: memory at each point; the last is the best memory, which is the result.
+      exact: whether the best memory is exact, teacher-forced.
     """
 
     steps: Int[np.ndarray, "P"]
@@ -62,7 +62,7 @@ class Trajectory(NamedTuple):
 def initial_memories(
     lm: LanguageModel, seed_ids: Sequence[int], cfg: CramConfig
 ) -> Float[np.ndarray, "N M D"]:
-    """Where the memory of each text starts, by its `seed_id` and the seed."""
+    """Initial memory of each text, which depends on its `seed_id` and the seed."""
     ids = np.array(seed_ids, np.int32)
     with on_mesh(lm.mesh):
         states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
@@ -72,9 +72,9 @@ def initial_memories(
 def trajectories(
     lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig, every: int
 ) -> list[Trajectory]:
-    """Crams all texts at once and looks at their memories every so many steps.
+    """Crams all texts at once and records their memories after every `every` steps.
 
-    They start as in `cram.loop`: from a text's `seed_id` and the seed.
+    Initial memories are those of `cram.loop`, by a text's `seed_id` and the seed.
     """
     cfg = dataclasses.replace(cfg, steps_per_chunk=every)
     tokens, lengths = padded(texts)
@@ -86,7 +86,7 @@ def trajectories(
     while not np.all(states.done):
         with on_mesh(lm.mesh):
             states, _ = cram_chunk(states, tokens, lengths, lm.params, **static)
-        # Copies: on a CPU the host's view is the buffer that is donated next.
+        # Copied, because on a CPU the host's view is the buffer that is donated next.
         steps.append(np.array(states.step, copy=True))
         memory.append(np.array(states.memory, copy=True))
     best, exact = np.array(states.best_memory), np.array(states.best_accuracy) == 1

@@ -1,7 +1,6 @@
-"""Whether memory can be used, and not only decoded: what it says of what comes next.
+"""Whether the LM can use memory, not only decode it: how well it predicts what follows.
 
-Beside it the baselines of the text itself: real tokens before it, or a copy of it, in the
-place of memory.
+Baselines put real tokens from before the text, or a copy of the text, in place of memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,8 +17,8 @@ from memcomp.runs.files import Record
 from memcomp.studies.prefixes import Crammed
 
 COPY_PROMPT = ("text: ", "\nrepeat previous text: ")
-# By kind of study: what the records of one mean share, and whether texts that do not come
-# back exactly are left out, as their memory is none.
+# By kind of study: fields that all records of one mean share, and whether texts that are
+# not decoded exactly are left out, since their memory does not hold the text.
 SHARED = {
     "attention": (("condition", "layer"), True),
     "knockout": (("condition", "first", "last"), True),
@@ -29,17 +28,18 @@ SHARED = {
 
 
 def use_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
-    """Records of the true continuation of each text, given what `condition` says.
+    """Returns scores of the true continuation of each text under several conditions.
 
-    "nothing": the start token. "text": the same and the text. "memory": memory, which was
-    optimised to say the text next, and not what follows it. "memory, text": memory and
-    then what is decoded from it, the text where that is exact. "other memory", with and
-    without text: the memory of the next text in its place.
+    `condition` says what the LM reads before the continuation. "nothing": the start token.
+    "text": the start token and the text. "memory": memory, which was optimised to predict
+    the text next and not its continuation. "memory, text": memory and the tokens decoded
+    from it, which are the text if it is exact. "other memory" and "other memory, text":
+    the memory of the next text in its place, without and with the text.
 
-    Losses are means over the tokens of the continuation, each after the true ones.
+    Losses are means over the tokens of the continuation, teacher-forced.
 
     Raises:
-      InputError: fewer than two texts, or more tokens than the LM has positions.
+      InputError: there are fewer than two texts, or the LM has too few positions.
     """
     if len(crammed.tokens) < 2:
         raise InputError(
@@ -69,15 +69,15 @@ def use_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
 def context_study(
     lm: LanguageModel, crammed: Crammed, before: Sequence[int]
 ) -> list[Record]:
-    r"""Records of the text itself, teacher-forced, after something other than its memory.
+    r"""Returns scores of the text itself, teacher-forced, after memory and other prefixes.
 
-    "memory"; "nothing": the start token; "before": it and the last k real tokens before
-    the text, for each k of `before`; "doubled": it and the text; "copy": it and the text
-    between the two parts of COPY_PROMPT, where the LM has a tokenizer. `num_context` is
-    how many vectors stand before the text, the start token not counted.
+    `condition` names the prefix: "memory"; "nothing", the start token; "before", it and the
+    last k real tokens before the text, for each k of `before`; "doubled", it and the text;
+    "copy", it and the text between the two parts of COPY_PROMPT, if there is a tokenizer.
+    `num_context` is the number of vectors before the text, without the start token.
 
     Raises:
-      InputError: a number of tokens that is not there, or too many for the LM.
+      InputError: there are not so many tokens before the text, or too many for the LM.
 
     Source: the ablations in the notebooks of Kuratov et al. 2025, arXiv:2502.13063, which
       give 64 to 1,024 tokens before; `text: {t}\nrepeat previous text: ` is theirs.
@@ -111,15 +111,15 @@ def check_use(
     before: Sequence[int],
     num_after: int,
 ) -> None:
-    """Raises an `InputError` where one of the studies would, before anything is crammed.
+    """Raises an `InputError` if one of the studies would, before anything is crammed.
 
     Args:
       lm: the language model.
-      num_texts: B.
-      num_memory: M.
-      num_tokens: of a text.
-      before: numbers of tokens before it that are to stand in the place of memory.
-      num_after: tokens of the continuation.
+      num_texts: number of texts (B).
+      num_memory: number of memory vectors (M).
+      num_tokens: number of tokens of a text.
+      before: numbers of tokens before the text that replace memory.
+      num_after: number of tokens of the continuation.
     """
     if not all(isinstance(number, int) for number in before):
         raise InputError(f"before is {tuple(before)}; give numbers of tokens")
@@ -156,17 +156,18 @@ def means(
     each: bool = False,
     seed: int = 0,
 ) -> dict[tuple, Estimate]:
-    """Means over texts of a field of the records of one study, in their order.
+    """Means over texts of a field of one study's records, in the order of the records.
 
     Args:
-      kind: of the study, a key of SHARED; other records are passed over.
-      records: of one LM and one shape of memory and text.
-      field: a number, or a list of numbers.
-      each: of a list, every entry by itself, its index at the end of the key.
-      seed: of the bootstrap.
+      kind: kind of the study, a key of SHARED; other records are ignored.
+      records: records of one LM and one shape of memory and text.
+      field: name of a field with a number or a list of numbers.
+      each: whether each entry of a list gets its own mean, with its index at the end of the
+        key; otherwise a list is averaged.
+      seed: seed of the bootstrap.
 
     Returns:
-      By the entries of the record that SHARED names (None where it has no such entry).
+      Means by the values of the fields that SHARED names; None for a missing field.
     """
     found = {}
     for key, values in _values(kind, records, field).items():
@@ -184,7 +185,7 @@ def means(
 def differences(
     kind: str, records: Iterable[Record], field: str, against: str, *, seed: int = 0
 ) -> dict[tuple, Estimate]:
-    """As `means`, of what each text has more than in the condition `against`."""
+    """Same as `means`, of each text's difference from its value in condition `against`."""
     values = _values(kind, records, field)
     base = next((of for key, of in values.items() if key[0] == against), {})
     return {
@@ -196,7 +197,7 @@ def differences(
 
 
 def _values(kind: str, records: Iterable[Record], field: str) -> dict[tuple, dict]:
-    """By what is shared and then by text, which are numbered."""
+    """Values by the fields that SHARED names, and then by number of the text."""
     names, exact_only = SHARED[kind]
     found: dict[tuple, dict] = {}
     numbers: dict[tuple, int] = {}

@@ -1,1 +1,1 @@
-"""ICAE: a context becomes memory slots by the LM itself, with adapters of low rank."""
+"""ICAE: the LM itself compresses a context to memory slots, with low-rank adapters."""

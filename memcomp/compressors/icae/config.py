@@ -9,21 +9,22 @@ SLOT_INITS = ("normal", "zeros")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ICAEConfig:
-    """Sizes; with the defaults, what was published.
+    """Sizes of ICAE; the defaults are the published ones.
 
-    The dropout of 0.05 that the authors train their adapters with is not there, and the
-    vectors AE and FT begin at 0, as IC-Former's do, where the authors draw them from
-    N(0, 1), in one table with the slots.
+    There are two differences from the authors' training. Their adapters have a dropout of
+    0.05, and ours have none. They draw the vectors AE and FT from N(0, 1), in one table
+    with the slots; ours begin at 0, as IC-Former's do.
 
     Attributes:
-      num_digests: memory slots a chunk (M).
-      rank: of the adapters (R).
+      num_digests: number of memory slots of a chunk (M).
+      rank: rank of the adapters (R).
       alpha: the adapters' products are multiplied by alpha / rank.
-      slot_init: of the vectors that the LM reads in the slots: "normal" with a standard
-        deviation of 1, or "zeros", as in the replica that IC-Former was compared with.
+      slot_init: initialisation of the vectors that the LM reads in the slots: "normal" with
+        a standard deviation of 1, or "zeros", as in the replica that IC-Former was
+        compared with.
 
     Raises:
-      InputError: a value out of its range.
+      InputError: a value is out of its range.
 
     Source: Ge et al. 2024, arXiv:2307.06945, section 3.1 and table 8.
     """

@@ -1,12 +1,11 @@
-"""ICAE: the LM reads a context and then memory slots; their hidden states are what is kept.
+"""ICAE: the LM reads a context and then memory slots, whose hidden states are the digests.
 
-The LM that reads is the frozen one, with adapters of low rank on its queries and values.
-They go beside its weights as a collection of their own, "adapters" (see
-`memcomp.nn.einsum`): x W + (x A) B, so that neither a second copy of W nor a gradient of
-its size is ever made.
+The encoder is the frozen LM with low-rank adapters on its queries and values. They are
+passed beside its parameters as a collection "adapters" (see `memcomp.nn.einsum`), which
+computes x W + (x A) B. So neither a second copy of W nor a gradient of its size is made.
 
-Letters: B chunks, C words a chunk, M slots, D d_model, L layers, R rank, N heads, K kv
-heads, H head width.
+Letters: B chunks, C tokens ("words") of a chunk, M slots, D d_model, L layers, R rank,
+N heads, K kv heads, H head width.
 
 Source: Ge et al. 2024, arXiv:2307.06945, section 2; adapters: Hu et al. 2021,
   arXiv:2106.09685.
@@ -29,7 +28,7 @@ from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.nn.parameters import with_axes
 
 INITS = {"zeros": nn.initializers.zeros, "normal": nn.initializers.normal(1.0)}
-# Where queries and values are in a kernel that holds queries, keys and values.
+# Indices of queries and values in a kernel that holds queries, keys and values.
 FUSED = {"q": 0, "v": 2}
 
 
@@ -39,10 +38,10 @@ class ICAE:
 
     Attributes:
       lm_module: a `CausalLM` with attention, which is encoder and decoder.
-      config: of the trainable part.
+      config: sizes of the trainable part.
 
     Raises:
-      InputError: an LM without queries and values.
+      InputError: the LM has no queries and values.
     """
 
     lm_module: CausalLM
@@ -53,14 +52,14 @@ class ICAE:
 
     @property
     def num_digests(self) -> int:
-        """Vectors a chunk, M."""
+        """Number of vectors of a chunk (M)."""
         return self.config.num_digests
 
     def init(self, key: Array) -> Params:
-        """Fresh weights in float32, boxed with their logical axes.
+        """Initial weights in float32, boxed with their logical axes.
 
-        They are `slots` [M D], and for q and v `down` [L D R], uniform within D**-0.5,
-        and `up` [L R N H], zero: at first the encoder is the LM as it is.
+        They are `slots` [M D], and for q and v `down` [L D R], uniform within D**-0.5, and
+        `up` [L R N H], zero, so that at first the encoder equals the LM.
         """
         cfg = self.config
         slots_key, *keys = jax.random.split(key, 1 + len(FUSED))
@@ -84,10 +83,10 @@ class ICAE:
         tokens: Int[Array, "B C"],
         lengths: Int[Array, "B"],
     ) -> Float[Array, "B M D"]:
-        """`Compressor.digest`: the LM's hidden states at the slots after each chunk.
+        """Returns the LM's hidden states at the slots, which follow each chunk.
 
         Raises:
-          InputError: chunks that leave no room for the slots in the LM's window.
+          InputError: chunks and slots do not fit into the LM's positions.
         """
         C, M, window = (
             tokens.shape[1],
@@ -103,19 +102,20 @@ class ICAE:
         words = embed(lm_params, tokens, module=self.lm_module)
         x = followed_by(words.astype(params["slots"].dtype), params["slots"], lengths)
         adapters = {"layers": {"attn": self._adapters(params["adapters"])}}
-        # Causal, and padded on the right: what is true sees nothing of the padding.
+        # Attention is causal and padding is on the right, so no token or slot sees it.
         hidden = hidden_states(lm_params, x, module=self.lm_module, adapters=adapters)
         places = lengths[:, None] + jnp.arange(M)[None, :]
         return jnp.take_along_axis(hidden, places[:, :, None], axis=1)
 
     def _adapters(self, of_maps: Params) -> Params:
-        """The collection "adapters" of attention, stacked over layers."""
+        """Makes the collection "adapters" for attention, stacked over layers."""
         scale = self.config.alpha / self.config.rank
         down = {name: pair["down"] for name, pair in of_maps.items()}
         up = {name: pair["up"] * scale for name, pair in of_maps.items()}
         if "qkv" not in _attention(self.lm_module):
             return {name: {"down": down[name], "up": up[name]} for name in FUSED}
-        # Side by side: twice the rank, and each half writes to its own part of three.
+        # Both adapters side by side make one of twice the rank. Each half of it writes
+        # only to its own part of the three: queries or values.
         parts = [
             jnp.stack([up[name] * (c == part) for c in range(3)], axis=2)
             for name, part in FUSED.items()
@@ -127,7 +127,7 @@ class ICAE:
 def followed_by(
     words: Float[Array, "B C D"], slots: Float[Array, "M D"], lengths: Int[Array, "B"]
 ) -> Float[Array, "B S D"]:
-    """Each row's `lengths` first words, all slots, then padding; S = C + M."""
+    """Returns each chunk's `lengths` first words, all slots, then padding; S = C + M."""
     (B, C, D), M = words.shape, slots.shape[0]
     source = jnp.concatenate([words, jnp.broadcast_to(slots[None], (B, M, D))], axis=1)
     places, n = jnp.arange(C + M)[None, :], lengths[:, None]
@@ -137,12 +137,12 @@ def followed_by(
 
 @functools.lru_cache
 def _attention(lm_module: CausalLM) -> Params:
-    """Shapes and axes of the weights of attention; none for an LM without."""
+    """Shapes and axes of the parameters of attention; empty for an LM without it."""
     return abstract_params(lm_module)["layers"].get("attn", {})
 
 
 def _kernels(lm_module: CausalLM) -> dict[str, Any]:
-    """The kernels that make queries and values, or twice the one that makes both."""
+    """Returns the kernels of queries and of values; twice the same if they are fused."""
     attention = _attention(lm_module)
     if "qkv" in attention:
         return dict.fromkeys(FUSED, attention["qkv"]["kernel"])
@@ -155,6 +155,6 @@ def _kernels(lm_module: CausalLM) -> dict[str, Any]:
 
 
 def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
-    """Within plus and minus (second axis)**-0.5: Kaiming's, with PyTorch's slope."""
+    """Uniform within +-(size of the second axis)**-0.5: Kaiming's, with PyTorch's slope."""
     bound = shape[1] ** -0.5
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)

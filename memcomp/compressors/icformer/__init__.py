@@ -1,1 +1,1 @@
-"""IC-Former: a context becomes a few digest vectors by cross-attention, in one pass."""
+"""IC-Former: cross-attention compresses a context to a few digest vectors in one pass."""

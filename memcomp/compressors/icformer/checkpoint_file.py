@@ -1,7 +1,7 @@
 """The authors' checkpoints: model.safetensors or pytorch_model.bin, and param.pt beside it.
 
 param.pt holds the initial digests and the vectors AE and FT. Nothing in a checkpoint says
-which LM it is for; of that, the width alone can be checked.
+which LM it is for; only the width of the LM can be checked.
 
 Source: github.com/wonderful9462/IC-Former, `Trainer.save`; files at
   huggingface.co/wonderful9462/IC-Former.
@@ -48,19 +48,19 @@ IN_LAYER = (
     Row(_MLP + "down_proj.weight", "mlp/down/kernel", "d f -> f d"),
 )
 # fmt: on
-# What the published code can be set to and we do not do, and the value that we do.
+# Options of the published code that we do not have, and the value that we implement.
 FIXED = {
     "hidden_act": "silu",
     "rope_scaling": None,
     "attention_bias": False,
     "cross_attention_frequency": 1,
 }
-# And the other way round.
+# Options of ours that the published code does not have.
 OURS_ALONE = ("spread_positions", "rescale")
 
 
 def table(num_layers: int) -> tuple[Row, ...]:
-    """A row a weight; layers are apart in both layouts."""
+    """Returns the conversion table, one entry per tensor; no layers are stacked."""
     of_layers = (
         Row(row.hf.format(i=i), f"compressor/layers_{i}/{row.ours}", row.axes)
         for i in range(num_layers)
@@ -73,20 +73,20 @@ def table(num_layers: int) -> tuple[Row, ...]:
 def load_published(
     folder: pathlib.Path, lm_module: CausalLM, dtype: Any = np.float32
 ) -> tuple[ICFormer, Params]:
-    """IC-Former as its authors saved it.
+    """Loads an IC-Former that its authors saved.
 
     Args:
-      folder: with config.json, the weights and param.pt, which takes torch to read.
-      lm_module: the LM that it is for.
-      dtype: of the result; the files are in bfloat16.
+      folder: folder with config.json, the weights and param.pt, which needs torch.
+      lm_module: Flax module of the LM that it is for.
+      dtype: dtype of the result; the files are in bfloat16.
 
     Returns:
-      The compressor, and what training would start from: its weights as `compressor`,
-      and of the vectors `ae` and `ft` [D] those that the files have.
+      The compressor, and its parameters as training uses them: its weights as
+      `compressor`, and the vectors `ae` and `ft` [D] if the files have them.
 
     Raises:
-      InputError: files that are missing, damaged, do not fit each other, or are set to
-        what `DigestEncoder` does not do; an LM of another width.
+      InputError: files are missing, damaged, do not fit each other, or have an option that
+        `DigestEncoder` does not have; or the LM has another width.
     """
     tensors = _Files(folder)
     config = config_from_published(read_json(folder / "config.json"), str(folder))
@@ -101,7 +101,7 @@ def load_published(
 
 
 def params_from_published(tensors: Tensors, compressor: ICFormer, dtype: Any) -> Params:
-    """`load_published` of tensors by their names: those of the weights and of param.pt."""
+    """Converts the authors' tensors, of the weights and of param.pt, to our parameters."""
     return from_hf(
         tensors,
         table(compressor.config.num_layers),
@@ -114,15 +114,15 @@ def params_from_published(tensors: Tensors, compressor: ICFormer, dtype: Any) ->
 
 
 def save_published(folder: pathlib.Path, compressor: ICFormer, params: Params) -> None:
-    """Writes what the authors' code reads, in float32: `load_published` read backwards.
+    """Writes files that the authors' code reads, in float32; inverts `load_published`.
 
     Args:
-      folder: made if it is not there.
-      compressor: with no option on that their code does not have.
-      params: `compressor`, and `ae` and `ft` where they are there.
+      folder: the folder, which is made if it does not exist.
+      compressor: compressor that uses no option which their code does not have.
+      params: `compressor`, and `ae` and `ft` if there are any.
 
     Raises:
-      InputError: an option, or heads, that their code does not have; no torch.
+      InputError: their code does not have an option or the heads, or torch is missing.
     """
     config = config_to_published(compressor)
     torch = _torch(folder)
@@ -137,7 +137,7 @@ def save_published(folder: pathlib.Path, compressor: ICFormer, params: Params) -
 
 
 def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConfig:
-    """Our config from the entries of the authors' config.json, called `name` in errors."""
+    """Makes our config from the authors' config.json, which errors call `name`."""
     for key, value in FIXED.items():
         if entries.get(key, value) != value:
             raise InputError(
@@ -170,7 +170,7 @@ def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConf
 
 
 def config_to_published(compressor: ICFormer) -> dict[str, Any]:
-    """The entries of config.json: `config_from_published` read backwards."""
+    """Makes the entries of config.json; inverts `config_from_published`."""
     cfg = compressor.config
     sizes = cfg.sizes(compressor.lm_module.config)
     if on := [name for name in OURS_ALONE if getattr(cfg, name)]:
@@ -200,7 +200,7 @@ def config_to_published(compressor: ICFormer) -> dict[str, Any]:
 
 
 class _Files:
-    """`Tensors` of the weights and of param.pt, under one roof."""
+    """The `Tensors` of the weights file and of param.pt together."""
 
     def __init__(self, folder: pathlib.Path):
         self._weights = Checkpoint(folder)
@@ -237,14 +237,14 @@ def _torch(folder: pathlib.Path) -> Any:
         raise InputError(
             f"{BESIDE} in {folder} takes torch to read and to write; install torch"
         )
-    return importlib.import_module("torch")  # late, and no dependency
+    return importlib.import_module("torch")  # imported here, as it is no dependency
 
 
 def _sizes(compressor: ICFormer) -> dict[str, int]:
     sizes = compressor.config.sizes(compressor.lm_module.config)
     return {
         **CONSTANTS,
-        "layers": 0,  # none are stacked
+        "layers": 0,  # no layers are stacked
         "m": compressor.num_digests,
         "d": sizes.d_model,
         "f": sizes.d_mlp,
@@ -255,7 +255,7 @@ def _sizes(compressor: ICFormer) -> dict[str, int]:
 
 
 def _expected(compressor: ICFormer, shapes: Mapping[str, Any]) -> Params:
-    """What is to be filled: all weights, and the vectors that are in the files."""
+    """Shapes of the result: all weights, and those of AE and FT that the files have."""
     weights = nn.unbox(jax.eval_shape(compressor.init, jax.random.key(0)))
     vector = jax.ShapeDtypeStruct((compressor.lm_module.config.d_model,), np.float32)
     vectors = {row.ours: vector for row in IN_BESIDE[1:] if row.hf in shapes}

@@ -9,7 +9,7 @@ DIGEST_INITS = ("zeros", "normal")
 
 
 class Sizes(NamedTuple):
-    """Widths of an IC-Former for one LM, in the names of `DecoderConfig`."""
+    """Sizes of an IC-Former for one LM, with the names of `DecoderConfig`."""
 
     d_model: int
     d_mlp: int
@@ -20,26 +20,27 @@ class Sizes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ICFormerConfig:
-    """Sizes and switches; with the defaults, what was published.
+    """Sizes and switches of IC-Former; the defaults are the published ones.
 
     Attributes:
-      num_digests: vectors a chunk (M).
-      num_layers: L.
-      num_heads: N; None for the LM's.
-      num_kv_heads: K, a divisor of N; None for the LM's, or N where that is given.
-      head_dim: H; None for the LM's.
-      d_mlp: F; None for the LM's.
+      num_digests: number of vectors of a chunk (M).
+      num_layers: number of layers (L).
+      num_heads: number of heads (N); None for the LM's.
+      num_kv_heads: number of kv heads (K), a divisor of N; None for the LM's, or for N if
+        `num_heads` is given.
+      head_dim: head width (H); None for the LM's.
+      d_mlp: MLP width (F); None for the LM's.
       rope_theta: base of the wavelengths of rotary positions.
-      norm_eps: of all norms.
-      digest_init: of the initial digests: "zeros", as published, or "normal" with the
-        standard deviation of all other weights.
-      spread_positions: digest i stands in the middle of the i-th of M equal stretches of
-        the context, not after it.
-      rescale: soft prompts are of the size of the context's word vectors, not of the
-        final norm's.
+      norm_eps: eps of all norms.
+      digest_init: initialisation of the digests: "zeros", as published, or "normal" with
+        the standard deviation of all other weights.
+      spread_positions: whether digest i has the position in the middle of the i-th of M
+        equal parts of the context; otherwise digests have the positions after it.
+      rescale: whether soft prompts are scaled to the size of the context's token
+        embeddings; otherwise they have the size that the final norm gives them.
 
     Raises:
-      InputError: a value out of its range.
+      InputError: a value is out of its range.
 
     Source: Wang et al. 2024, arXiv:2406.13618, table 7. `spread_positions`: Zhao et al.
       2024, arXiv:2409.14364.
@@ -74,11 +75,11 @@ class ICFormerConfig:
             )
 
     def sizes(self, lm_config: Any) -> Sizes:
-        """All widths, with those of the LM for what is None.
+        """Returns all sizes; those that are None come from the LM.
 
         Raises:
-          InputError: the LM has none of a name, as one without attention has no heads, or
-            heads that do not divide.
+          InputError: the LM does not have a size, as one without attention has no heads;
+            or the numbers of heads or their width do not fit.
         """
         given = {name: getattr(self, name, None) for name in Sizes._fields}
         if given["num_kv_heads"] is None:

@@ -1,11 +1,11 @@
-"""IC-Former: digests read a context's word vectors by cross-attention, layer after layer.
+"""IC-Former: digests read a context's token embeddings by cross-attention, layer by layer.
 
-Every layer has the same keys and values but for its own weights: the word vectors,
-followed by the initial digests. Digests attend to all words and, among themselves, to
-those before them; they change on the side of the queries alone.
+Every layer makes its keys and values from the same vectors, with its own weights: the token
+embeddings ("words"), followed by the initial digests. Digests attend to all words and
+causally to digests. From layer to layer only the queries change.
 
-Letters: B chunks, C words a chunk, M digests, S = C + M keys, D d_model, L layers, N heads,
-K kv heads, H head width.
+Letters: B chunks, C words of a chunk, M digests, S = C + M keys, D d_model, L layers,
+N heads, K kv heads, H head width.
 
 Source: Wang et al. 2024, arXiv:2406.13618, section 3, and its code
   (github.com/wonderful9462/IC-Former), which takes one chunk at a time.
@@ -36,12 +36,13 @@ INITS = {"zeros": nn.initializers.zeros, "normal": nn.initializers.normal(0.02)}
 
 
 class View(NamedTuple):
-    """Where words and digests are, and what digests see of them.
+    """Attention mask, and rotary tables of the positions of words and digests.
 
     Attributes:
-      mask: True where a digest may see a key.
+      mask: True where a digest may attend to a key.
       words: cosines and sines of the words' angles.
-      digests: of the digests', which follow each row's own number of words.
+      digests: cosines and sines of the digests' angles, which depend on the number of words
+        of each chunk.
     """
 
     mask: Bool[Array, "B M S"]
@@ -50,11 +51,11 @@ class View(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What keys and values are made from.
+    """Vectors that keys and values are made from.
 
     Attributes:
-      words: word vectors, right-padded.
-      digests: the initial ones, the same for all chunks.
+      words: token embeddings, padded on the right.
+      digests: initial digests, the same for all chunks.
     """
 
     words: Float[Array, "B C D"]
@@ -64,7 +65,7 @@ class Context(NamedTuple):
 def digest_positions(
     lengths: Int[Array, "B"], num_digests: int, spread: bool
 ) -> Int[Array, "B {num_digests}"]:
-    """Positions of the digests of chunks with `lengths` words, which are at 0, 1, ..."""
+    """Positions of the digests of chunks with `lengths` words at positions 0, 1, ..."""
     i, n = jnp.arange(num_digests)[None, :], lengths[:, None]
     return (2 * i + 1) * n // (2 * num_digests) if spread else n + i
 
@@ -72,7 +73,7 @@ def digest_positions(
 def view_of(
     cfg: ICFormerConfig, head_dim: int, lengths: Int[Array, "B"], num_words: int
 ) -> View:
-    """The view of chunks that are right-padded to `num_words`."""
+    """Makes the view of chunks that are padded on the right to `num_words`."""
     B, C, M = lengths.shape[0], num_words, cfg.num_digests
     words = jnp.arange(C)
     there = words[None, :] < lengths[:, None]
@@ -88,9 +89,9 @@ def view_of(
 
 
 class CrossAttention(nn.Module):
-    """Digests attend to words and to digests; keys and values share the context's norm.
+    """Attention of digests to words and digests; keys and values share the context's norm.
 
-    Its weights are kept where the collection "intermediates" is mutable.
+    Attention probabilities are stored if the collection "intermediates" is mutable.
     """
 
     config: ICFormerConfig
@@ -116,21 +117,21 @@ class CrossAttention(nn.Module):
         )
         self.sow("intermediates", "weights", weights)
 
-        # Both are turned here and not by einsum, which on a CPU moves number by number.
+        # Transposed here because einsum transposes number by number on a CPU.
         v = jnp.concatenate([word_v, digest_v], axis=1).swapaxes(1, 2)  # [B K S H]
         heads = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v)
         heads = heads.transpose(0, 3, 1, 2, 4).reshape(*x.shape[:2], N, H)
-        # Einsum sums over letters in their alphabetical order, so that n and then w (for
-        # H, not h) is the order in memory, and the kernel is not turned around.
+        # Einsum sums over letters in alphabetical order. With w in place of h for H, n
+        # comes before w as in memory, and the kernel is not transposed.
         axes = ("heads", "head_dim", "embed")
         return Einsum("btnw,nwd->btd", (N, H, D), axes, name="out")(heads)
 
     def _project(self, name, words, digests):
-        """[B C K H] of words and [B M K H] of digests, from one kernel."""
+        """Projects words to [B C K H] and digests to [B M K H], with one kernel."""
         D, K, H = self.sizes.d_model, self.sizes.num_kv_heads, self.sizes.head_dim
         axes = ("embed", "kv_heads", "head_dim")
         project = Einsum("bsd,dkh->bskh", (D, K, H), axes, name=name)
-        of_digests = project(digests)  # once, where they are the same for all chunks
+        of_digests = project(digests)  # once, as they are the same for all chunks
         shape = (words.shape[0], *of_digests.shape[1:])
         return project(words), jnp.broadcast_to(of_digests, shape)
 
@@ -152,7 +153,7 @@ class Layer(nn.Module):
 
 
 class DigestEncoder(nn.Module):
-    """Word vectors to soft prompts."""
+    """The network that turns token embeddings into soft prompts."""
 
     config: ICFormerConfig
     sizes: Sizes
@@ -161,7 +162,7 @@ class DigestEncoder(nn.Module):
     def __call__(
         self, words: Float[Array, "B C D"], lengths: Int[Array, "B"]
     ) -> Float[Array, "B M D"]:
-        """Soft prompts of chunks that are right-padded and have `lengths` words."""
+        """Returns soft prompts of chunks of `lengths` words, padded on the right."""
         cfg = self.config
         (B, C, D), M = words.shape, cfg.num_digests
         init = with_axes(INITS[cfg.digest_init], (None, "embed"))
@@ -171,8 +172,8 @@ class DigestEncoder(nn.Module):
         view = view_of(cfg, self.sizes.head_dim, lengths, C)
 
         x = jnp.broadcast_to(digests[None], (B, M, D))
-        # Not scanned: weights are not copied out of a stack, and the keys and values of
-        # all layers, which need no other layer, can be made side by side.
+        # A loop in place of a scan needs no copies of weights out of a stack, and the keys
+        # and values of all layers, which depend on no other layer, can be made in parallel.
         for i in range(cfg.num_layers):
             x = Layer(cfg, self.sizes, name=f"layers_{i}")(x, context, view)
         x = RMSNorm(cfg.norm_eps, name="final_norm")(x)
@@ -182,7 +183,7 @@ class DigestEncoder(nn.Module):
 def word_size(
     words: Float[Array, "B C D"], lengths: Int[Array, "B"]
 ) -> Float[Array, "B 1 1"]:
-    """Root mean square over all numbers of a chunk's word vectors, padding left out."""
+    """Root mean square over all numbers of a chunk's token embeddings, without padding."""
     there = jnp.arange(words.shape[1])[None, :] < lengths[:, None]
     words = words.astype(jnp.promote_types(words.dtype, jnp.float32))
     squares = jnp.mean(jnp.square(words), axis=-1)
@@ -195,11 +196,11 @@ class ICFormer:
     """IC-Former for one LM: a `Compressor` (see `memcomp.compressors.protocol`).
 
     Attributes:
-      lm_module: a `CausalLM`, of which only the word vectors are used.
-      config: of IC-Former itself.
+      lm_module: a `CausalLM`, of which only the token embeddings are used.
+      config: sizes and switches of IC-Former.
 
     Raises:
-      InputError: widths that neither the config nor the LM has.
+      InputError: neither the config nor the LM gives a size, or sizes do not fit.
     """
 
     lm_module: CausalLM
@@ -210,7 +211,7 @@ class ICFormer:
 
     @property
     def num_digests(self) -> int:
-        """Vectors a chunk, M."""
+        """Number of vectors of a chunk (M)."""
         return self.config.num_digests
 
     @property
@@ -219,7 +220,7 @@ class ICFormer:
         return DigestEncoder(self.config, self.config.sizes(self.lm_module.config))
 
     def init(self, key: Array) -> Params:
-        """Fresh weights in float32, boxed with their logical axes."""
+        """Initial weights in float32, boxed with their logical axes."""
         words = jnp.zeros((1, 1, self.lm_module.config.d_model))
         return self.module.init(key, words, jnp.ones(1, jnp.int32))["params"]
 
@@ -230,7 +231,7 @@ class ICFormer:
         tokens: Int[Array, "B C"],
         lengths: Int[Array, "B"],
     ) -> Float[Array, "B M D"]:
-        """`Compressor.digest`: what the digests have read of each chunk's word vectors."""
+        """Compresses each chunk's token embeddings; see `Compressor.digest`."""
         words = self._words(lm_params, tokens)
         return self.module.apply({"params": params}, words, lengths)
 
@@ -241,10 +242,10 @@ class ICFormer:
         tokens: Int[Array, "B C"],
         lengths: Int[Array, "B"],
     ) -> Float[Array, "L B N M S"]:
-        """How much each digest reads of each word, the first C keys, and of each digest.
+        """Attention probabilities of each digest over the C words, then over the digests.
 
-        Arguments are those of `digest`. Weights sum to one over the keys and are zero on
-        padding.
+        Arguments are those of `digest`. Probabilities sum to one over the keys and are zero
+        at padding.
         """
         words = self._words(lm_params, tokens)
         _, state = self.module.apply(
