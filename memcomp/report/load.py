@@ -47,7 +47,8 @@ COLUMNS = (
     "token_gain",
     "num_bytes",
 )
-OPTIONAL = ("exact_greedy_bfloat16", "num_bytes")
+# A text whose first loss was not finite has no `loss_nats`.
+OPTIONAL = ("exact_greedy_bfloat16", "loss_nats", "num_bytes")
 
 
 class Key(NamedTuple):

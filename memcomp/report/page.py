@@ -87,13 +87,13 @@ def _text(group: Group, record: Mapping[str, Any], number: int) -> dict[str, Any
     came_back = "exact" if exact else f"{100 * record['accuracy']:.1f}% of tokens right"
     if record.get("text_comes_back") is False:
         came_back += ", of tokens that the tokenizer makes no such text of"
-    before, after = (
-        record[name] * record["num_tokens"] * BITS_PER_NAT
-        for name in ("baseline_loss_nats", "loss_nats")
-    )
+    scale = record["num_tokens"] * BITS_PER_NAT
+    before, after = record["baseline_loss_nats"] * scale, "a loss that is not finite"
+    if record["loss_nats"] is not None:
+        after = f"{record['loss_nats'] * scale:.1f}"
     facts = (
         f"{record['num_tokens']} tokens in {vectors}: {came_back} after {record['steps']} "
-        f"steps; {before:.0f} bits of surprise without memory, {after:.1f} with it. "
+        f"steps; {before:.0f} bits of surprise without memory, {after} with it. "
         f"Protocol {key.protocol}; {key.lm}, {key.revision}; recipe {key.recipe}."
     )
     return {

@@ -116,9 +116,9 @@ def to_horizons(
     """
     wanted = identity(theirs, IDENTITY)
     (found,) = (r for r in read_records(path) if identity(r, IDENTITY) == wanted)
-    pairs = [(t, n) for t, n in zip(texts, found["horizon"], strict=True) if n]
-    results = cram(lm, [t.tokens[:n] for t, n in pairs], cfg)
-    return _costs(results) | {"their_token_steps": found["token_steps"]}
+    held = [i for i, horizon in enumerate(found["horizon"]) if horizon]
+    results = cram(lm, [texts[i].tokens[: found["horizon"][i]] for i in held], cfg)
+    return _costs(results) | {"their_token_steps": [found["token_steps"][i] for i in held]}
 
 
 def at_length(

@@ -49,6 +49,10 @@ def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     to = recipe_costs.to_horizons(lm, texts, CFG, path, about("horizon"))
     assert to["exact"] == [True, True]
     assert to["their_token_steps"] == found["token_steps"]
+    # A text that holds nothing is left out on both sides.
+    append_records(path, [about("second") | found | {"horizon": [0, found["horizon"][1]]}])
+    to = recipe_costs.to_horizons(lm, texts, CFG, path, about("second"))
+    assert to["exact"] == [True] and to["their_token_steps"] == found["token_steps"][1:]
 
 
 def test_a_text_that_is_not_exact_has_further_starts(tiny_lm, monkeypatch):

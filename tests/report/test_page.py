@@ -5,9 +5,10 @@ import json
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from browser import FOUND, Browser
-from synthetic_runs import BUILTIN, config, make_sweep, record, write_run
+from synthetic_runs import BUILTIN, config, make_cell, make_sweep, record, write_run
 
 from memcomp.report.load import read_runs
 from memcomp.report.page import chosen_texts
@@ -167,3 +168,16 @@ def test_a_reader_picks_a_text(report, tmp_path):
         assert (tmp_path / "page.png").stat().st_size > 10_000
         assert browser.complaints() == []
         assert {url.partition(":")[0] for url in browser.requests()} == {"file", "data"}
+
+
+def test_a_text_that_diverged_at_once_is_in_the_report(tmp_path):
+    make_cell(tmp_path, BUILTIN, "novels", 1, "strict", (8,), 3)
+    (file,) = tmp_path.rglob("results.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1] |= {"loss_nats": None, "accuracy": 0.0, "exact_greedy": False}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    written = write_report([tmp_path], tmp_path / "out")
+    assert "a loss that is not finite with it" in written[0].read_text()
+    (group,) = read_runs([tmp_path]).groups
+    loss = group.columns["loss_nats"]
+    assert np.isnan(loss[1]) and np.isfinite(loss[[0, 2]]).all()
