@@ -181,6 +181,7 @@ def test_the_stated_cost_of_a_compressor_is_that_of_its_padded_rows(name, monkey
         assert float(number) == pytest.approx(wanted, rel=0.03)  # two digits are printed
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "way", [pytest.param("absolute", marks=pytest.mark.slow), "relative"]
 )

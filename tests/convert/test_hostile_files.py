@@ -238,6 +238,7 @@ def test_every_value_in_turn_is_absurd(name, folder, good):
 
 @cases(max_examples=350)
 @given(data=st.data())
+@pytest.mark.ci
 def test_a_header_that_says_something_else(data, folder, good):
     header, rest = split(good[WEIGHTS])
     text = json.dumps(data.draw(mutated(header, NEW_TENSORS))).encode()
@@ -256,6 +257,7 @@ def test_a_damaged_weights_file(data, folder, good):
 
 @cases(max_examples=350)
 @given(data=st.data())
+@pytest.mark.ci
 def test_a_config_that_says_something_else(data, folder, good):
     entries = data.draw(mutated(json.loads(good["config.json"]), NEW_ENTRIES))
     blob = json.dumps(entries).encode()

@@ -132,6 +132,7 @@ def test_a_step_is_the_same_on_any_array_that_has_what_it_looks_at(tiny_lm_float
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.ci
 def test_a_run_resumes_at_any_padded_length(tiny_lm, texts, monkeypatch):
     with_programs(monkeypatch, 0)
     want, snapshots, done = {}, [], []

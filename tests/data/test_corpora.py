@@ -142,6 +142,7 @@ def test_half_a_surrogate_pair_is_a_question_mark(tmp_path):
     assert texts(corpus) == ["a? \U0001f600"]
 
 
+@pytest.mark.ci
 def test_documents_are_not_held_in_memory_and_tensorflow_is_not_loaded(tmp_path):
     code = """
         import json, resource, sys

@@ -87,7 +87,8 @@ def test_no_start_is_refused_before_anything_is_written(tmp_path):
 def result(tokens, accuracy):
     """A `CramResult` of which only the tokens, the accuracy and the steps matter."""
     nothing = np.zeros(0, np.float32)
-    whole = dict(text_id=0, source="test", memory=nothing, prefix=0, loss_nats=0.0)
+    whole = dict(text_id=0, restart=0, seed_id=0, source="test", memory=nothing)
+    whole |= dict(prefix=0, loss_nats=0.0)
     whole |= dict(min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0)
     whole |= dict(lm_name="", lm_fingerprint="", seconds=0.0, loss_curve=nothing)
     whole |= dict(accuracy_curve=nothing, first_right_steps=nothing)

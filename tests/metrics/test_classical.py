@@ -37,6 +37,7 @@ def without_times(records):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
+@pytest.mark.ci
 def test_all_methods_give_all_texts_back(lm, tmp_path):
     records = run(lm, tmp_path, list(METHODS))
     assert [(r["method"], r["text_id"]) for r in records] == [

@@ -174,6 +174,7 @@ def test_bits_of_text_are_the_cross_entropy_after_the_start_token():
         assert_near_the_cross_entropy(coded, by_hand, 3e-6)
 
 
+@pytest.mark.ci
 def test_any_unicode_comes_back():
     lm = builtin_lm()
     data = [c.data for c in encode_texts(lm, UNICODE)]

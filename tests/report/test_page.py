@@ -85,6 +85,7 @@ def test_protocols_have_sections_of_their_own(report):
     assert shared and all("protocol: reference" in line for line in shared)
 
 
+@pytest.mark.ci
 def test_texts_are_dealt_evenly(report):
     top, written = report
     groups = read_runs([top]).groups

@@ -152,6 +152,7 @@ def long(tiny_lm_float64, tmp_path_factory):
     return UNSTOPPED
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("chunks", [1, 7, 15, 24])
 def test_a_stop_after_a_chunk_of_a_long_target_loses_nothing(
     chunks, long, tiny_lm_float64, tmp_path
@@ -219,6 +220,7 @@ def test_what_has_ended_since_the_flight_was_saved_does_not_count_twice(
     assert horizon_runs._as_trials(flight, ended) == {}
 
 
+@pytest.mark.ci
 def test_a_target_that_is_no_longer_asked_for_is_begun_anew(tiny_lm_float64, tmp_path):
     """In flight at 10 and 4 tokens, resumed with targets of 3 at the most."""
     with pytest.raises(Stopped):
@@ -241,6 +243,7 @@ def test_progress_is_of_the_texts_in_flight(long):
     assert last.mean_exact == np.mean([r["horizon"] for r in records])
 
 
+@pytest.mark.ci
 def test_longer_texts_go_on_from_the_horizons_of_the_shorter(
     whole, tiny_lm_float64, tmp_path
 ):
