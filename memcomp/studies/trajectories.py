@@ -11,7 +11,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, init_states
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
-from memcomp.sharding import on_mesh
+from memcomp.sharding import on_mesh, row_multiple
 from memcomp.studies.geometry import padded
 
 
@@ -77,6 +77,9 @@ def trajectories(
     Initial memories are those of `cram.loop`, by a text's `seed_id` and the seed.
     """
     cfg = dataclasses.replace(cfg, steps_per_chunk=every)
+    num_texts = len(texts)
+    # The mesh shards a batch into equal parts; the last text fills them up.
+    texts = [*texts, *[texts[-1]] * (-num_texts % row_multiple(lm.mesh))]
     tokens, lengths = padded(texts)
     ids = np.array([text.seed_id for text in texts], np.int32)
     static = {"module": lm.module, "cfg": cfg}
@@ -89,9 +92,9 @@ def trajectories(
         # Copied, because on a CPU the host's view is the buffer that is donated next.
         steps.append(np.array(states.step, copy=True))
         memory.append(np.array(states.memory, copy=True))
-    best, exact = np.array(states.best_memory), np.array(states.best_accuracy) == 1
+    best, exact = np.array(states.best_memory), np.array(states.best_margin) > 0
     found = []
-    for i in range(len(ids)):
+    for i in range(num_texts):
         moved = np.flatnonzero(np.diff([s[i] for s in steps], prepend=-1))
         points = np.stack([memory[k][i] for k in moved])
         points[-1] = best[i]
