@@ -16,8 +16,8 @@ if "MEMCOMP_REAL_LMS" not in os.environ:
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Scripts would keep compiled programs in the user's cache folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# JAX keeps millions of objects alive, which the default thresholds walk through again and
-# again: a tenth of the time.
+# JAX keeps many objects alive, which the default thresholds walk through again and again:
+# measured, a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
 
 import jax

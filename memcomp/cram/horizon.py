@@ -15,9 +15,10 @@ import numpy as np
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import CramState, init_states
+from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
-from memcomp.cram.schedule import SHORT, check_fits
+from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

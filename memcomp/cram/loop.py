@@ -19,6 +19,7 @@ from memcomp.cram.objective import (
     exact_prefix,
     looked_at,
     mean_over,
+    mean_scores,
     scored_positions,
     token_weights,
 )
@@ -138,31 +139,12 @@ def cram_step(
         looked = looked_at(length, state.best_prefix, recipe.ahead)
     scored = scored_positions(looked, tokens.shape[0], cfg.num_given)
 
-    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-
-    def loss_of(memory):
-        scores = memory_scores(memory, tokens, params, module=module, **chunks)
-        asked = scores.margin - numbers.margin
-        prefix = exact_prefix(scores.margin, scored, numbers.margin)
-        reached = jnp.maximum(prefix, state.best_prefix)
-        weights = token_weights(
-            asked,
-            scored,
-            reached,
-            state.stale,
-            grows=recipe.grows,
-            ahead=recipe.ahead,
-            sure_weight=recipe.sure_weight,
-        )
-        weights = jax.lax.stop_gradient(weights)
-        losses = LOSSES[recipe.loss](scores.loss, asked)
-        return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
-
-    (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(state.memory)
-    loss, right = mean_over(scores.loss, scored), scores.margin > 0
-    accuracy = mean_over(right, scored)
+    loss_of = functools.partial(_loss, module=module, cfg=cfg)
+    (_, (scores, prefix)), grad = jax.value_and_grad(loss_of, has_aux=True)(
+        state.memory, state, tokens, scored, params, numbers
+    )
+    loss, accuracy, margin = mean_scores(scores, scored)
     # The rest of a text that was not looked at may be wrong.
-    margin = jnp.min(jnp.where(scored, scores.margin, jnp.inf))
     margin = jnp.where(looked == length, margin, -jnp.inf)
     solved, exact = margin > numbers.margin, margin > 0
 
@@ -211,8 +193,53 @@ def cram_step(
     new = jax.tree.map(lambda n, o: jnp.where(stays, o, n), new, state)
     new = new._replace(failed=state.failed | failed, done=new.done | failed)
     share = (looked - cfg.num_given) / (length - cfg.num_given)
-    curves = {"loss": loss, "accuracy": accuracy * share, "right": right & scored}
-    return new, curves | {"looked_at": looked}
+    curves = {"loss": loss, "accuracy": accuracy * share, "looked_at": looked}
+    return new, curves | {"right": (scores.margin > 0) & scored}
+
+
+def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
+    """Loss that the optimiser steps on; the scores of all tokens, and the exact prefix."""
+    recipe = cfg.resolved_recipe()
+    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    asked = scores.margin - numbers.margin
+    prefix = exact_prefix(scores.margin, scored, numbers.margin)
+    weights = token_weights(
+        asked,
+        scored,
+        jnp.maximum(prefix, state.best_prefix),
+        state.stale,
+        grows=recipe.grows,
+        ahead=recipe.ahead,
+        sure_weight=recipe.sure_weight,
+    )
+    weights = jax.lax.stop_gradient(weights)
+    losses = LOSSES[recipe.loss](scores.loss, asked)
+    return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
+
+
+def score_memory(
+    memory: Float[Array, "M D"],
+    tokens: Int[Array, "T"],
+    length: Int[Array, ""],
+    params: Params,
+    *,
+    module: CausalLM,
+    cfg: CramConfig,
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Mean loss of a scored token in nats, accuracy, and smallest margin in logits.
+
+    Args:
+      memory: memory of the text.
+      tokens: the text, padded on the right.
+      length: number of tokens of the text.
+      params: parameters of the LM.
+      module: the LM's Flax module.
+      cfg: its protocol says which tokens are scored.
+    """
+    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
+    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    return mean_scores(scores, scored_positions(length, tokens.shape[0], cfg.num_given))
 
 
 def init_states(
@@ -302,19 +329,9 @@ def score_memories(
     module: CausalLM,
     cfg: CramConfig,
 ) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"]]:
-    """Mean loss of a scored token, accuracy and smallest margin of whole texts."""
-
-    def score(memory, tokens, length):
-        chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-        scores = memory_scores(memory, tokens, params, module=module, **chunks)
-        scored = scored_positions(length, tokens.shape[0], cfg.num_given)
-        return (
-            mean_over(scores.loss, scored),
-            mean_over(scores.margin > 0, scored),
-            jnp.min(jnp.where(scored, scores.margin, jnp.inf)),
-        )
-
-    return jax.vmap(score)(memory, tokens, lengths)
+    """`score_memory` of a batch."""
+    one = functools.partial(score_memory, module=module, cfg=cfg)
+    return jax.vmap(one, (0, 0, 0, None))(memory, tokens, lengths, params)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from memcomp.nn.cross_entropy import TokenScores
+
 
 def scored_positions(
     length: Int[Array, ""], num_tokens: int, num_given: int
@@ -50,7 +52,7 @@ LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, 
 }
 
 
-SHORTEST = 8  # tokens of a text that are always looked at
+SHORT = 8  # tokens up to which padding costs less than another program to compile
 
 
 def looked_at(
@@ -71,7 +73,7 @@ def looked_at(
       ahead: of the recipe.
     """
     wanted = (prefix + 1 + ahead) * 4 // 3
-    return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORTEST, length)
+    return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORT, length)
 
 
 def token_weights(
@@ -109,3 +111,14 @@ def mean_over(
 ) -> Float[Array, ""]:
     """Mean of the values at the positions where the mask `where` is True."""
     return jnp.sum(jnp.where(where, values, 0)) / jnp.sum(where)
+
+
+def mean_scores(
+    scores: TokenScores, scored: Bool[Array, "T"]
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Mean loss in nats, accuracy and smallest margin in logits of the scored tokens."""
+    return (
+        mean_over(scores.loss, scored),
+        mean_over(scores.margin > 0, scored),
+        jnp.min(jnp.where(scored, scores.margin, jnp.inf)),
+    )

@@ -1,7 +1,8 @@
 """The cramming loop on the host: a pool of batch slots that waiting texts pass through.
 
-All texts of a pool are padded to one length and share one compiled program. Between two
-chunks, the slots of finished texts go to waiting ones.
+All texts in flight are padded to one length and share one compiled program. Between two
+chunks, the slots of finished texts go to waiting ones, and the next program may have
+another length or another number of slots (`memcomp.cram.program_size`).
 
 On a mesh the slots are sharded over its devices. With several processes, each runs the same
 pool; what the host decides by is gathered to all processes, so that all decide the same.
@@ -36,6 +37,8 @@ EMPTY = -1  # `seed_id` of an empty batch slot
 
 
 Snapshot = Mapping[str, np.ndarray]
+# Arrays of every snapshot, beside those of the states and of each text.
+SNAPSHOT = frozenset(("ids", "wasted", "waiting", "seconds", "token_steps"))
 
 
 class Flying(NamedTuple):

@@ -7,7 +7,7 @@ clock, so that a run that is resumed takes the same ones.
 
 import jax
 
-from memcomp.cram.objective import SHORTEST
+from memcomp.cram.objective import SHORT
 
 # FLOPs that a device computes while the loop is compiled for another size. CPU: 2 to 4 s at
 # 1.6e11 FLOP/s, SmolLM2-135M on two cores; the others are guessed.
@@ -27,16 +27,19 @@ def step_flops(num_params: int, num_tokens: int) -> float:
 
 
 def padded_length(needed: int, most: int, num_slots: int, num_params: int) -> int:
-    """Tokens of the program: `most`, or less by quarters as far as that pays.
+    """Returns the number of tokens that the next program has for each text.
+
+    It is `most`, or less: by a quarter, and a quarter of the rest, as far as each pays.
 
     Args:
-      needed: tokens that some text in flight looks at; the result is not below it.
-      most: tokens of the longest text.
-      num_slots: batch slots of the program.
-      num_params: of the LM.
+      needed: largest number of tokens that a text in flight looks at; the result is at
+        least this.
+      most: length in tokens of the longest text.
+      num_slots: number of batch slots of the program.
+      num_params: number of parameters of the LM.
     """
     length = shorter = most
-    while (shorter := shorter * 3 // 4) >= max(needed, SHORTEST):
+    while (shorter := shorter * 3 // 4) >= max(needed, SHORT):
         saved = num_slots * (length - shorter) * STEPS_AT_A_LENGTH
         if pays(step_flops(num_params, saved)):
             length = shorter

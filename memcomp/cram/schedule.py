@@ -5,13 +5,12 @@ from collections.abc import Collection, Iterator, Sequence
 import jax.numpy as jnp
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
-
-SHORT = 8  # tokens; see `buckets`
 
 
 def buckets(texts: Sequence[Text]) -> list[list[Text]]:

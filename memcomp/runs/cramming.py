@@ -31,7 +31,7 @@ from etils import epath
 from memcomp import distributed
 from memcomp.cram.config import CramConfig
 from memcomp.cram.memory_file import Memory, parse_memory, save_memory
-from memcomp.cram.pool import Pool, Snapshot
+from memcomp.cram.pool import SNAPSHOT, Pool, Snapshot
 from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text, read_texts
@@ -190,12 +190,17 @@ def read_flight(workdir: epath.Path) -> dict[str, np.ndarray] | None:
     data = distributed.from_first(data)
     if not data:
         return None
+    begin_anew = "remove it, and the texts in flight begin anew"
     try:
-        return safetensors.numpy.load(data)
+        arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); {begin_anew}") from error
+    if missing := sorted(SNAPSHOT - arrays.keys()):
         raise InputError(
-            f"{path} is damaged ({error}); remove it, and the texts in flight begin anew"
-        ) from error
+            f"{path} lacks {', '.join(missing)}, so it is of another version of memcomp; "
+            f"{begin_anew}"
+        )
+    return arrays
 
 
 class _Clock:

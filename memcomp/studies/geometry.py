@@ -17,10 +17,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.objective import mean_over, scored_positions
+from memcomp.cram.loop import score_memories, score_memory
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
-from memcomp.lm.score import in_groups, memory_scores
+from memcomp.lm.score import in_groups
 from memcomp.ranges import check_count, check_number, check_seed
 from memcomp.sharding import fetch
 
@@ -63,30 +63,10 @@ class Scores(NamedTuple):
 
 def score(lm: LanguageModel, solutions: Solutions, cfg: CramConfig) -> Scores:
     """Teacher-forced accuracy and loss of every memory; `cfg` says which tokens count."""
-    return Scores(
-        *in_groups(lambda rows: lm.run(_score_group, *rows, cfg=cfg), solutions, GROUP)
+    loss, accuracy, _ = in_groups(
+        lambda rows: lm.run(score_memories, *rows, cfg=cfg), solutions, GROUP
     )
-
-
-@functools.partial(jax.jit, static_argnames=("module", "cfg"))
-def _score_group(
-    params: Params,
-    memory: Float[Array, "N M D"],
-    tokens: Int[Array, "N T"],
-    lengths: Int[Array, "N"],
-    *,
-    module: CausalLM,
-    cfg: CramConfig,
-) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    one = functools.partial(_score_one, module=module, cfg=cfg)
-    return jax.vmap(one, (0, 0, 0, None))(memory, tokens, lengths, params)
-
-
-def _score_one(memory, tokens, length, params, *, module, cfg):
-    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-    scores = memory_scores(memory, tokens, params, module=module, **chunks)
-    scored = scored_positions(length, tokens.shape[0], cfg.num_given)
-    return mean_over(scores.margin > 0, scored), mean_over(scores.loss, scored)
+    return Scores(accuracy, loss)
 
 
 def pairs(
@@ -241,8 +221,8 @@ def _descend(
         control = _control(offset, start, end)
 
         def at(theta):
-            point = bezier(start, control, end, theta)
-            return _score_one(point, tokens, length, params, module=module, cfg=cfg)[1]
+            point: Any = bezier(start, control, end, theta)
+            return score_memory(point, tokens, length, params, module=module, cfg=cfg)[0]
 
         return jnp.mean(jax.vmap(at)(thetas))
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import scripts
 from etils import epath
+from safetensors.numpy import save
 
+from memcomp.cram import pool
 from memcomp.cram.memory_file import load_memory
+from memcomp.errors import InputError
 from memcomp.lm.decode import decode
 from memcomp.runs import cramming as runs
 from memcomp.runs import ledger
@@ -185,3 +188,21 @@ def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
             finish(workdir)
             num_runs += 1
     assert num_midway >= 5
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda data: data[:40], "is damaged"),
+        (lambda data: save({"ids": np.zeros(1, np.int64)}), "lacks seconds, token_steps"),
+    ],
+)
+def test_a_flight_that_cannot_be_resumed_is_refused(tmp_path, damage, words):
+    path = epath.Path(tmp_path) / runs.FLIGHT
+    whole = save({name: np.zeros(1, np.int64) for name in pool.SNAPSHOT})
+    path.write_bytes(whole)
+    assert set(runs.read_flight(path.parent)) == pool.SNAPSHOT
+    path.write_bytes(damage(whole))
+    with pytest.raises(InputError, match=f"{words}.*the texts in flight begin anew"):
+        runs.read_flight(path.parent)
+    assert path.exists()
