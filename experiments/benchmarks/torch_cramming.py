@@ -4,7 +4,7 @@ They follow the authors' method, but contain none of their code: a transformers 
 frozen weights, memory as a parameter in front of the token embeddings, AdamW, loss and
 accuracy at every step, one text at a time. Where the authors' loop does less work than ours
 or wastes some, this one is stricter and faster: all T tokens are predicted, the first one
-too; no hidden states and no key-value cache are kept; nothing is loaded twice.
+too; no hidden states and no key-value cache are kept; all texts share one loaded model.
 
 Source: Kuratov et al. 2025, arXiv:2502.13063, section 3 and appendix A.
 """

@@ -289,12 +289,12 @@ def _draw_shares(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
         (alone.mean(axis=0), GREY, "each trajectory by itself"),
         (np.cumsum(records[0]["explained"]), COLOURS[0], "all trajectories together"),
     )
-    for shares, colour, words in lines:
+    for i, (shares, colour, words) in enumerate(lines):
         axis.plot(range(1, len(shares) + 1), shares, "-o", color=colour, lw=2, ms=4)
         axis.annotate(
             words,
             (len(shares), shares[-1]),
-            xytext=(0, -26),
+            xytext=(0, -26 - 16 * i),  # both lines end at 1
             textcoords="offset points",
             color=colour,
             ha="right",
