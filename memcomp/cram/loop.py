@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
     LOSSES,
+    OF_MARGINS,
     exact_prefix,
     looked_at,
     mean_over,
@@ -200,8 +201,15 @@ def cram_step(
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
     """Loss that the optimiser steps on; the scores of all tokens, and the exact prefix."""
     recipe = cfg.resolved_recipe()
-    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    scores = memory_scores(
+        memory,
+        tokens,
+        params,
+        module=module,
+        vocab_chunk=cfg.vocab_chunk,
+        token_chunk=cfg.token_chunk,
+        loss_gradient=recipe.loss not in OF_MARGINS,
+    )
     asked = scores.margin - numbers.margin
     prefix = exact_prefix(scores.margin, scored, numbers.margin)
     weights = token_weights(

@@ -41,10 +41,15 @@ def score_hidden(
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
     token_chunk: int | None = None,
+    loss_gradient: bool = True,
 ) -> TokenScores:
-    """Loss and margin of each target, given the final hidden state that predicts it."""
+    """Loss and margin of each target, given the final hidden state that predicts it.
+
+    `loss_gradient` is False where only the margin is differentiated; see `token_scores`.
+    """
     rows = unembedding(params, module=module)
-    return token_scores(hidden, rows, targets, vocab_chunk, module.softcap, token_chunk)
+    chunks = vocab_chunk, module.softcap, token_chunk
+    return token_scores(hidden, rows, targets, *chunks, loss_gradient=loss_gradient)
 
 
 def memory_scores(
@@ -55,10 +60,12 @@ def memory_scores(
     module: CausalLM,
     vocab_chunk: int,
     token_chunk: int | None = None,
+    loss_gradient: bool = True,
 ) -> TokenScores:
     """Loss and margin of each token, predicted from memory and the true tokens before it.
 
     The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
+    `loss_gradient` is False where only the margin is differentiated.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
       prediction of t_1.
@@ -76,6 +83,7 @@ def memory_scores(
         module=module,
         vocab_chunk=vocab_chunk,
         token_chunk=token_chunk,
+        loss_gradient=loss_gradient,
     )
 
 
