@@ -1,97 +1,17 @@
 """Free-running decoding with a cache, one token at a time, greedy or sampled.
 
-This is the only place where the LM's cache is made and advanced.
-
-Letters: B texts, S positions, N new tokens, M memory, G given tokens,
-D d_model, V vocabulary.
+Letters: B texts, S positions, N new tokens, D d_model, V vocabulary.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from memcomp.data.tokens import checked_ids
 from memcomp.errors import InputError
-from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed, logits_of
-from memcomp.sharding import fetch
-
-
-def decode(
-    lm: LanguageModel, memory: Any, num_tokens: Any, given: Any = None
-) -> Int[np.ndarray, "*B {num_tokens}"]:
-    """Greedy continuation of memory in the dtype of the LM, as a user gets it back.
-
-    One program is compiled for each shape.
-
-    Args:
-      lm: the language model.
-      memory: float memory of one text [M D], or of several [B M D].
-      num_tokens: length of the result, including the given tokens.
-      given: ids [G] or [B G] of leading tokens that are not decoded but read after the
-        memory, as in the reference protocol.
-
-    Returns:
-      Token ids; the first G are `given`.
-
-    Raises:
-      InputError: the memory or the tokens do not fit the LM, it has too few positions, or
-        its logits are not finite.
-    """
-    memory = _checked_memory(lm, memory)
-    given = np.zeros((*memory.shape[:-2], 0), np.int32) if given is None else given
-    given = checked_ids("given", given, lm.config.vocab_size, axes=memory.ndim - 1)
-    if memory.ndim == 2:
-        return decode(lm, memory[None], num_tokens, given[None])[0]
-    if len(given) != len(memory):
-        raise InputError(f"{len(given)} rows are given for {len(memory)} memories")
-    num_given, most = given.shape[1], lm.config.max_positions - memory.shape[1] + 1
-    whole = isinstance(num_tokens, int | np.integer) and not isinstance(num_tokens, bool)
-    if not whole or not num_given < num_tokens <= most:
-        raise InputError(
-            f"num_tokens is {num_tokens!r}; give a whole number, more than the {num_given} "
-            f"given and at most {most}"
-        )
-    tokens, finite = lm.run(_decode_memory, memory, given, num_tokens=int(num_tokens))
-    lm.check_finite(fetch(finite))
-    return fetch(tokens)
-
-
-def _checked_memory(lm: LanguageModel, memory: Any) -> Float[np.ndarray, "*B M D"]:
-    try:
-        memory = np.asarray(memory, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"memory is no array of numbers: {error}") from error
-    D = lm.config.d_model
-    if memory.ndim not in (2, 3) or not memory.size or memory.shape[-1] != D:
-        raise InputError(
-            f"memory is {list(memory.shape)}; give [M, {D}], of one text, or [B, M, {D}], "
-            f"as {lm.name} is {D} wide"
-        )
-    if not np.isfinite(memory).all():
-        raise InputError("memory has values that are not finite; give the memory of a text")
-    return memory
-
-
-@functools.partial(jax.jit, static_argnames=("module", "num_tokens"))
-def _decode_memory(
-    params: Params,
-    memory: Float[Array, "B M D"],
-    given: Int[Array, "B G"],
-    *,
-    module: CausalLM,
-    num_tokens: int,
-) -> tuple[Int[Array, "B {num_tokens}"], Bool[Array, ""]]:
-    read = embed(params, given, module=module)
-    x = jnp.concatenate([memory.astype(read.dtype), read], axis=1)
-    (B, S, _), N = x.shape, num_tokens - given.shape[1]
-    new, _, finite = continue_vectors(
-        params, x, jnp.full(B, S, jnp.int32), module=module, num_tokens=N, num_prefill=S
-    )
-    return jnp.concatenate([given, new], axis=1), finite
+from memcomp.lm.cache import advance, empty_cache
+from memcomp.lm.protocol import Cache, CausalLM, Params, embed
 
 
 def continue_vectors(
@@ -100,6 +20,7 @@ def continue_vectors(
     lengths: Int[Array, "B"],
     stop: Int[Array, ""] | int = -1,
     draw: tuple[Array, Float[Array, ""], Float[Array, ""]] | None = None,
+    cache: Cache = None,
     *,
     module: CausalLM,
     num_tokens: int,
@@ -118,6 +39,8 @@ def continue_vectors(
         more.
       stop: token that ends a continuation and is not part of it; -1 for none.
       draw: random keys [B], temperature and top_p; None for greedy decoding.
+      cache: cache after which the vectors are read, with room for S + N more positions;
+        None for an empty one.
       module: the LM's Flax module.
       num_tokens: largest number of tokens of a continuation (N).
       num_prefill: number of positions that are read at once.
@@ -149,26 +72,15 @@ def continue_vectors(
 
     # The cache has at most the LM's positions, because dynamic rotary scaling depends on
     # the length of the cache and would assume a longer text.
-    cache = empty_cache(module, B, min(S + N, module.config.max_positions), x.dtype)
+    if cache is None:
+        room = min(S + N, module.config.max_positions)
+        cache = empty_cache(module, B, room, x.dtype)
     logits, cache = advance(params, cache, x[:, :num_prefill], module=module)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
     prefilled = jnp.int32(num_prefill), logits, cache, said, counts
     start = (*prefilled, jnp.array(True), jnp.zeros(B, bool))
     *_, said, counts, finite, _ = jax.lax.while_loop(unfinished, step, start)
     return said, counts, finite
-
-
-def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Cache:
-    """Makes a cache with room for `length` positions of each text."""
-    return module.empty_cache(num_texts, length, dtype)
-
-
-def advance(
-    params: Params, cache: Cache, x: Float[Array, "B S D"], *, module: CausalLM
-) -> tuple[Float[Array, "B V"], Cache]:
-    """Reads input vectors after those in the cache; returns logits after the last one."""
-    hidden, cache = module.apply({"params": params}, x, cache)
-    return logits_of(params, hidden[:, -1], module=module), cache
 
 
 def _next_token(

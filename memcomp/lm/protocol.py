@@ -1,7 +1,8 @@
 """Interface of the frozen language model to the rest of memcomp.
 
 A model family is a Flax module (`CausalLM`); parameters are always passed to it. Only the
-functions below and `memcomp.lm.decode.advance` call its `apply`, whose types are unchecked.
+functions below and `memcomp.lm.cache.hidden_after` call its `apply`, whose types are
+unchecked.
 
 Letters: B texts, T tokens, S positions, D d_model, V vocabulary.
 """

@@ -1,6 +1,6 @@
 """Scores of texts: how well the frozen LM predicts them; texts are scored nowhere else.
 
-Losses are in nats. Letters: B texts, T tokens, S positions, M memory, P vectors before the
+Losses are in nats. Letters: B texts, T tokens, S positions, P vectors before the
 text, D d_model.
 """
 
@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
+from memcomp.lm.cache import hidden_after
 from memcomp.lm.protocol import (
+    Cache,
     CausalLM,
     LanguageModel,
     Params,
@@ -52,34 +54,40 @@ def score_hidden(
     return token_scores(hidden, rows, targets, *chunks, loss_gradient=loss_gradient)
 
 
-def memory_scores(
-    memory: Float[Array, "M D"],
-    tokens: Int[Array, "T"],
+def read_scores(
+    x: Float[Array, "S D"],
+    targets: Int[Array, "T"],
     params: Params,
+    cache: Cache = None,
     *,
     module: CausalLM,
     vocab_chunk: int,
     token_chunk: int | None = None,
     loss_gradient: bool = True,
 ) -> TokenScores:
-    """Loss and margin of each token, predicted from memory and the true tokens before it.
+    """Loss and margin of each target, predicted by the last T of S input vectors.
 
-    The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
-    `loss_gradient` is False where only the margin is differentiated.
-
-    Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
-      prediction of t_1.
+    Args:
+      x: input vectors of one text.
+      targets: tokens that they predict.
+      params: parameters of the LM.
+      cache: cache of one text, after which the vectors are read; None for none.
+      module: the LM's Flax module.
+      vocab_chunk: number of vocabulary entries whose logits exist at once.
+      token_chunk: number of tokens whose logits exist at once; None for all.
+      loss_gradient: False where only the margin is differentiated; see `token_scores`.
     """
-    read = embed(params, tokens[None, :-1], module=module)[0]
-    x = jnp.concatenate([memory.astype(read.dtype), read])
     # Where parameters and texts are sharded over the same mesh axis, the compiler might
     # otherwise gather the activations, which are larger, instead of the parameters.
-    hidden = hidden_states(params, constrain_example(x)[None], module=module)
-    hidden = hidden[0, memory.shape[0] - 1 :]
+    x = constrain_example(x)[None]
+    if cache is None:
+        hidden = hidden_states(params, x, module=module)
+    else:
+        hidden, _ = hidden_after(params, cache, x, module=module)
     return score_hidden(
         params,
-        hidden,
-        tokens,
+        hidden[0, x.shape[1] - len(targets) :],
+        targets,
         module=module,
         vocab_chunk=vocab_chunk,
         token_chunk=token_chunk,

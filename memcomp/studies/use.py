@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memcomp.cram.decode import decode
 from memcomp.data.tokens import text_to_ids
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import joined, score_after, start
 from memcomp.metrics.capacity import Estimate, estimate

@@ -14,8 +14,8 @@ from memcomp.cram.pool import Pool
 from memcomp.cram.program_size import padded_length
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.schedule import advance_all
+from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
-from memcomp.lm.score import memory_scores
 
 RECIPE = Recipe(
     learning_rate=0.5, max_steps=150, patience=60, margin=0.05, grows=True, ahead=1

@@ -13,9 +13,9 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.result import CramResult
+from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.lm.score import memory_scores
 
 RECIPE = Recipe(
     learning_rate=0.5,
