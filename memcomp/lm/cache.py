@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from memcomp.lm.protocol import Cache, CausalLM, Params, logits_of
+from memcomp.lm.protocol import Cache, CausalLM, Params, logits_of, masked
 
 
 def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Cache:
@@ -21,10 +21,18 @@ def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Ca
 
 
 def hidden_after(
-    params: Params, cache: Cache, x: Float[Array, "B S D"], *, module: CausalLM
+    params: Params,
+    cache: Cache,
+    x: Float[Array, "B S D"],
+    *,
+    module: CausalLM,
+    mask: Bool[Array, "L S keys"] | None = None,
 ) -> tuple[Float[Array, "B S D"], Cache]:
-    """Reads input vectors after those in the cache; returns their final hidden states."""
-    return module.apply({"params": params}, x, cache)
+    """Reads input vectors after those in the cache; returns their final hidden states.
+
+    `mask` hides keys, those of the cache first, from queries (`memcomp.nn.decoder`).
+    """
+    return module.apply({"params": params}, x, cache, **masked(mask))
 
 
 def advance(

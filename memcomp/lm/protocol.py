@@ -107,24 +107,25 @@ def hidden_states(
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x, **_masked(mask))
+    hidden, _ = module.apply(variables, x, **masked(mask))
     return hidden
 
 
 def intermediates(
     params: Params,
     x: Float[Array, "B S D"],
+    cache: Cache = None,
     *,
     module: CausalLM,
-    mask: Bool[Array, "L S S"] | None = None,
+    mask: Bool[Array, "L S keys"] | None = None,
 ) -> dict[str, Any]:
     """Intermediate values that the layers sow, such as attention probabilities."""
     variables = {"params": params}
-    _, state = module.apply(variables, x, **_masked(mask), mutable=["intermediates"])
+    _, state = module.apply(variables, x, cache, **masked(mask), mutable=["intermediates"])
     return state["intermediates"]
 
 
-def _masked(mask: Bool[Array, "L S S"] | None) -> dict[str, Any]:
+def masked(mask: Bool[Array, "L S keys"] | None) -> dict[str, Any]:
     """Returns `mask` as an option, which an LM without attention does not take."""
     return {} if mask is None else {"mask": mask}
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.lm.cache import hidden_after
+from memcomp.lm.cache import from_numbers, hidden_after
 from memcomp.lm.protocol import (
     Cache,
     CausalLM,
@@ -102,10 +102,15 @@ def score_last(
     *,
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
-    mask: Bool[Array, "L S S"] | None = None,
+    cache: Cache = None,
+    mask: Bool[Array, "L S keys"] | None = None,
 ) -> TokenScores:
     """Loss and margin [B T] of the targets, predicted by the last T of S input vectors."""
-    hidden = hidden_states(params, x, module=module, mask=mask)[:, -targets.shape[1] :]
+    if cache is None:
+        hidden = hidden_states(params, x, module=module, mask=mask)
+    else:
+        hidden, _ = hidden_after(params, cache, x, module=module, mask=mask)
+    hidden = hidden[:, -targets.shape[1] :]
     rows = unembedding(params, module=module)
     score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
     return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
@@ -148,7 +153,8 @@ def score_after(
     lm: LanguageModel,
     prefix: Float[np.ndarray, "B P D"],
     tokens: Int[np.ndarray, "B T"],
-    mask: Bool[np.ndarray, "L S S"] | None = None,
+    mask: Bool[np.ndarray, "L S keys"] | None = None,
+    cached: Float[np.ndarray, "B M W"] | None = None,
 ) -> Scores:
     """Scores all `tokens`, each predicted from `prefix` and the tokens before it.
 
@@ -158,20 +164,24 @@ def score_after(
       lm: the language model.
       prefix: input vectors before each text.
       tokens: token ids of each text.
-      mask: mask that hides keys from queries, at S = P + T - 1 positions of an LM with
-        attention (`memcomp.nn.decoder`); None hides nothing.
+      mask: mask that hides keys, of the cache and of S = P + T - 1 positions, from queries
+        at these positions of an LM with attention (`memcomp.nn.decoder`); None hides
+        nothing.
+      cached: cache of M positions as numbers (`memcomp.lm.cache`), after which the prefix
+        is read; None for none.
 
     Raises:
       InputError: the LM has too few positions, or its logits are not finite.
     """
-    wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
+    before = prefix.shape[1] + (0 if cached is None else cached.shape[1])
+    wanted, room = before + tokens.shape[1] - 1, lm.config.max_positions
     if wanted > room:
         raise InputError(
-            f"{prefix.shape[1]} vectors and {tokens.shape[1]} tokens after them need "
+            f"{before} vectors and {tokens.shape[1]} tokens after them need "
             f"{wanted} positions, and {lm.name} has {room}; give fewer"
         )
     loss, margin = in_groups(
-        lambda rows: lm.run(_score_after, *rows, mask), (prefix, tokens)
+        lambda rows: lm.run(_score_after, *rows, mask), (prefix, tokens, cached)
     )
     lm.check_finite(np.isfinite(loss))
     return Scores(loss, margin > 0)
@@ -306,14 +316,20 @@ def _score_after(
     params: Params,
     prefix: Float[Array, "B P D"],
     tokens: Int[Array, "B T"],
-    mask: Bool[Array, "L S S"] | None,
+    cached: Float[Array, "B M W"] | None,
+    mask: Bool[Array, "L S keys"] | None,
     *,
     module: CausalLM,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     read = embed(params, tokens[:, :-1], module=module)
     x = jnp.concatenate([prefix.astype(read.dtype), read], axis=1)
     empty = int(prefix.shape[1] == 0)
-    got = score_last(params, x, tokens[:, empty:], module=module, mask=mask)
+    cache = None
+    if cached is not None:
+        room = cached.shape[1] + x.shape[1]
+        cache = from_numbers(cached, room, x.dtype, module=module)
+    targets = tokens[:, empty:]
+    got = score_last(params, x, targets, module=module, cache=cache, mask=mask)
     # Without anything before it, the first token gets a uniform prediction.
     missing = [(0, 0), (empty, 0)]
     uniform = math.log(module.config.vocab_size)

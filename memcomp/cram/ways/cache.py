@@ -87,6 +87,10 @@ class CacheMemory:
         room = len(memory) + len(tokens)
         return x, from_numbers(memory[None], room, x.dtype, module=module)
 
+    def before(self, memory, start):
+        """The start token, after the cache of memory."""
+        return (start,), memory
+
     def decode(self, params, memory, given, start, *, module, num_tokens):
         """Autoregressive after the cache, from the start token."""
         first = jnp.full((len(given), 1), start, given.dtype)

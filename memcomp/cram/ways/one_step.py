@@ -60,6 +60,13 @@ class OneStep:
         dtype = embed(params, tokens[None, :1], module=module).dtype
         return self._read(memory.astype(dtype), len(tokens)), None
 
+    def before(self, memory, start):
+        """Nothing, as no text is read."""
+        raise InputError(
+            "in the way one_step the LM reads no text, so that nothing can follow its "
+            "memory; use memory of vectors or cache"
+        )
+
     def decode(self, params, memory, given, start, *, module, num_tokens):
         """All tokens from one forward pass."""
         dtype = embed(params, jnp.zeros((1, 1), jnp.int32), module=module).dtype

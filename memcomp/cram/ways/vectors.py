@@ -52,6 +52,10 @@ class Vectors:
         read = embed(params, tokens[None, :-1], module=module)[0]
         return jnp.concatenate([memory.astype(read.dtype), read]), None
 
+    def before(self, memory, start):
+        """The memory alone."""
+        return (memory,), None
+
     def decode(self, params, memory, given, start, *, module, num_tokens):
         """Autoregressive: the LM reads memory and given tokens, then its own tokens."""
         read = embed(params, given, module=module)

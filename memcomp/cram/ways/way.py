@@ -10,6 +10,7 @@ G given tokens, N tokens to decode, D d_model.
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.lm.protocol import Cache, CausalLM, Params
@@ -74,6 +75,24 @@ class Way(Protocol):
         Returns:
           Input vectors, the last T of which predict the tokens, and the cache after which
           they are read; None for no cache.
+        """
+        ...
+
+    def before(
+        self, memory: Float[np.ndarray, "B M W"], start: Int[np.ndarray, "B 1"]
+    ) -> tuple[tuple[np.ndarray, ...], Float[np.ndarray, "B M W"] | None]:
+        """What stands before a text that the LM reads.
+
+        Args:
+          memory: memory of each text.
+          start: token that begins a text for this LM.
+
+        Returns:
+          Parts of input vectors, each memory [B M D] or token ids [B T], and the numbers of
+          the cache after which they are read; None for no cache.
+
+        Raises:
+          InputError: in this way, the LM does not read the text.
         """
         ...
 

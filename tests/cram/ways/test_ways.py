@@ -234,5 +234,7 @@ def test_what_a_way_cannot_do_is_said(tiny_lm):
     with pytest.raises(memcomp.InputError, match="takes none"):
         memcomp.decode(tiny_lm, np.zeros((2, 16)), 4, [1], way="one_step")
     with pytest.raises(memcomp.InputError, match="cannot start from tokens"):
-        recipe = Recipe(learning_rate=1.0, max_steps=1, patience=1, margin=0.0, init="tokens")
+        recipe = Recipe(
+            learning_rate=1.0, max_steps=1, patience=1, margin=0.0, init="tokens"
+        )
         memcomp.cram(tiny_lm, [some_tokens(0, 4)], config("one_step", recipe=recipe))
