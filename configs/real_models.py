@@ -30,6 +30,7 @@ def row(measure: str = "horizon", **changes) -> dict:
         recipe="default",
         learning_rate=config_dict.placeholder(float),  # None: the recipe's
         num_memory=1,
+        memory="vectors",  # way of writing: docs/ways.md
         dtype="float32",
     )
     return fields | changes

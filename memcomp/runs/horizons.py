@@ -220,6 +220,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "num_tokens": len(trial.text.tokens),
                 "num_memory": cfg.way.rows(cfg.num_memory),
                 "memory": cfg.memory,
+                "num_parameters": cfg.way.rows(cfg.num_memory) * cfg.way.width(lm.module),
                 "protocol": cfg.protocol,
                 "horizon": horizon,
                 "horizon_bfloat16": rounded,

@@ -72,6 +72,7 @@ def record(
         "num_tokens": result.num_tokens,
         "num_memory": len(result.memory),
         "memory": result.way,
+        "num_parameters": result.memory.size,
         "protocol": result.protocol,
         "accuracy": result.accuracy,
         "exact_teacher_forced": result.exact,
