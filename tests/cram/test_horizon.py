@@ -110,6 +110,7 @@ def a_result(num_tokens, prefix, exact, num_given=0):
         margin=0.0,
         steps=3,
         token_steps=3 * num_tokens,
+        way="vectors",
         protocol="reference" if num_given else "strict",
         num_given=num_given,
         lm_name="test",

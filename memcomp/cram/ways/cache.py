@@ -35,6 +35,19 @@ class CacheMemory:
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"max_steps": 10_000, "init": "fixed_normal", "init_scale": 0.02},
+        # A cache holds hundreds of tokens after few steps on all of them.
+        "default": {
+            "learning_rate": 0.1,
+            "schedule": "constant",
+            "optimizer": "adamw",
+            "b1": 0.9,
+            "eps": 1e-8,
+            "init": "tokens",
+            "loss": "cross_entropy",
+            "grows": False,
+            "ahead": 0,
+            "sure_weight": 1.0,
+        },
     }
     gives_tokens: ClassVar[bool] = True
 
