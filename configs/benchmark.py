@@ -41,8 +41,8 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.seed = 0
     # "all", or names of rows with commas: builtin, pythia_160m, to_exact, grid,
-    # horizons, refill, cross_entropy, breakdown, long_text, mamba_130m, gpu_pythia_160m,
-    # gpu_llama_1b. "all" has the last two on a GPU only.
+    # horizons, refill, cross_entropy, breakdown, decoding, long_text, mamba_130m,
+    # gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a GPU only.
     config.rows = "all"
     config.rounds = 9  # of each comparison, the sides in turn
     config.pytorch = True  # measure it too
@@ -167,6 +167,8 @@ def get_config() -> config_dict.ConfigDict:
     config.breakdown = config_dict.create(
         lm="builtin", attention="plain", num_texts=16, num_tokens=32, steps=10
     )
+    # Tokens per second decoded from memory, in the ways of writing.
+    config.decoding = config_dict.create(lm="builtin", num_texts=8, num_tokens=64)
     # Memory of a step on one long text, from the compiler alone; the first way is what
     # the others are set beside.
     config.long_text = config_dict.create(

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 
 import jax
+from benchmarks.decoding import decoding
 from benchmarks.speed import about, cross_entropy, gradient, long_texts, speed
 from benchmarks.step_parts import breakdown
 from benchmarks.whole_jobs import grid, horizons_by_growth, refill, to_exact
@@ -79,6 +80,7 @@ ROWS = {
     "refill": refill,
     "cross_entropy": cross_entropy,
     "breakdown": breakdown,
+    "decoding": decoding,
     "long_text": long_texts,
     "mamba_130m": gradient,
     "gpu_pythia_160m": speed,

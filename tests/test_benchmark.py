@@ -165,6 +165,16 @@ def test_a_grid_is_timed(whole_jobs, config):
     assert record["what"] == "grid: seconds, ours" and record["num_texts"] == 4
 
 
+def test_decoding_is_timed_in_both_ways(config):
+    decoding = importlib.import_module("benchmarks.decoding").decoding
+    config.rounds = 1
+    config.decoding.update(num_texts=2, num_tokens=3)
+    (record,) = decoding("decoding", config, None)
+    assert record["what"] == "decoding: one_step / vectors"
+    one_step, vectors = (record["rates"][w]["max"] for w in ("one_step", "vectors"))
+    assert record["median"] == pytest.approx(one_step / vectors)
+
+
 def test_an_unknown_row_is_refused():
     with pytest.raises(InputError, match="no rows warp; there are builtin"):
         benchmark.chosen("builtin,warp")
