@@ -179,7 +179,7 @@ def make_geometry(folder, num_pairs=12):
     for text in range(3):
         for restart in range(4):
             ends = np.outer(np.linspace(0, 1, 6), rng.normal(text, 0.3, 3) * 9)
-            line = {"kind": "trajectory", "text": text, "restart": restart}
+            line = {"kind": "trajectory", "text_id": text, "restart": restart}
             line |= {"exact": restart > 0, "steps": list(range(6)), "points": ends.tolist()}
             lines.append(line | {"explained": shares, "explained_alone": shares})
     about = config(BUILTIN, "novels", 1, "strict")
@@ -230,13 +230,22 @@ def make_compression(folder, num_texts=20):
     return write_run(folder, config(BUILTIN, "all", 1, "strict"), lines)
 
 
-def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1, recipe="default"):
+def make_horizons(
+    folder,
+    source,
+    lm=BUILTIN,
+    num_texts=40,
+    num_memory=1,
+    recipe="default",
+    memory="vectors",
+):
     """A horizon run of one source."""
     rng = np.random.default_rng([6, len(source)])
     nats, _ = SOURCES[source]
     lines = []
     for text_id in range(num_texts):
         bits = 180 * num_memory**0.9 * (1 + 0.1 * rng.normal())
+        bits *= 5 if memory == "cache" else 1
         tokens = max(1, round(bits * math.log(2) / nats))
         line = {"text_id": text_id, "seed_id": text_id, "source": source}
         line["horizon"] = tokens
@@ -247,9 +256,12 @@ def make_horizons(folder, source, lm=BUILTIN, num_texts=40, num_memory=1, recipe
             "information_gain_bits": 0.7 * bits,
             "steps": 900,
             "token_steps": 900 * tokens,
+            "memory": memory,
+            "num_parameters": num_memory * (1024 if memory == "cache" else 64),
         }
         lines.append(line | {"protocol": "strict", "num_memory": num_memory})
     about = config(lm, source, num_memory, "strict", recipe=recipe)
+    about["config"]["memory"] = memory
     return write_run(folder, about, lines, "horizons.jsonl")
 
 
@@ -262,6 +274,9 @@ def make_sweep(top, num_texts=24):
         make_horizons(top / f"horizons-{source}", source)
     for recipe in ("default", "low_dim"):
         make_horizons(top / f"smollm2-{recipe}", "novels", SMOLLM2, recipe=recipe)
+    for num_memory in (1, 2):
+        where = top / f"horizons-cache-{num_memory}"
+        make_horizons(where, "novels", num_memory=num_memory, memory="cache")
     for num_memory in (2, 4, 8):
         make_horizons(top / f"horizons-k{num_memory}", "novels", num_memory=num_memory)
         longer = [T * num_memory for T in lengths]

@@ -238,7 +238,7 @@ def trajectories(section: Section) -> Drawn | None:
 def _draw_ways(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
     by_text = collections.defaultdict[int, list[Record]](list)
     for r in records:
-        by_text[r["text"]].append(r)
+        by_text[r["text_id"]].append(r)
     for i, (text, of_text) in enumerate(sorted(by_text.items())):
         colour = COLOURS[i % len(COLOURS)]
         for r in of_text:
@@ -256,7 +256,7 @@ def _draw_ways(axis: Axes, lm: str, records: list[Record]) -> list[tuple]:
         ylabel=f"second component, {second}",
     )
     return [
-        (lm, r["text"], r["restart"], step, *point[:2])
+        (lm, r["text_id"], r["restart"], step, *point[:2])
         for r in records
         for step, point in zip(r["steps"], r["points"], strict=True)
     ]

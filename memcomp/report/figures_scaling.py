@@ -103,12 +103,12 @@ def horizons_over_vectors(section: Section) -> Drawn | None:
 def horizons_over_parameters(section: Section) -> Drawn | None:
     """Draws the bits of mean horizons over the free parameters of memory, of all ways."""
     groups = collections.defaultdict[Key, dict[int, list[Any]]](dict)
+    ways = collections.defaultdict[str, set[str]](set)
     for r in section.horizons:
         if "num_parameters" in r:
             key = r["key"]._replace(num_memory=0)
             groups[key].setdefault(r["num_parameters"], []).append(r)
-    if len({key.recipe for key in groups}) < 2:
-        return None
+            ways[key.lm].add(r["memory"])
 
     def draw(axis: Axes, lm: str) -> list[tuple]:
         ends, rows = [], []
@@ -131,7 +131,7 @@ def horizons_over_parameters(section: Section) -> Drawn | None:
         return rows
 
     return drawn(
-        [(lm,) for lm in sorted({key.lm for key in groups})],
+        [(lm,) for lm in sorted(ways) if len(ways[lm]) > 1],
         draw,
         title="Bits over free parameters",
         caption="Mean over texts of the surprise of the horizon, with its 95% interval.",

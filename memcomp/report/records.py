@@ -29,7 +29,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "norm": {"of": str, "norm": NUMBER, "cosine": NUMBER},
     "scale": {"scale": NUMBER, "accuracy": NUMBER},
     "trajectory": {
-        **{"text": int, "restart": int, "exact": bool, "steps": list, "points": list},
+        **{"text_id": int, "restart": int, "exact": bool, "steps": list, "points": list},
         **{"explained": list, "explained_alone": list},
     },
 }

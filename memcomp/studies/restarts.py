@@ -183,7 +183,7 @@ class _Studies:
     def restarts(self) -> Iterator[Record]:
         exact = {r["seed_id"] for r in self.solved}
         for text in restarts(self.texts, self.study.num_restarts):
-            name = {"text": text.text_id, "restart": text.restart}
+            name = {"text_id": text.text_id, "restart": text.restart}
             yield name | {"exact": text.seed_id in exact}
 
     def cosines(self) -> Iterator[Record]:
@@ -259,7 +259,7 @@ class _Studies:
         of_all = pca(np.concatenate(flat), NUM_COMPONENTS)
         for text, trajectory, points in zip(again, found, flat, strict=True):
             yield {
-                "text": text.text_id,
+                "text_id": text.text_id,
                 "restart": text.restart,
                 "exact": trajectory.exact,
                 "steps": trajectory.steps.tolist(),
@@ -275,7 +275,7 @@ class _Studies:
 
 
 def _name(record: Record) -> Record:
-    return {"text": record["text_id"], "restart": record["restart"]}
+    return {"text_id": record["text_id"], "restart": record["restart"]}
 
 
 def _shares(found: Pca) -> list[float]:

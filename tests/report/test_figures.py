@@ -25,6 +25,7 @@ GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
 USE = {"attention_by_layer", "knockout_by_layer", "use_of_memory", "contexts"}
 ANY = GEOMETRY | USE
 HORIZONS = {"horizons", "horizons_by_recipe", "horizons_over_vectors"}
+HORIZONS |= {"horizons_over_parameters"}
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +85,16 @@ def test_horizons_by_recipe_stand_beside_the_published_ones(sweep):
 
 def test_horizons_over_vectors_are_means_over_texts(sweep):
     rows = numbers(FIGURES["horizons_over_vectors"](sweep["strict"]))
-    found = {(r["metric"], int(r["vectors"])): float(r["mean"]) for r in rows}
+    found = {
+        (r["metric"], int(r["vectors"])): float(r["mean"])
+        for r in rows
+        if r["recipe"] == "default"
+    }
+    wanted = ("novels", "builtin", "default")
     records = [
         r
         for r in sweep["strict"].horizons
-        if (r["key"].source, r["key"].lm) == ("novels", "builtin")
+        if (r["key"].source, r["key"].lm, r["key"].recipe) == wanted
     ]
     assert {k for _, k in found} == {1, 2, 4, 8}
     for field, metric, a_vector in (
@@ -99,6 +105,25 @@ def test_horizons_over_vectors_are_means_over_texts(sweep):
             values = [r[field] for r in records if r["key"].num_memory == k]
             want = sum(values) / len(values) / (k if a_vector else 1)
             assert found[metric, k] == pytest.approx(want, rel=1e-5)
+
+
+def test_bits_over_parameters_are_of_all_ways_of_one_lm(sweep):
+    rows = numbers(FIGURES["horizons_over_parameters"](sweep["strict"]))
+    assert {r["lm"] for r in rows} == {"builtin"}
+    found = {
+        (r["recipe"], int(r["parameters"])): r for r in rows if r["source"] == "novels"
+    }
+    assert {n for recipe, n in found if recipe == "cache, default"} == {1024, 2048}
+    assert {n for recipe, n in found if recipe == "default"} == {64, 128, 256, 512}
+    records = [
+        r
+        for r in sweep["strict"].horizons
+        if (r["memory"], r["num_parameters"]) == ("cache", 2048)
+    ]
+    for field, column in (("horizon_bits", "bits"), ("horizon", "tokens")):
+        want = sum(r[field] for r in records) / len(records)
+        got = float(found["cache, default", 2048][column])
+        assert got == pytest.approx(want, rel=1e-5)
 
 
 def test_published_numbers_are_beside_the_same_model_in_reference_only(sweep):

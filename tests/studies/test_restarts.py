@@ -70,13 +70,16 @@ def of(run, kind):
 
 def test_only_exact_solutions_are_studied(run):
     starts = of(run, "restart")
-    assert [(r["text"], r["restart"]) for r in starts] == [
+    assert [(r["text_id"], r["restart"]) for r in starts] == [
         (text, start) for start in range(3) for text in range(3)
     ]
     # The third text is more than this LM's vectors hold in so few steps.
     assert [r["exact"] for r in starts] == [True, True, False] * 3
     for kind in ("norm", "scale"):
-        assert {r["text"] for r in of(run, kind) if r.get("of") != "vocabulary"} == {0, 1}
+        assert {r["text_id"] for r in of(run, kind) if r.get("of") != "vocabulary"} == {
+            0,
+            1,
+        }
 
 
 def test_cosines_and_paths_are_of_the_right_pairs(run):
@@ -102,7 +105,7 @@ def test_norms_are_of_memory_start_and_vocabulary(run):
     assert all(r["token"] not in (r["cosine_token"], r["distance_token"]) for r in words)
     for r in norms:
         if r["of"] != "vocabulary":
-            text = TEXTS[r["text"]].tokens
+            text = TEXTS[r["text_id"]].tokens
             assert r["cosine_token_in_text"] == (r["cosine_token"] in text)
 
 

@@ -28,6 +28,14 @@ class OneStep:
     after: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
+        # No token is given, so that no token depends on those before it being right.
+        "default": {
+            "init_scale": 1.0,
+            "loss": "cross_entropy",
+            "grows": False,
+            "ahead": 0,
+            "sure_weight": 1.0,
+        },
     }
     gives_tokens: ClassVar[bool] = False
 
