@@ -42,7 +42,7 @@ def everything() -> config_dict.ConfigDict:
     )
     # Passed as ICAEConfig(**config.icae).
     config.icae = config_dict.create(
-        num_digests=128, rank=128, alpha=32.0, slot_init="normal"
+        num_digests=128, rank=128, alpha=32.0, slot_init="normal", bidirectional=False
     )
 
     # Documents: a .jsonl file or a folder of them, whose duplicates are left out, or

@@ -92,6 +92,7 @@ def hidden_states(
     module: CausalLM,
     adapters: Params | None = None,
     mask: Bool[Array, "L S S"] | None = None,
+    prefix: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B S D"]:
     """Final hidden states of input vectors at the first positions.
 
@@ -102,11 +103,13 @@ def hidden_states(
       adapters: adapters of the kernels with the same names (`memcomp.nn.einsum`).
       mask: mask that hides keys from queries, for an LM with attention
         (`memcomp.nn.decoder`).
+      prefix: number of first positions of each text that see each other in both
+        directions, for an LM with attention; None for causal attention throughout.
     """
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x, **_masked(mask))
+    hidden, _ = module.apply(variables, x, **_given(mask=mask, prefix=prefix))
     return hidden
 
 
@@ -119,13 +122,13 @@ def intermediates(
 ) -> dict[str, Any]:
     """Intermediate values that the layers sow, such as attention probabilities."""
     variables = {"params": params}
-    _, state = module.apply(variables, x, **_masked(mask), mutable=["intermediates"])
+    _, state = module.apply(variables, x, **_given(mask=mask), mutable=["intermediates"])
     return state["intermediates"]
 
 
-def _masked(mask: Bool[Array, "L S S"] | None) -> dict[str, Any]:
-    """Returns `mask` as an option, which an LM without attention does not take."""
-    return {} if mask is None else {"mask": mask}
+def _given(**options: Array | None) -> dict[str, Any]:
+    """Returns the options that are given; an LM without attention takes none of them."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def unembedding(params: Params, *, module: CausalLM) -> Float[Array, "V D"]:
