@@ -59,6 +59,7 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
 
     # Passed as CramConfig(**config.cram).
     config.cram = config_dict.create(
+        memory="vectors",  # way of writing: docs/ways.md
         recipe="default",
         learning_rate=config_dict.placeholder(float),
         max_steps=config_dict.placeholder(int),

@@ -30,6 +30,7 @@ def row(measure: str = "horizon", **changes) -> dict:
         recipe="default",
         learning_rate=config_dict.placeholder(float),  # None: the recipe's
         num_memory=1,
+        memory="vectors",  # way of writing: docs/ways.md
         dtype="float32",
     )
     return fields | changes
@@ -54,9 +55,9 @@ def rows(few: int | None) -> dict[str, dict]:
 
 
 SIZES = {
-    "cpu": dict(num_texts=8, few=4, batch_size=8),
-    "gpu": dict(num_texts=50, few=None, batch_size=50),
-    "builtin": dict(num_texts=4, few=2, batch_size=4),
+    "cpu": dict(num_texts=8, few=4, batch_size=8, vocab_chunk=2048),
+    "gpu": dict(num_texts=50, few=None, batch_size=50, vocab_chunk=8192),
+    "builtin": dict(num_texts=4, few=2, batch_size=4, vocab_chunk=2048),
 }
 
 
@@ -66,16 +67,16 @@ def get_config(size: str = "") -> config_dict.ConfigDict:
     Args:
       size: "cpu", "gpu", or "" for the built-in LM.
     """
-    few = SIZES[size or "builtin"]["few"]
+    sizes = SIZES[size or "builtin"]
     config = config_dict.ConfigDict()
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.seed = 0
-    config.num_texts = SIZES[size or "builtin"]["num_texts"]
+    config.num_texts = sizes["num_texts"]
     config.minutes = config_dict.placeholder(float)  # time budget of this start
     config.sources = config_dict.create(**SOURCES)
-    config.rows = config_dict.create(**rows(few))
+    config.rows = config_dict.create(**rows(sizes["few"]))
     # Most valuable first; a row that is not named is not measured.
-    config.order = tuple(rows(few))
+    config.order = tuple(rows(sizes["few"]))
     config.most = 256  # tokens up to which a horizon is looked for
     # Of "exact" and "use": tokens that are crammed; of "use", those of the continuation.
     config.num_tokens = 32
@@ -83,9 +84,9 @@ def get_config(size: str = "") -> config_dict.ConfigDict:
     config.growth = config_dict.create(first=4, factor=1.25)
     # Passed as CramConfig(**config.cram).
     config.cram = config_dict.create(
-        batch_size=SIZES[size or "builtin"]["batch_size"],
+        batch_size=sizes["batch_size"],
         steps_per_chunk=10,
-        vocab_chunk=8192,
+        vocab_chunk=sizes["vocab_chunk"],  # docs/speed.md
         token_chunk=256,
     )
     if size == "gpu":

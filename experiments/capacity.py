@@ -82,6 +82,8 @@ def cells(lm: str, config: Config) -> Iterator[tuple[Cell, memcomp.CramConfig]]:
 def cell_name(cell: Cell) -> str:
     """Name of a cell's folder."""
     head = "horizons-" if cell["mode"] == "horizon" else ""
+    if cell["memory"] != "vectors":
+        head += f"{cell['memory']}-"
     K, seed = cell["num_memory"], cell["seed"]
     return f"{head}{short_name(cell['lm'])}-{cell['source']}-k{K}-s{seed}"
 

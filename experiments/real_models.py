@@ -64,6 +64,7 @@ def main(config: Config, workdir: str | None) -> None:
         cfg = memcomp.CramConfig(
             num_tokens=None,
             num_memory=row.num_memory,
+            memory=row.memory,
             seed=config.seed,
             recipe=row.recipe,
             learning_rate=row.learning_rate,
@@ -73,7 +74,7 @@ def main(config: Config, workdir: str | None) -> None:
         figures, line, stopped = MEASURES[row.measure](
             lm, cell, cfg, row, name, config, folder
         )
-        recipe = recipe_label(cell["recipe"])
+        recipe = recipe_label(cell["recipe"], cell)
         found[name] = {"row": name, **about(lm, cell), "recipe": recipe, **figures}
         say(f"{name}{', so far' if stopped else ''}: {line(found[name])}")
         if is_first():
@@ -86,7 +87,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 def about(lm: LanguageModel, cell: Cell) -> Record:
     """Returns the conditions under which a row was measured."""
-    named = ("source", "num_memory", "dtype", "seed", "protocol")
+    named = ("source", "num_memory", "memory", "dtype", "seed", "protocol")
     return {
         "lm": short_name(lm.name),
         "lm_sha256": lm.fingerprint,
@@ -121,7 +122,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
         stopped, records = error, horizons_so_far(lm, texts, cfg, path)
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
     published = None
-    if row.num_memory == 1:
+    if (row.num_memory, row.memory) == (1, "vectors"):
         published = published_horizons(lm.name).get(recipe_label(cell["recipe"]))
     line = functools.partial(model_rows.horizon_line, published=published)
     return figures, line, stopped

@@ -6,9 +6,9 @@ from memcomp.compressors.generate import generate
 from memcomp.compressors.registry import load_compressor, save_compressor
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.memory_file import load_memory, save_memory
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.lm.load import load_lm
 from memcomp.lm.protocol import LanguageModel
 

@@ -52,6 +52,7 @@ def everything() -> config_dict.ConfigDict:
     config.cram = config_dict.create(
         num_tokens=(32,),
         num_memory=1,
+        memory="vectors",  # way of writing: docs/ways.md
         recipe="default",
         learning_rate=config_dict.placeholder(float),  # None: the recipe's
         max_steps=config_dict.placeholder(int),

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.load import abstract_params
 from memcomp.lm.protocol import CausalLM, embed, hidden_states, unembedding
-from memcomp.lm.score import memory_scores
 from memcomp.nn.cross_entropy import token_scores
 
 

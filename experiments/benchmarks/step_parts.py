@@ -16,10 +16,11 @@ import memcomp
 from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
 from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.lm.protocol import CausalLM, LanguageModel, embed, hidden_states
-from memcomp.lm.score import memory_scores, score_hidden
+from memcomp.lm.score import score_hidden
 from memcomp.runs.files import Record
 
 from .timing import Side, entry, rates, spread

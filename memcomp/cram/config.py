@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 
 from memcomp.cram.recipe import RECIPES, Numbers, Recipe
+from memcomp.cram.ways.table import WAYS
+from memcomp.cram.ways.way import Way
 from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
+from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import start_token
 from memcomp.ranges import check_count, check_seed
 
 OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
@@ -30,7 +34,9 @@ class CramConfig:
     Attributes:
       num_tokens: length in tokens to which texts are cut: one number for all texts, or one
         for each; None for whole texts.
-      num_memory: number of input vectors for each text (M).
+      num_memory: number of input vectors for each text (M), or of what another way of
+        writing has in their place.
+      memory: way of writing, a key of `memcomp.cram.ways.table.WAYS`.
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
       learning_rate: peak learning rate; None for the recipe's.
       max_steps: largest number of gradient evaluations of a text; None for the recipe's.
@@ -44,6 +50,8 @@ class CramConfig:
       steps_per_chunk: steps of one jitted call, after which the host looks at the states.
       vocab_chunk: number of vocabulary entries whose logits exist at once.
       token_chunk: number of tokens of a text whose logits exist at once.
+      start: token that begins a text for the LM, where the way of writing needs one; set by
+        `on`.
 
     Raises:
       InputError: a value out of its range.
@@ -51,6 +59,7 @@ class CramConfig:
 
     num_tokens: int | tuple[int, ...] | None = 32
     num_memory: int = 1
+    memory: str = "vectors"
     recipe: str | Recipe = "default"
     learning_rate: float | None = None
     max_steps: int | None = None
@@ -62,6 +71,7 @@ class CramConfig:
     steps_per_chunk: int = 50
     vocab_chunk: int = 8192
     token_chunk: int = 256
+    start: int = 0
 
     def __post_init__(self):
         sizes = ("batch_size", "steps_per_chunk", "vocab_chunk", "token_chunk")
@@ -72,14 +82,23 @@ class CramConfig:
             raise InputError(
                 f"protocol {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"
             )
+        if self.memory not in WAYS:
+            raise InputError(f"memory {self.memory!r} is not one of {', '.join(WAYS)}")
+        if self.num_given and not self.way.gives_tokens:
+            raise InputError(
+                f"memory {self.memory!r} gives no tokens, as the protocol {self.protocol} "
+                "does; set protocol to strict"
+            )
         if isinstance(self.recipe, str) and self.recipe not in RECIPES:
             raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
         self.resolved_recipe()  # making the recipe checks its own ranges
 
     def resolved_recipe(self) -> Recipe:
-        """Returns the recipe, with the numbers that this config overrides."""
-        recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
-        given = {
+        """Returns the recipe of this way, with the numbers that this config overrides."""
+        recipe, given = self.recipe, {}
+        if isinstance(recipe, str):
+            recipe, given = RECIPES[recipe], dict(self.way.recipes.get(recipe, {}))
+        given |= {
             name: getattr(self, name)
             for name in OVERRIDES
             if getattr(self, name) is not None
@@ -94,9 +113,19 @@ class CramConfig:
 
     def program(self) -> "CramConfig":
         """Returns the static part of the config, without what `numbers` returns."""
-        kept = ("num_memory", "protocol", "steps_per_chunk", "vocab_chunk", "token_chunk")
+        kept = ("num_memory", "memory", "start", "protocol", "steps_per_chunk")
+        kept += ("vocab_chunk", "token_chunk")
         recipe = dataclasses.replace(self.resolved_recipe(), **TRACED)
         return CramConfig(recipe=recipe, **{name: getattr(self, name) for name in kept})
+
+    def on(self, lm: LanguageModel) -> "CramConfig":
+        """Returns the config with the start token of this LM; 0 if it has none."""
+        return dataclasses.replace(self, start=start_token(lm) or 0)
+
+    @property
+    def way(self) -> Way:
+        """The way of writing."""
+        return WAYS[self.memory]
 
     @property
     def num_given(self) -> int:

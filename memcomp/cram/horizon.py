@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import CramState, init_states
+from memcomp.cram.loop import CramState, first_tokens, init_states
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
@@ -68,7 +68,7 @@ class Trial:
       num_targets: number of targets tried.
       diverged_at: step at which the loss of the latest target was not finite; None if it
         was finite at all steps.
-      memory: float32 [M D] that reproduces the first `exact` tokens; None while `exact` is
+      memory: float32 [M W] that reproduces the first `exact` tokens; None while `exact` is
         0.
       opt_state: final optimiser state of the target that gave `exact`; None if that target
         diverged.
@@ -159,6 +159,7 @@ def horizons(
     Source: Progressive Cramming, 2026 (growth by one token, warm start).
     """
     check_fits(lm, texts, cfg)
+    cfg = cfg.on(lm)
     found = {text.seed_id: Trial(text) for text in texts} | dict(trials or {})
     target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}
     pad = SHORT
@@ -245,7 +246,9 @@ def _start(lm: LanguageModel, cfg: CramConfig, trial: Trial) -> CramState | None
         return None
     ids = np.array([trial.text.seed_id], np.int32)
     with on_mesh(lm.mesh):
-        fresh = init_states(ids, lm.params, module=lm.module, cfg=cfg)
+        options = {"module": lm.module, "cfg": cfg}
+        first = first_tokens([trial.text.tokens], cfg)
+        fresh = init_states(ids, lm.params, **options, tokens=first)
     fresh = jax.tree.map(lambda leaf: leaf[0], fetch(fresh))
     state = fresh._replace(
         memory=trial.memory,

@@ -5,6 +5,7 @@ When traced inside `jax.set_mesh`, states are sharded as their texts are.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
     LOSSES,
+    OF_MARGINS,
     exact_prefix,
     looked_at,
     mean_over,
@@ -23,9 +25,9 @@ from memcomp.cram.objective import (
     scored_positions,
     token_weights,
 )
-from memcomp.cram.recipe import Numbers, initial_memory, learning_rate, optimizer
-from memcomp.lm.protocol import CausalLM, Params, embed
-from memcomp.lm.score import memory_scores
+from memcomp.cram.recipe import INITS, OF_TOKENS, Numbers, learning_rate, optimizer
+from memcomp.cram.ways.table import memory_scores
+from memcomp.lm.protocol import CausalLM, Params
 from memcomp.sharding import BATCH, constrain_batch
 
 
@@ -33,9 +35,9 @@ class CramState(NamedTuple):
     """State of one text in flight; with a leading axis B, of a batch of texts.
 
     Attributes:
-      memory: float32 vectors that the next step scores.
+      memory: float32 rows that the next step scores; in the way `vectors`, input vectors.
       opt_state: optimiser state of this text.
-      best_memory: vectors that scored `best_accuracy` and `best_loss`; they were scored
+      best_memory: rows that scored `best_accuracy` and `best_loss`; they were scored
         before the update, never one update later.
       best_prefix: number of leading tokens that `best_memory` has right by more than the
         recipe's margin; with a recipe that grows, the largest number of any memory so far.
@@ -51,9 +53,9 @@ class CramState(NamedTuple):
       done: whether the text is finished, so that its state no longer changes.
     """
 
-    memory: Float[Array, "*B M D"]
+    memory: Float[Array, "*B M W"]
     opt_state: optax.OptState
-    best_memory: Float[Array, "*B M D"]
+    best_memory: Float[Array, "*B M W"]
     best_prefix: Int[Array, "*B"]
     best_accuracy: Float[Array, "*B"]
     best_loss: Float[Array, "*B"]
@@ -67,20 +69,26 @@ class CramState(NamedTuple):
 
 def init_state(
     seed_id: Int[Array, ""],
+    tokens: Int[Array, "M"],
     params: Params,
     numbers: Numbers,
     *,
     module: CausalLM,
     cfg: CramConfig,
 ) -> CramState:
-    """Returns the initial state of a text, a function of its id, the seed and the LM."""
-    recipe = cfg.resolved_recipe()
-    key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
-    # The scale is that of the first layer's inputs, which some families compute from the
-    # embedding table.
-    every = jnp.arange(module.config.vocab_size)
-    embedding = embed(params, every[None], module=module)[0]
-    memory = initial_memory(key, cfg.num_memory, embedding, recipe)
+    """Returns the initial state of a text, a function of its id, the seed and the LM.
+
+    With the init "tokens" it is a function of the text's first `tokens` instead.
+    """
+    recipe, way = cfg.resolved_recipe(), cfg.way
+    if recipe.init == OF_TOKENS:
+        memory = way.of_tokens(params, tokens, module=module)
+        memory = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
+    else:
+        key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
+        shape = way.rows(cfg.num_memory), way.width(module)
+        unit = way.unit(params, cfg.start, module=module)
+        memory = INITS[recipe.init](key, shape, unit, recipe.init_scale)
     return CramState(
         memory=memory,
         opt_state=optimizer(recipe).init(memory),
@@ -200,8 +208,7 @@ def cram_step(
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
     """Loss that the optimiser steps on; the scores of all tokens, and the exact prefix."""
     recipe = cfg.resolved_recipe()
-    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    scores = _scores(memory, tokens, params, module, cfg, recipe.loss not in OF_MARGINS)
     asked = scores.margin - numbers.margin
     prefix = exact_prefix(scores.margin, scored, numbers.margin)
     weights = token_weights(
@@ -218,8 +225,22 @@ def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
     return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
 
 
+def _scores(memory, tokens, params, module, cfg, loss_gradient=True):
+    return memory_scores(
+        memory,
+        tokens,
+        params,
+        module=module,
+        vocab_chunk=cfg.vocab_chunk,
+        token_chunk=cfg.token_chunk,
+        loss_gradient=loss_gradient,
+        way=cfg.memory,
+        start=cfg.start,
+    )
+
+
 def score_memory(
-    memory: Float[Array, "M D"],
+    memory: Float[Array, "M W"],
     tokens: Int[Array, "T"],
     length: Int[Array, ""],
     params: Params,
@@ -237,8 +258,7 @@ def score_memory(
       module: the LM's Flax module.
       cfg: its protocol says which tokens are scored.
     """
-    chunks = {"vocab_chunk": cfg.vocab_chunk, "token_chunk": cfg.token_chunk}
-    scores = memory_scores(memory, tokens, params, module=module, **chunks)
+    scores = _scores(memory, tokens, params, module, cfg)
     return mean_scores(scores, scored_positions(length, tokens.shape[0], cfg.num_given))
 
 
@@ -248,10 +268,28 @@ def init_states(
     *,
     module: CausalLM,
     cfg: CramConfig,
+    tokens: Int[np.ndarray, "B M"] | Int[Array, "B M"] | None = None,
 ) -> CramState:
-    """Returns the states of a batch of texts before their first step."""
+    """Returns the states of a batch of texts before their first step.
+
+    `tokens` are the first M tokens of each text (`first_tokens`), for recipes whose init is
+    "tokens".
+    """
+    if tokens is None:
+        assert cfg.resolved_recipe().init != OF_TOKENS
+        tokens = np.zeros((len(seed_ids), cfg.num_memory), np.int32)
     static = {"module": module, "cfg": cfg.program()}
-    return _init_states(seed_ids, params, cfg.numbers(), **static)
+    return _init_states(seed_ids, tokens, params, cfg.numbers(), **static)
+
+
+def first_tokens(
+    texts: Sequence[Int[np.ndarray, "_"]], cfg: CramConfig
+) -> Int[np.ndarray, "B M"]:
+    """The first M tokens of each text; shorter ones are filled up with the start token."""
+    first = np.full((len(texts), cfg.num_memory), cfg.start, np.int32)
+    for row, text in zip(first, texts, strict=True):
+        row[: len(text)] = text[: cfg.num_memory]
+    return first
 
 
 def cram_chunk(
@@ -296,10 +334,10 @@ def lower_cram_chunk(
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
-def _init_states(seed_ids, params, numbers, *, module, cfg):
+def _init_states(seed_ids, tokens, params, numbers, *, module, cfg):
     init = functools.partial(init_state, module=module, cfg=cfg)
-    batched = jax.vmap(init, in_axes=(0, None, None))
-    return constrain_batch(batched(seed_ids, params, numbers))
+    batched = jax.vmap(init, in_axes=(0, 0, None, None))
+    return constrain_batch(batched(seed_ids, tokens, params, numbers))
 
 
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
@@ -322,7 +360,7 @@ def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
 @functools.partial(jax.jit, static_argnames=("module", "cfg"))
 def score_memories(
     params: Params,
-    memory: Float[Array, "B M D"],
+    memory: Float[Array, "B M W"],
     tokens: Int[Array, "B T"],
     lengths: Int[Array, "B"],
     *,

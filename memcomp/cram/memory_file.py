@@ -11,6 +11,7 @@ import safetensors.numpy
 from jaxtyping import Float
 
 from memcomp.cram.result import CramResult
+from memcomp.cram.ways.table import WAYS
 from memcomp.data.texts import PROTOCOLS
 from memcomp.disk import path_of, write_whole
 from memcomp.errors import InputError
@@ -25,21 +26,23 @@ class Memory:
     """One stored memory.
 
     Attributes:
-      memory: the vectors, float32.
+      memory: the rows, float32; in the way "vectors", input vectors.
       num_tokens: number of tokens that they were optimised to reproduce, including given
         ones.
       given: ids of the leading tokens that the protocol gives to the decoder.
       protocol: "strict" or "reference".
       source: source of the text.
+      way: way of writing, a key of `memcomp.cram.ways.table.WAYS`.
       lm_name: folder or name that the LM was loaded from.
       lm_fingerprint: SHA-256 fingerprint of the LM that the memory was made with.
     """
 
-    memory: Float[np.ndarray, "M D"]
+    memory: Float[np.ndarray, "M W"]
     num_tokens: int
     given: tuple[int, ...]
     protocol: str
     source: str
+    way: str
     lm_name: str
     lm_fingerprint: str
 
@@ -75,6 +78,7 @@ def _of_result(result: CramResult) -> Memory:
         given=tuple(int(t) for t in result.tokens[: result.num_given]),
         protocol=result.protocol,
         source=result.source,
+        way=result.way,
         lm_name=result.lm_name,
         lm_fingerprint=result.lm_fingerprint,
     )
@@ -147,7 +151,7 @@ def _memory(vectors: np.ndarray, entry: Any, what: str) -> Memory:
             raise InputError(f"{what}: {field} is {entry[field]!r}, wanted {description}")
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise InputError(
-            f"{what} is {vectors.dtype} {list(vectors.shape)}; wanted floats [M, D]"
+            f"{what} is {vectors.dtype} {list(vectors.shape)}; wanted floats [M, W]"
         )
     return Memory(**entry | {"memory": vectors, "given": tuple(entry["given"])})
 
@@ -166,6 +170,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "given": (lambda ids: isinstance(ids, list) and all(map(_is_id, ids)), "token ids"),
     "protocol": (lambda name: name in list(PROTOCOLS), " or ".join(PROTOCOLS)),
     "source": (_is_text, "text"),
+    "way": (lambda name: name in list(WAYS), " or ".join(WAYS)),
     "lm_name": (_is_text, "text"),
     "lm_fingerprint": (_is_text, "text"),
 }
@@ -178,9 +183,9 @@ def _check_lm(name: str, memory: Memory, lm: LanguageModel) -> None:
             f"with {lm.name} ({lm.fingerprint[:12]}), whose weights or config.json differ; "
             "load the LM that it was made with"
         )
-    width, wanted = memory.memory.shape[1], lm.config.d_model
+    width, wanted = memory.memory.shape[1], WAYS[memory.way].width(lm.module)
     if width != wanted:
         raise InputError(
-            f"{name} has vectors of {width} numbers, and {lm.name} reads {wanted}; make it "
+            f"{name} has rows of {width} numbers, and {lm.name} reads {wanted}; make it "
             "again"
         )

@@ -50,9 +50,12 @@ LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, 
     "cross_entropy": _cross_entropy,
     "margin": _margin,
 }
+# Losses that read the asked margins alone: the cross-entropy then needs no gradient.
+OF_MARGINS = frozenset({"margin"})
 
 
 SHORT = 8  # tokens up to which padding costs less than another program to compile
+FURTHER = 4  # tokens after the target that a step computes too
 
 
 def looked_at(
@@ -63,16 +66,16 @@ def looked_at(
     """How many leading tokens of a text a step computes, with a recipe that grows.
 
     The loss covers the tokens up to the first that has never been right, and `ahead` more.
-    A third more than these are computed, so that the prefix can grow by several tokens at
-    once. It is a function of the text's own state, so that a result depends neither on
-    the padding nor on the other texts of the batch.
+    `FURTHER` tokens after these are computed too, so that the prefix can grow by several
+    tokens at once. It is a function of the text's own state, so that a result depends
+    neither on the padding nor on the other texts of the batch.
 
     Args:
       length: tokens of the text.
       prefix: leading tokens that have been right so far; -1 before the first step.
       ahead: of the recipe.
     """
-    wanted = (prefix + 1 + ahead) * 4 // 3
+    wanted = prefix + 1 + ahead + FURTHER
     return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORT, length)
 
 

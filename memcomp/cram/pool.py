@@ -19,6 +19,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import (
     CramState,
     cram_chunk,
+    first_tokens,
     init_states,
     put_states,
     score_memories,
@@ -85,7 +86,7 @@ class Pool:
         num_tokens: int | None = None,
         starts: Mapping[int, CramState | None] | None = None,
     ):
-        self._lm, self._cfg = lm, cfg
+        self._lm, self._cfg = lm, cfg.on(lm)
         self._num_params = sum(leaf.size for leaf in jax.tree.leaves(lm.params))
         self._wasted = 0.0  # FLOPs of empty slots since the pool had this size
         self._starts = dict(starts or {})
@@ -222,9 +223,13 @@ class Pool:
         """Returns the initial states of the texts in the slots; empty slots are done."""
         lm = self._lm
         ids = np.array([p.text.seed_id if p else 0 for p in self._slots], np.int32)
+        none = np.zeros(0, np.int32)
+        texts = [slot.text.tokens if slot else none for slot in self._slots]
+        first = first_tokens(texts, self._cfg)
         with on_mesh(lm.mesh):
-            ids = put_rows(ids, lm.mesh)
-            states = init_states(ids, lm.params, module=lm.module, cfg=self._cfg)
+            ids, first = put_rows((ids, first), lm.mesh)
+            options = {"module": lm.module, "cfg": self._cfg, "tokens": first}
+            states = init_states(ids, lm.params, **options)
         empty = np.array([p is None for p in self._slots])
         states = states._replace(done=put_rows(empty, lm.mesh))
         starts = {
@@ -362,6 +367,7 @@ class Pool:
             token_steps=slot.token_steps,
             protocol=self._cfg.protocol,
             num_given=self._cfg.num_given,
+            way=self._cfg.memory,
             lm_name=self._lm.name,
             lm_fingerprint=self._lm.fingerprint,
             seconds=slot.seconds,

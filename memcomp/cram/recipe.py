@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from memcomp.cram.objective import LOSSES
 from memcomp.cram.optimizers import scale_by_ggt
@@ -45,7 +45,8 @@ class Recipe:
       window: number of gradients that "ggt" keeps.
       power: exponent of "ggt", see `scale_by_ggt`.
       weight_decay: decoupled weight decay, as in AdamW, with every optimiser.
-      init: initialisation of the memory, a key of `INITS`.
+      init: initialisation of the memory, a key of `INITS`, or "tokens" for the memory
+        that stands for the first tokens of the text.
       init_scale: scale of the initialisation, see `INITS`.
       loss: loss of each token, a key of `LOSSES`.
       grows: whether the target starts with one token and grows by one whenever all of it
@@ -93,7 +94,7 @@ class Recipe:
         known_of = {
             "schedule": SCHEDULES,
             "optimizer": OPTIMIZERS,
-            "init": INITS,
+            "init": (*INITS, OF_TOKENS),
             "loss": LOSSES,
             "parametrisation": PARAMETRISATIONS,
         }
@@ -197,28 +198,24 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     return PARAMETRISATIONS[recipe.parametrisation](chain, recipe.rank)
 
 
-def _normal(key, shape, embedding, scale):
-    # At least in float32. A float64 table stays float64, so that a mesh and one device
-    # agree up to the rounding of float64.
-    std = jnp.std(embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32)))
-    return scale * std * jax.random.normal(key, shape)
+def _normal(key, shape, unit, scale):
+    return jnp.broadcast_to(scale * unit, shape) * jax.random.normal(key, shape)
 
 
-def _uniform(key, shape, embedding, scale):
+def _fixed_normal(key, shape, unit, scale):
+    return scale * jax.random.normal(key, shape)
+
+
+def _uniform(key, shape, unit, scale):
     return jax.random.uniform(key, shape, maxval=scale)
 
 
-# "normal": normal with `init_scale` times the standard deviation of all entries of the
-# embedding matrix; "uniform": uniform between 0 and `init_scale`.
-INITS = {"normal": _normal, "uniform": _uniform}
-
-
-def initial_memory(
-    key: Key[Array, ""], num_memory: int, embedding: Float[Array, "V D"], recipe: Recipe
-) -> Float[Array, "M D"]:
-    """Initial memory of one text, in float32."""
-    shape = (num_memory, embedding.shape[1])
-    return INITS[recipe.init](key, shape, embedding, recipe.init_scale)
+# "normal": normal with `init_scale` times the standard deviation that such numbers usually
+# have, for input vectors that of all entries of the embedding matrix; "fixed_normal":
+# normal with standard deviation `init_scale`; "uniform": uniform between 0 and
+# `init_scale`.
+INITS = {"normal": _normal, "fixed_normal": _fixed_normal, "uniform": _uniform}
+OF_TOKENS = "tokens"  # the init that is no function of a key: what the first tokens leave
 
 
 _PROGRESSIVE = Recipe(

@@ -14,7 +14,8 @@ class CramResult:
       text_id, restart, seed_id: those of the text.
       source: source of the text.
       tokens: int32 [T], the text.
-      memory: float32 [M D], the vectors that have the scores reported here.
+      memory: float32 [M W], the rows that have the scores reported here; in the way
+        "vectors", input vectors.
       accuracy: share of the scored tokens that are right, teacher-forced.
       prefix: number of leading tokens that are right by more than the recipe's margin.
       loss_nats: mean cross-entropy in nats per scored token.
@@ -27,6 +28,7 @@ class CramResult:
         with the scores of earlier steps; None if every loss was finite.
       protocol: "strict" or "reference".
       num_given: number of leading tokens that the protocol gives and does not score.
+      way: way of writing, a key of `memcomp.cram.ways.table.WAYS`.
       lm_name: folder or name that the LM was loaded from.
       lm_fingerprint: SHA-256 of its weights and of what its config computes.
       seconds: the text's share of the loop's wall-clock time: the time of each chunk,
@@ -58,6 +60,7 @@ class CramResult:
     token_steps: int
     protocol: str
     num_given: int
+    way: str
     lm_name: str
     lm_fingerprint: str
     seconds: float

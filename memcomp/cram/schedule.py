@@ -36,7 +36,8 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
         raise InputError("there are no texts to cram; give at least one")
     if lm.dtype == jnp.float16:  # the only dtype in which sound parameters may overflow
         lm.logits(texts[0].tokens[None, :SHORT])
-    most = lm.config.max_positions
+    way, most = cfg.way, lm.config.max_positions
+    way.check(lm.module, cfg.num_memory)
     for text in texts:
         name = f"text {text.text_id} ({text.source})"
         if len(text.tokens) <= cfg.num_given:
@@ -44,17 +45,18 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
                 f"{name} has {len(text.tokens)} tokens, of which the protocol "
                 f"{cfg.protocol} gives {cfg.num_given}; give at least one more"
             )
-        if cfg.num_memory + cfg.num_given > most:
+        least = cfg.num_given + 1
+        if (over := way.num_positions(cfg.num_memory, least) - most) > 0:
             raise InputError(
                 f"num_memory is {cfg.num_memory}, but the LM has {most} positions for "
-                f"memory and text together; set num_memory to {most - cfg.num_given} or "
+                f"memory and text together; set num_memory to {cfg.num_memory - over} or "
                 "less"
             )
-        if len(text.tokens) + cfg.num_memory - 1 > most:
+        if (over := way.num_positions(cfg.num_memory, len(text.tokens)) - most) > 0:
             raise InputError(
-                f"{name} has {len(text.tokens)} tokens and {cfg.num_memory} memory "
-                f"vectors before them, but the LM has {most} positions; set "
-                f"num_tokens to {most + 1 - cfg.num_memory} or less"
+                f"{name} has {len(text.tokens)} tokens, which with their memory need "
+                f"{most + over} positions, but the LM has {most}; set num_tokens to "
+                f"{len(text.tokens) - over} or less"
             )
 
 

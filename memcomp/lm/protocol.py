@@ -1,7 +1,8 @@
 """Interface of the frozen language model to the rest of memcomp.
 
 A model family is a Flax module (`CausalLM`); parameters are always passed to it. Only the
-functions below and `memcomp.lm.decode.advance` call its `apply`, whose types are unchecked.
+functions below and `memcomp.lm.cache.hidden_after` call its `apply`, whose types are
+unchecked.
 
 Letters: B texts, T tokens, S positions, D d_model, V vocabulary.
 """
@@ -109,26 +110,28 @@ def hidden_states(
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x, **_given(mask=mask, prefix=prefix))
+    options = masked(mask) if prefix is None else masked(mask) | {"prefix": prefix}
+    hidden, _ = module.apply(variables, x, **options)
     return hidden
 
 
 def intermediates(
     params: Params,
     x: Float[Array, "B S D"],
+    cache: Cache = None,
     *,
     module: CausalLM,
-    mask: Bool[Array, "L S S"] | None = None,
+    mask: Bool[Array, "L S keys"] | None = None,
 ) -> dict[str, Any]:
     """Intermediate values that the layers sow, such as attention probabilities."""
     variables = {"params": params}
-    _, state = module.apply(variables, x, **_given(mask=mask), mutable=["intermediates"])
+    _, state = module.apply(variables, x, cache, **masked(mask), mutable=["intermediates"])
     return state["intermediates"]
 
 
-def _given(**options: Array | None) -> dict[str, Any]:
-    """Returns the options that are given; an LM without attention takes none of them."""
-    return {name: value for name, value in options.items() if value is not None}
+def masked(mask: Bool[Array, "L S keys"] | None) -> dict[str, Any]:
+    """Returns `mask` as an option, which an LM without attention does not take."""
+    return {} if mask is None else {"mask": mask}
 
 
 def unembedding(params: Params, *, module: CausalLM) -> Float[Array, "V D"]:

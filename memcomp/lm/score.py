@@ -1,6 +1,6 @@
 """Scores of texts: how well the frozen LM predicts them; texts are scored nowhere else.
 
-Losses are in nats. Letters: B texts, T tokens, S positions, M memory, P vectors before the
+Losses are in nats. Letters: B texts, T tokens, S positions, P vectors before the
 text, D d_model.
 """
 
@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
+from memcomp.lm.cache import from_numbers, hidden_after
 from memcomp.lm.protocol import (
+    Cache,
     CausalLM,
     LanguageModel,
     Params,
@@ -41,41 +43,55 @@ def score_hidden(
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
     token_chunk: int | None = None,
+    loss_gradient: bool = True,
 ) -> TokenScores:
-    """Loss and margin of each target, given the final hidden state that predicts it."""
+    """Loss and margin of each target, given the final hidden state that predicts it.
+
+    `loss_gradient` is False where only the margin is differentiated; see `token_scores`.
+    """
     rows = unembedding(params, module=module)
-    return token_scores(hidden, rows, targets, vocab_chunk, module.softcap, token_chunk)
+    chunks = vocab_chunk, module.softcap, token_chunk
+    return token_scores(hidden, rows, targets, *chunks, loss_gradient=loss_gradient)
 
 
-def memory_scores(
-    memory: Float[Array, "M D"],
-    tokens: Int[Array, "T"],
+def read_scores(
+    x: Float[Array, "S D"],
+    targets: Int[Array, "T"],
     params: Params,
+    cache: Cache = None,
     *,
     module: CausalLM,
     vocab_chunk: int,
     token_chunk: int | None = None,
+    loss_gradient: bool = True,
 ) -> TokenScores:
-    """Loss and margin of each token, predicted from memory and the true tokens before it.
+    """Loss and margin of each target, predicted by the last T of S input vectors.
 
-    The LM reads [memory, t_1 ... t_(T-1)]; the last memory vector predicts t_1.
-
-    Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
-      prediction of t_1.
+    Args:
+      x: input vectors of one text.
+      targets: tokens that they predict.
+      params: parameters of the LM.
+      cache: cache of one text, after which the vectors are read; None for none.
+      module: the LM's Flax module.
+      vocab_chunk: number of vocabulary entries whose logits exist at once.
+      token_chunk: number of tokens whose logits exist at once; None for all.
+      loss_gradient: False where only the margin is differentiated; see `token_scores`.
     """
-    read = embed(params, tokens[None, :-1], module=module)[0]
-    x = jnp.concatenate([memory.astype(read.dtype), read])
     # Where parameters and texts are sharded over the same mesh axis, the compiler might
     # otherwise gather the activations, which are larger, instead of the parameters.
-    hidden = hidden_states(params, constrain_example(x)[None], module=module)
-    hidden = hidden[0, memory.shape[0] - 1 :]
+    x = constrain_example(x)[None]
+    if cache is None:
+        hidden = hidden_states(params, x, module=module)
+    else:
+        hidden, _ = hidden_after(params, cache, x, module=module)
     return score_hidden(
         params,
-        hidden,
-        tokens,
+        hidden[0, x.shape[1] - len(targets) :],
+        targets,
         module=module,
         vocab_chunk=vocab_chunk,
         token_chunk=token_chunk,
+        loss_gradient=loss_gradient,
     )
 
 
@@ -86,10 +102,15 @@ def score_last(
     *,
     module: CausalLM,
     vocab_chunk: int = VOCAB_CHUNK,
-    mask: Bool[Array, "L S S"] | None = None,
+    cache: Cache = None,
+    mask: Bool[Array, "L S keys"] | None = None,
 ) -> TokenScores:
     """Loss and margin [B T] of the targets, predicted by the last T of S input vectors."""
-    hidden = hidden_states(params, x, module=module, mask=mask)[:, -targets.shape[1] :]
+    if cache is None:
+        hidden = hidden_states(params, x, module=module, mask=mask)
+    else:
+        hidden, _ = hidden_after(params, cache, x, module=module, mask=mask)
+    hidden = hidden[:, -targets.shape[1] :]
     rows = unembedding(params, module=module)
     score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)
     return jax.vmap(score, (0, None, 0))(hidden, rows, targets)
@@ -132,7 +153,8 @@ def score_after(
     lm: LanguageModel,
     prefix: Float[np.ndarray, "B P D"],
     tokens: Int[np.ndarray, "B T"],
-    mask: Bool[np.ndarray, "L S S"] | None = None,
+    mask: Bool[np.ndarray, "L S keys"] | None = None,
+    cached: Float[np.ndarray, "B M W"] | None = None,
 ) -> Scores:
     """Scores all `tokens`, each predicted from `prefix` and the tokens before it.
 
@@ -142,20 +164,24 @@ def score_after(
       lm: the language model.
       prefix: input vectors before each text.
       tokens: token ids of each text.
-      mask: mask that hides keys from queries, at S = P + T - 1 positions of an LM with
-        attention (`memcomp.nn.decoder`); None hides nothing.
+      mask: mask that hides keys, of the cache and of S = P + T - 1 positions, from queries
+        at these positions of an LM with attention (`memcomp.nn.decoder`); None hides
+        nothing.
+      cached: cache of M positions as numbers (`memcomp.lm.cache`), after which the prefix
+        is read; None for none.
 
     Raises:
       InputError: the LM has too few positions, or its logits are not finite.
     """
-    wanted, room = prefix.shape[1] + tokens.shape[1] - 1, lm.config.max_positions
+    before = prefix.shape[1] + (0 if cached is None else cached.shape[1])
+    wanted, room = before + tokens.shape[1] - 1, lm.config.max_positions
     if wanted > room:
         raise InputError(
-            f"{prefix.shape[1]} vectors and {tokens.shape[1]} tokens after them need "
+            f"{before} vectors and {tokens.shape[1]} tokens after them need "
             f"{wanted} positions, and {lm.name} has {room}; give fewer"
         )
     loss, margin = in_groups(
-        lambda rows: lm.run(_score_after, *rows, mask), (prefix, tokens)
+        lambda rows: lm.run(_score_after, *rows, mask), (prefix, tokens, cached)
     )
     lm.check_finite(np.isfinite(loss))
     return Scores(loss, margin > 0)
@@ -290,14 +316,20 @@ def _score_after(
     params: Params,
     prefix: Float[Array, "B P D"],
     tokens: Int[Array, "B T"],
-    mask: Bool[Array, "L S S"] | None,
+    cached: Float[Array, "B M W"] | None,
+    mask: Bool[Array, "L S keys"] | None,
     *,
     module: CausalLM,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     read = embed(params, tokens[:, :-1], module=module)
     x = jnp.concatenate([prefix.astype(read.dtype), read], axis=1)
     empty = int(prefix.shape[1] == 0)
-    got = score_last(params, x, tokens[:, empty:], module=module, mask=mask)
+    cache = None
+    if cached is not None:
+        room = cached.shape[1] + x.shape[1]
+        cache = from_numbers(cached, room, x.dtype, module=module)
+    targets = tokens[:, empty:]
+    got = score_last(params, x, targets, module=module, cache=cache, mask=mask)
     # Without anything before it, the first token gets a uniform prediction.
     missing = [(0, 0), (empty, 0)]
     uniform = math.log(module.config.vocab_size)

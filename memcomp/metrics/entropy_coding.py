@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from memcomp.data.tokens import ids_to_text, texts_to_ids
 from memcomp.errors import InputError
-from memcomp.lm.decode import advance, empty_cache
+from memcomp.lm.cache import advance, empty_cache
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed
 from memcomp.lm.score import start_token
 

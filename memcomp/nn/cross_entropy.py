@@ -54,6 +54,8 @@ def token_scores(
     chunk: int = 8192,
     softcap: float | None = None,
     token_chunk: int | None = None,
+    *,
+    loss_gradient: bool = True,
 ) -> TokenScores:
     """Loss and margin of every target under `softmax(hidden @ unembedding.T)`.
 
@@ -74,11 +76,18 @@ def token_scores(
     `softmax - onehot` has lost all digits. A soft cap scales each vector by its slope. The
     gradient of the margin is the target's vector minus that of the best other token.
 
+    With `loss_gradient` False the loss is a constant for differentiation. Where only the
+    margin is differentiated, this saves the sum of unembedding vectors, which is half of
+    the work.
+
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     """
     options = (chunk, softcap, token_chunk)
-    scores: Any = _cross_entropy(hidden, unembedding, targets, *options)
+    inputs = hidden, unembedding
+    if not loss_gradient:
+        inputs = jax.lax.stop_gradient(inputs)
+    scores: Any = _cross_entropy(*inputs, targets, *options)
     loss, margin, runner_up = scores
     # The value comes from the pass over the vocabulary, so that its sign agrees with the
     # logits of which the largest was chosen; only the derivative comes from these two.

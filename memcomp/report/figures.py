@@ -23,6 +23,7 @@ FIGURES: dict[str, Callable[[Section], Drawn | None]] = {
     "horizons": figures_horizons.horizons,
     "horizons_by_recipe": figures_horizons.horizons_by_recipe,
     "horizons_over_vectors": figures_scaling.horizons_over_vectors,
+    "horizons_over_parameters": figures_scaling.horizons_over_parameters,
     "accuracy_over_length": figures_capacity.accuracy_over_length,
     "figure_4": figures_scaling.figure_4,
     "figure_5": figures_capacity.figure_5,

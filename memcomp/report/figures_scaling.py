@@ -100,6 +100,46 @@ def horizons_over_vectors(section: Section) -> Drawn | None:
     )
 
 
+def horizons_over_parameters(section: Section) -> Drawn | None:
+    """Draws the bits of mean horizons over the free parameters of memory, of all ways."""
+    groups = collections.defaultdict[Key, dict[int, list[Any]]](dict)
+    for r in section.horizons:
+        if "num_parameters" in r:
+            key = r["key"]._replace(num_memory=0)
+            groups[key].setdefault(r["num_parameters"], []).append(r)
+    if len({key.recipe for key in groups}) < 2:
+        return None
+
+    def draw(axis: Axes, lm: str) -> list[tuple]:
+        ends, rows = [], []
+        lines = {key: by_n for key, by_n in sorted(groups.items()) if key.lm == lm}
+        names = {key: f"{key.recipe}, {key.source}" for key in lines}
+        colours = source_colours(names.values())
+        for key, by_n in lines.items():
+            means = {n: estimate_of(of, "horizon_bits") for n, of in sorted(by_n.items())}
+            colour = colours[names[key]]
+            ends.append((line(axis, means, colour, bars=True), names[key], colour))
+            tokens = {n: estimate_of(of, "horizon").mean for n, of in by_n.items()}
+            rows += [
+                (*key[1:-1], n, e.n, tokens[n], e.mean, e.low, e.high)
+                for n, e in means.items()
+            ]
+        axis.set(xscale="log", yscale="log", title=lm_name(lm))
+        axis.set(xlabel="free parameters of a memory", ylabel="surprise held exactly, bits")
+        plain_ticks(axis)
+        label_ends(axis, [end for end in ends if math.isfinite(end[0])])
+        return rows
+
+    return drawn(
+        [(lm,) for lm in sorted({key.lm for key in groups})],
+        draw,
+        title="Bits over free parameters",
+        caption="Mean over texts of the surprise of the horizon, with its 95% interval.",
+        head=(*Key._fields[1:-1], "parameters", "n", "tokens", "bits", "low", "high"),
+        height=4.2,
+    )
+
+
 def _series(pairs: Iterable[tuple[Key, Any]]) -> Series:
     """Groups values by key and number of vectors; drops keys with only one number."""
     found = collections.defaultdict[Key, dict[int, list[Any]]](dict)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memcomp.cram.recipe import RECIPES
+from memcomp.cram.ways.table import WAYS
 from memcomp.disk import local_path, walk
 from memcomp.errors import InputError
 from memcomp.report.corpora import corpus_of, labels, last_part
@@ -275,18 +276,26 @@ def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) 
 
     Args:
       recipe: a name, or all fields of a `Recipe`.
-      config: a config, whose max_steps, patience and margin override the recipe's.
+      config: a config, whose max_steps, patience and margin override the recipe's, and
+        whose memory is the way of writing, which stands first unless it is "vectors".
     """
+    way = config.get("memory", "vectors")
     changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(recipe, Mapping):
+        own = WAYS[way].recipes if way in WAYS else {}
         differences = {
-            name: {k: v for k, v in recipe.items() if v != getattr(known, k, None)}
+            name: {
+                k: v
+                for k, v in recipe.items()
+                if v != own.get(name, {}).get(k, getattr(known, k, None))
+            }
             for name, known in RECIPES.items()
         }
         recipe = min(differences, key=lambda name: len(differences[name]))
         changes = differences[recipe] | changes
-    return ", ".join([str(recipe), *(f"{k} {v}" for k, v in changes.items())])
+    first = [] if way == "vectors" else [str(way)]
+    return ", ".join([*first, str(recipe), *(f"{k} {v}" for k, v in changes.items())])
 
 
 class _Building:

@@ -44,6 +44,7 @@ def cell_of(
         "source": source,
         "texts": texts,
         "num_memory": cfg.num_memory,
+        "memory": cfg.memory,
         "seed": cfg.seed,
         "protocol": cfg.protocol,
         "recipe": dataclasses.asdict(cfg.resolved_recipe()),

@@ -26,12 +26,13 @@ from memcomp.cram.horizon import Growth, Trial, horizons, in_flight, next_target
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import Pool, Snapshot
 from memcomp.cram.recipe import optimizer
+from memcomp.cram.ways.table import losses_given_memory
 from memcomp.data.texts import Text, text_sha256
 from memcomp.disk import make_folder
 from memcomp.distributed import barrier, is_first
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
-from memcomp.lm.score import BITS_PER_NAT, baselines, score_after
+from memcomp.lm.score import BITS_PER_NAT, baselines
 from memcomp.runs.cramming import FLIGHT, read_flight, write_flight
 from memcomp.runs.files import Record, write_whole
 from memcomp.runs.ledger import Ledger
@@ -200,7 +201,7 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
     without = baselines(
         lm, tokens, num_given=cfg.num_given, pad_to=pad_to, vocab_chunk=cfg.vocab_chunk
     )
-    losses = _losses_after_memory(lm, held, pad_to)
+    losses = _losses_after_memory(lm, held, cfg, pad_to)
     records = []
     for trial, baseline in zip(ended, without, strict=True):
         i = trial.text.seed_id
@@ -217,7 +218,9 @@ def _records(lm: LanguageModel, ended: Sequence[Trial], cfg: CramConfig) -> list
                 "source_sha256": trial.text.source_sha256,
                 "text_sha256": text_sha256(trial.text.tokens),
                 "num_tokens": len(trial.text.tokens),
-                "num_memory": cfg.num_memory,
+                "num_memory": cfg.way.rows(cfg.num_memory),
+                "memory": cfg.memory,
+                "num_parameters": cfg.way.rows(cfg.num_memory) * cfg.way.width(lm.module),
                 "protocol": cfg.protocol,
                 "horizon": horizon,
                 "horizon_bfloat16": rounded,
@@ -259,7 +262,7 @@ def _decoded_prefixes(
 
 
 def _losses_after_memory(
-    lm: LanguageModel, held: Sequence[Trial], pad_to: int
+    lm: LanguageModel, held: Sequence[Trial], cfg: CramConfig, pad_to: int
 ) -> dict[int, Float[np.ndarray, "T"]]:
     """By `seed_id`, the cross-entropy of each token given the memory and earlier tokens."""
     if not held:
@@ -269,7 +272,7 @@ def _losses_after_memory(
         of_text[: len(trial.text.tokens)] = trial.text.tokens
     memory = np.stack([np.asarray(trial.memory) for trial in held])
     # float32, as the surprise is: more digits would vary with the texts of the same batch.
-    losses = score_after(lm, memory, tokens).loss.astype(np.float32)
+    losses = losses_given_memory(lm, memory, tokens, cfg.memory).astype(np.float32)
     return {t.text.seed_id: loss for t, loss in zip(held, losses, strict=True)}
 
 
@@ -282,6 +285,7 @@ def _memory(trial: Trial, lm: LanguageModel, cfg: CramConfig) -> Memory:
         given=given,
         protocol=cfg.protocol,
         source=trial.text.source,
+        way=cfg.memory,
         lm_name=lm.name,
         lm_fingerprint=lm.fingerprint,
     )

@@ -12,11 +12,11 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Int
 
+from memcomp.cram.decode import decode
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.result import CramResult
 from memcomp.data.texts import text_sha256
 from memcomp.data.tokens import ids_to_text, num_bytes, pieces
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import BITS_PER_NAT, GROUP, Baseline, grouped
 
@@ -28,7 +28,7 @@ def decode_stored(
 
     Args:
       lm: the language model.
-      memories: memories as read back from disk, all with the same number of vectors.
+      memories: memories as read back from disk, all of one way and one shape.
       pad_to: number of tokens to decode; at least the longest `num_tokens`.
     """
     decoded = []
@@ -37,7 +37,7 @@ def decode_stored(
         memory = np.stack([m.memory for m in rows])
         given = np.array([m.given for m in rows], np.int32)
         rounded = memory.astype(ml_dtypes.bfloat16).astype(np.float32)
-        both = [decode(lm, vectors, pad_to, given) for vectors in (memory, rounded)]
+        both = [decode(lm, m, pad_to, given, rows[0].way) for m in (memory, rounded)]
         for m, plain, short in zip(group, *both, strict=False):
             decoded.append((plain[: m.num_tokens], short[: m.num_tokens]))
     return decoded
@@ -71,6 +71,8 @@ def record(
         "source": result.source,
         "num_tokens": result.num_tokens,
         "num_memory": len(result.memory),
+        "memory": result.way,
+        "num_parameters": result.memory.size,
         "protocol": result.protocol,
         "accuracy": result.accuracy,
         "exact_teacher_forced": result.exact,

@@ -1,9 +1,10 @@
 """In which layers memory is read: attention on it, and the loss if it is hidden in some.
 
-Letters: B texts, M memory, T tokens of a text, L layers, N heads. The LM reads memory at
-positions 0..M - 1 and then the text, teacher-forced; the query at M - 1 + t predicts
-token t, counted from 0. The query at M - 1 sees only memory, even if memory is hidden from
-the text. So both studies are over tokens 1..T - 1, predicted at queries M..M + T - 2.
+Letters: B texts, M memory, T tokens of a text, L layers, N heads, P vectors before the
+text. The LM reads memory and then the text, teacher-forced. Memory is the P vectors before
+the text, or a cache before them; its keys are the first M of all. Query P - 1 + t predicts
+token t, counted from 0. Query P - 1 sees memory even if it is hidden from the text. So both
+studies are over tokens 1..T - 1, predicted at queries P..P + T - 2.
 """
 
 import functools
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
+from memcomp.lm.cache import from_numbers
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed, intermediates
 from memcomp.lm.score import Scores, in_groups, joined, score_after, start
 from memcomp.nn.decoder import DecoderConfig
@@ -37,18 +39,22 @@ def check_attends(lm: LanguageModel, num_tokens: int) -> None:
 
 
 def attention_mass(
-    lm: LanguageModel, prefix: Float[np.ndarray, "B M D"], tokens: Int[np.ndarray, "B T"]
+    lm: LanguageModel,
+    prefix: Float[np.ndarray, "B P D"],
+    tokens: Int[np.ndarray, "B T"],
+    cached: Float[np.ndarray, "B M W"] | None = None,
 ) -> Float[np.ndarray, "B L N _"]:
-    """Attention probability that the queries of a text give to the vectors before it.
+    """Attention probability that the queries of a text give to its memory.
 
     Args:
       lm: the language model.
-      prefix: memory, or other vectors in its place.
+      prefix: memory, or other vectors in its place; with a cache, what is read after it.
       tokens: tokens of each text, at least two.
+      cached: memory as the numbers of a cache; None if the prefix is the memory.
 
     Returns:
-      Sum of the attention probabilities on all M keys of the prefix, for each layer, head
-      and query M..M + T - 2.
+      Sum of the attention probabilities on all M keys of the memory, for each layer, head
+      and query P..P + T - 2.
 
     Raises:
       InputError: the LM has no attention.
@@ -56,37 +62,44 @@ def attention_mass(
     Source: "attention hijacking" of arXiv:2607.21231, which reports it by layer.
     """
     check_attends(lm, tokens.shape[1])
-    return in_groups(lambda rows: lm.run(_mass, *rows), (prefix, tokens[:, :-1]))
+    rows = (prefix, tokens[:, :-1], cached)
+    return in_groups(lambda rows: lm.run(_mass, *rows), rows)
 
 
 @functools.partial(jax.jit, static_argnames="module")
 def _mass(
     params: Params,
-    prefix: Float[Array, "B M D"],
+    prefix: Float[Array, "B P D"],
     read: Int[Array, "B T"],
+    cached: Float[Array, "B M W"] | None,
     *,
     module: CausalLM,
 ) -> Float[Array, "B L N T"]:
-    M = prefix.shape[1]
-    weights = all_weights(params, prefix, read, module=module)
-    return weights[..., M:, :M].sum(axis=-1)
+    M = prefix.shape[1] if cached is None else cached.shape[1]
+    weights = all_weights(params, prefix, read, cached, module=module)
+    return weights[..., prefix.shape[1] :, :M].sum(axis=-1)
 
 
 def all_weights(
     params: Params,
-    prefix: Float[Array, "B M D"],
+    prefix: Float[Array, "B P D"],
     read: Int[Array, "B T"],
+    cached: Float[Array, "B M W"] | None = None,
     *,
     module: CausalLM,
-    mask: Bool[Array, "L S S"] | None = None,
-) -> Float[Array, "B L N S S"]:
-    """Attention probabilities [queries keys] of a prefix and tokens; S = M + T."""
+    mask: Bool[Array, "L S keys"] | None = None,
+) -> Float[Array, "B L N S keys"]:
+    """Attention probabilities of a prefix and tokens, S = P + T, those of a cache first."""
     vectors = embed(params, read, module=module)
     x = jnp.concatenate([prefix.astype(vectors.dtype), vectors], axis=1)
-    kept = intermediates(params, x, module=module, mask=mask)
+    cache = None
+    if cached is not None:
+        room = cached.shape[1] + x.shape[1]
+        cache = from_numbers(cached, room, x.dtype, module=module)
+    kept = intermediates(params, x, cache, module=module, mask=mask)
     (weights,) = jax.tree.leaves(kept)  # [layers ...]
-    L, B, K, G, S, _ = weights.shape
-    return weights.reshape(L, B, K * G, S, S).swapaxes(0, 1)
+    L, B, K, G, S, keys = weights.shape
+    return weights.reshape(L, B, K * G, S, keys).swapaxes(0, 1)
 
 
 def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
@@ -97,15 +110,17 @@ def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     head; `uniform` is the value for uniform attention on all keys up to the query (without
     regard to a layer's window).
     """
-    conditions = {"memory": crammed.memory}
+    conditions = {"memory": crammed.reads(lm, crammed.memory)}
     first = start(lm, len(crammed.tokens))
     if first.shape[1]:  # shows how much attention any first position gets
-        conditions["start token"] = joined(lm, first)
+        conditions["start token"] = crammed.reads(lm, None, first)
     records = []
-    for condition, prefix in conditions.items():
-        M, T = prefix.shape[1], crammed.tokens.shape[1]
-        uniform = float(np.mean(M / np.arange(M + 1, M + T)))
-        mass = attention_mass(lm, prefix, crammed.tokens).astype(np.float64)
+    for condition, (prefix, cached) in conditions.items():
+        P, T = prefix.shape[1], crammed.tokens.shape[1]
+        M = P if cached is None else cached.shape[1]
+        before = P if cached is None else M + P
+        uniform = float(np.mean(M / np.arange(before + 1, before + T)))
+        mass = attention_mass(lm, prefix, crammed.tokens, cached).astype(np.float64)
         for layer in range(mass.shape[1]):
             of_heads = mass[:, layer].mean(axis=-1)
             columns = {"mass": of_heads.mean(axis=-1).tolist(), "heads": of_heads.tolist()}
@@ -116,11 +131,25 @@ def attention_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
 
 
 def knockout_mask(
-    lm: LanguageModel, first: int, last: int, num_memory: int, num_positions: int
-) -> Bool[np.ndarray, "L S S"]:
+    lm: LanguageModel,
+    first: int,
+    last: int,
+    num_memory: int,
+    num_positions: int,
+    in_cache: bool = False,
+) -> Bool[np.ndarray, "L S keys"]:
     """Mask that hides memory from the text in layers first..last - 1, for `score_after`.
 
-    The queries at memory's own positions still see it.
+    The queries before the text, at memory's own positions or of the start token after a
+    cache, still see it.
+
+    Args:
+      lm: the language model.
+      first: first layer in which memory is hidden.
+      last: the layer after the last one.
+      num_memory: keys of the memory (M).
+      num_positions: queries (S).
+      in_cache: whether memory is a cache before these queries.
 
     Raises:
       InputError: the LM has no attention, or does not have these layers.
@@ -129,8 +158,9 @@ def knockout_mask(
     L = lm.config.num_layers
     if not 0 <= first <= last <= L:
         raise InputError(f"layers {first} to {last}; {lm.name} has 0 to {L}")
-    mask = np.ones((L, num_positions, num_positions), bool)
-    mask[first:last, num_memory:, :num_memory] = False
+    num_keys = num_positions + (num_memory if in_cache else 0)
+    mask = np.ones((L, num_positions, num_keys), bool)
+    mask[first:last, 1 if in_cache else num_memory :, :num_memory] = False
     return mask
 
 
@@ -152,10 +182,15 @@ def knockout_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     Source: arXiv:2607.21231, who mask attention to memory in the early layers.
     """
     check_attends(lm, crammed.tokens.shape[1])
-    M, T, records = crammed.memory.shape[1], crammed.tokens.shape[1], []
+    prefix, cached = crammed.reads(lm, crammed.memory)
+    M, S, records = (
+        crammed.memory.shape[1],
+        prefix.shape[1] + crammed.tokens.shape[1] - 1,
+        [],
+    )
     for first, last in knockouts(lm.config.num_layers):
-        mask = knockout_mask(lm, first, last, M, M + T - 1)
-        columns = _later(score_after(lm, crammed.memory, crammed.tokens, mask))
+        mask = knockout_mask(lm, first, last, M, S, in_cache=cached is not None)
+        columns = _later(score_after(lm, prefix, crammed.tokens, mask, cached))
         records += crammed.records(columns, condition="memory", first=first, last=last)
     plain = joined(lm, start(lm, len(crammed.tokens)))
     columns = _later(score_after(lm, plain, crammed.tokens))

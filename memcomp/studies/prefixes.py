@@ -9,8 +9,10 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from memcomp.cram.memory_file import load_memory
+from memcomp.cram.ways.table import WAYS
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.score import joined, start_token
 from memcomp.runs.files import Record
 
 
@@ -22,6 +24,7 @@ class Crammed:
       text_ids, sources: id and source of each text.
       exact: whether greedy decoding of the memory gives the text exactly.
       memory: memory of each text.
+      way: way in which it was written, a key of `memcomp.cram.ways.table.WAYS`.
       before: the C tokens before the text.
       tokens: tokens of the text.
       after: tokens of its true continuation.
@@ -30,10 +33,33 @@ class Crammed:
     text_ids: tuple[int, ...]
     sources: tuple[str, ...]
     exact: Bool[np.ndarray, "B"]
-    memory: Float[np.ndarray, "B M D"]
+    memory: Float[np.ndarray, "B M W"]
+    way: str
     before: Int[np.ndarray, "B C"]
     tokens: Int[np.ndarray, "B T"]
     after: Int[np.ndarray, "B n"]
+
+    def reads(
+        self,
+        lm: LanguageModel,
+        memory: Float[np.ndarray, "B M W"] | None,
+        *parts: np.ndarray,
+    ) -> tuple[Float[np.ndarray, "B P D"], Float[np.ndarray, "B M W"] | None]:
+        """Input vectors of a memory and what follows it, and the cache before them.
+
+        Args:
+          lm: the language model.
+          memory: memory of each text, written as these are; None for none.
+          parts: what is read then, each part memory [B M D] or token ids [B T].
+
+        Raises:
+          InputError: nothing can follow a memory that was written in this way.
+        """
+        if memory is None:
+            return joined(lm, *parts), None
+        first = np.full((len(memory), 1), start_token(lm) or 0, np.int32)
+        before, cached = WAYS[self.way].before(memory, first)
+        return joined(lm, *before, *parts), cached
 
     def records(self, columns: dict[str, Any], **same: Any) -> list[Record]:
         """Makes a record per text: its facts, its entry of each column, and `same`."""
@@ -81,6 +107,7 @@ def read_crammed(
         text_ids=tuple(r["text_id"] for r in records),
         sources=tuple(r["source"] for r in records),
         exact=np.array([r["exact_greedy"] for r in records]),
+        way=files[records[0]["memory_file"]][records[0]["memory_key"]].way,
         memory=np.stack([files[r["memory_file"]][r["memory_key"]].memory for r in records]),
         before=whole[:, :C],
         tokens=whole[:, C:end],

@@ -11,11 +11,11 @@ from etils import epath
 
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.horizon import Growth, Trial, horizons
 from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
 from memcomp.metrics.rounding import round_memory
 from memcomp.runs.files import Record, append_records, read_records, summarise

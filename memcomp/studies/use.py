@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memcomp.cram.decode import decode
 from memcomp.data.tokens import text_to_ids
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.lm.protocol import LanguageModel
-from memcomp.lm.score import joined, score_after, start
+from memcomp.lm.score import score_after, start
 from memcomp.metrics.capacity import Estimate, estimate
 from memcomp.runs.files import Record
 from memcomp.studies.prefixes import Crammed
@@ -49,10 +49,10 @@ def use_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     memory, tokens = crammed.memory, crammed.tokens
     other = np.roll(memory, -1, axis=0)
     first = start(lm, len(tokens))
-    decoded = decode(lm, memory, tokens.shape[1])
+    decoded = decode(lm, memory, tokens.shape[1], way=crammed.way)
     conditions = {
-        "nothing": (first,),
-        "text": (first, tokens),
+        "nothing": (None, first),
+        "text": (None, first, tokens),
         "memory": (memory,),
         "memory, text": (memory, decoded),
         "other memory": (other,),
@@ -60,7 +60,8 @@ def use_study(lm: LanguageModel, crammed: Crammed) -> list[Record]:
     }
     records = []
     for condition, parts in conditions.items():
-        scores = score_after(lm, joined(lm, *parts), crammed.after)
+        prefix, cached = crammed.reads(lm, *parts)
+        scores = score_after(lm, prefix, crammed.after, cached=cached)
         same = {"condition": condition, "num_scored": crammed.after.shape[1]}
         records += crammed.records(scores.columns(), **same)
     return records
@@ -86,18 +87,20 @@ def context_study(
     if any(not 0 <= k <= C for k in before):
         raise InputError(f"tokens before a text are {list(before)}; give 0 to {C}")
     first, tokens = start(lm, B), crammed.tokens
-    conditions = [("memory", (crammed.memory,)), ("nothing", (first,))]
-    conditions += [("before", (first, crammed.before[:, C - k :])) for k in before]
-    conditions += [("doubled", (first, tokens))]
+    conditions = [("memory", (crammed.memory,)), ("nothing", (None, first))]
+    conditions += [("before", (None, first, crammed.before[:, C - k :])) for k in before]
+    conditions += [("doubled", (None, first, tokens))]
     if lm.tokenizer is not None:
         head, middle = (_repeated(lm, part, B) for part in COPY_PROMPT)
-        conditions += [("copy", (first, head, tokens, middle))]
+        conditions += [("copy", (None, first, head, tokens, middle))]
     records = []
     for condition, parts in conditions:
-        prefix = joined(lm, *parts)
-        of_start = 0 if condition == "memory" else first.shape[1]
-        columns = score_after(lm, prefix, tokens).columns()
-        same = {"condition": condition, "num_context": prefix.shape[1] - of_start}
+        prefix, cached = crammed.reads(lm, *parts)
+        columns = score_after(lm, prefix, tokens, cached=cached).columns()
+        num_context = prefix.shape[1] - first.shape[1]
+        if condition == "memory":
+            num_context = crammed.memory.shape[1]
+        same = {"condition": condition, "num_context": num_context}
         records += crammed.records(columns, **same)
     return records
 

@@ -15,8 +15,8 @@ from memcomp.cost.work import Program, memory_of
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.cram.recipe import RECIPES
+from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.load import abstract_params
-from memcomp.lm.score import memory_scores
 from memcomp.models.llama import Llama
 from memcomp.sharding import batch_sharding, make_mesh, param_shardings
 

@@ -13,9 +13,9 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.result import CramResult
+from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
-from memcomp.lm.score import memory_scores
 
 RECIPE = Recipe(
     learning_rate=0.5,
@@ -110,6 +110,7 @@ def a_result(num_tokens, prefix, exact, num_given=0):
         margin=0.0,
         steps=3,
         token_steps=3 * num_tokens,
+        way="vectors",
         protocol="reference" if num_given else "strict",
         num_given=num_given,
         lm_name="test",

@@ -12,7 +12,7 @@ from memcomp.cram import loop
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, cram_step, init_states
 from memcomp.cram.recipe import Recipe
-from memcomp.lm.score import memory_scores
+from memcomp.cram.ways.table import memory_scores
 
 RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=25, margin=0.05, b2=0.99)
 CFG = CramConfig(recipe=RECIPE, num_memory=2, steps_per_chunk=10, vocab_chunk=7)

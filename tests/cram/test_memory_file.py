@@ -150,14 +150,14 @@ def test_metadata_that_was_edited_by_hand_is_refused(results, tmp_path, texts, s
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (np.zeros(16, np.float32), r"float32 \[16\]; wanted floats \[M, D\]"),
+        (np.zeros(16, np.float32), r"float32 \[16\]; wanted floats \[M, W\]"),
         (np.zeros((1, 2, 16), np.float32), "wanted floats"),
         (np.zeros((2, 16), np.int32), "int32 .*; wanted floats"),
         (np.zeros((0, 16), np.float32), "is empty"),
         (np.full((2, 16), np.nan, np.float32), "not finite"),
         (np.full((2, 16), np.inf, np.float16), "not finite"),
         (np.zeros((2, 16), bool), "of type BOOL; wanted one of"),
-        (np.zeros((2, 15), np.float32), "vectors of 15 numbers, and tiny reads 16"),
+        (np.zeros((2, 15), np.float32), "rows of 15 numbers, and tiny reads 16"),
     ],
 )
 def test_tensors_that_are_no_memory_are_refused(results, tiny_lm, tmp_path, value, said):

@@ -9,12 +9,12 @@ import pytest
 from tiny_lm import EIGHT_HEADS, make_tiny_lm, on_devices
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.horizon import Growth, horizons
 from memcomp.cram.pool import EMPTY, Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.schedule import advance_all
 from memcomp.data.texts import Text
-from memcomp.lm.decode import decode
 from memcomp.sharding import BATCH
 
 RECIPE = Recipe(learning_rate=0.5, max_steps=40, patience=40, margin=0.05, b2=0.99)

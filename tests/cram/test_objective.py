@@ -18,7 +18,7 @@ from memcomp.cram.objective import (
     token_weights,
 )
 from memcomp.cram.recipe import Recipe, optimizer
-from memcomp.lm.score import memory_scores
+from memcomp.cram.ways.table import memory_scores
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_results_come_in_the_order_of_the_texts(tiny_lm):
 @pytest.mark.parametrize(
     "length, changes, words",
     [
-        (64, {}, "64 tokens and 2 memory vectors"),
+        (64, {}, "64 tokens, which with their memory need 65"),
         (1, {"protocol": "reference"}, "gives 1"),
     ],
 )

@@ -89,7 +89,9 @@ def result(tokens, accuracy):
     nothing = np.zeros(0, np.float32)
     whole = dict(text_id=0, restart=0, seed_id=0, source="test", memory=nothing)
     whole |= dict(prefix=0, loss_nats=0.0)
-    whole |= dict(min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0)
+    whole |= dict(
+        min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0, way="vectors"
+    )
     whole |= dict(lm_name="", lm_fingerprint="", seconds=0.0, loss_curve=nothing)
     whole |= dict(accuracy_curve=nothing, first_right_steps=nothing)
     whole |= dict(steps=7, token_steps=7 * len(tokens))

@@ -10,8 +10,8 @@ import pytest
 
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 
 
 @functools.partial(jax.jit, static_argnames="module")

@@ -12,10 +12,10 @@ from tiny_lm import EIGHT_HEADS, make_tiny_lm, on_devices
 
 import memcomp
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.horizon import Growth, horizons
 from memcomp.cram.recipe import Recipe
 from memcomp.data.texts import Text
-from memcomp.lm.decode import decode
 from memcomp.lm.score import baselines, joined, score_after
 from memcomp.metrics import entropy_coding
 from memcomp.studies import geometry

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import memcomp.lm.load
+from memcomp.cram.decode import decode
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 

@@ -16,7 +16,7 @@ import pytest
 
 import memcomp.lm.load
 from memcomp.convert.families import FAMILIES
-from memcomp.lm.decode import decode
+from memcomp.cram.decode import decode
 from memcomp.nn.cross_entropy import soft_capped
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"

@@ -12,9 +12,9 @@ from etils import epath
 from safetensors.numpy import save
 
 from memcomp.cram import pool
+from memcomp.cram.decode import decode
 from memcomp.cram.memory_file import load_memory
 from memcomp.errors import InputError
-from memcomp.lm.decode import decode
 from memcomp.runs import cramming as runs
 from memcomp.runs import ledger
 from memcomp.runs.files import read_records

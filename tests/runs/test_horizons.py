@@ -13,8 +13,8 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
-from memcomp.lm.score import memory_scores
 from memcomp.runs import horizons as horizon_runs
 from memcomp.runs import ledger
 from memcomp.runs.horizons import run_horizons

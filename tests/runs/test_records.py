@@ -30,6 +30,7 @@ def some_result(protocol="strict", **changes):
         "token_steps": 44,
         "protocol": protocol,
         "num_given": int(protocol == "reference"),
+        "way": "vectors",
         "lm_name": "tiny",
         "lm_fingerprint": "f",
         "seconds": 1.5,

@@ -20,9 +20,9 @@ from memcomp.compressors import layout
 from memcomp.compressors.registry import save_compressor
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.result import CramResult
 from memcomp.errors import InputError, Stopped
-from memcomp.lm.decode import decode
 from memcomp.studies import answers as compressed
 from memcomp.studies import compared as rows
 from memcomp.studies import compressor_tables as tables

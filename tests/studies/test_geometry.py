@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.ways.table import memory_scores
 from memcomp.errors import InputError
-from memcomp.lm.score import memory_scores
 from memcomp.studies import geometry
 from memcomp.studies.geometry import (
     CurveConfig,

@@ -1,5 +1,6 @@
 """Attention on memory, knockout, use and contexts, against the slow obvious versions."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.lm.score import _score_after, baselines, joined, score_after, start
@@ -48,6 +50,7 @@ def make_crammed(lm, num_texts=3):
         sources=("test",) * num_texts,
         exact=exact,
         memory=memory,
+        way="vectors",
         before=tokens[:, :6],
         tokens=tokens[:, 6 : 6 + T],
         after=tokens[:, 6 + T :],
@@ -174,6 +177,46 @@ def test_all_knockouts_share_one_program(tiny_lm, crammed):
     before = _score_after._cache_size()
     knockout_study(tiny_lm, crammed)
     assert _score_after._cache_size() - before <= 2  # with memory; with the start token
+
+
+def test_studies_of_a_cache_of_real_tokens_are_those_of_the_tokens(tiny_lm):
+    lm = tiny_lm
+    _, tokens = vectors_and_tokens(lm, num_tokens=M + T + 4)
+    before, text, after = tokens[:, :M], tokens[:, M : M + T], tokens[:, M + T :]
+    first = np.zeros((2, 1), np.int32)  # this LM has no tokenizer
+    of_tokens = functools.partial(WAYS["cache"].of_tokens, module=lm.module)
+    cached = np.stack([of_tokens(lm.params, jnp.asarray(row)) for row in before])
+    whole, start = joined(lm, before, first), joined(lm, first)
+
+    weights = all_weights(
+        lm.params, jnp.asarray(whole), jnp.asarray(text[:, :-1]), module=lm.module
+    )
+    mass = attention_mass(lm, start, text, cached)
+    # Measured 6e-7.
+    np.testing.assert_allclose(mass, weights[..., M + 1 :, :M].sum(-1), atol=5e-6)
+
+    hidden = np.ones((2, M + T, M + T), bool)
+    hidden[:1, M + 1 :, :M] = False
+    want = score_after(lm, whole, text, hidden).loss
+    mask = knockout_mask(lm, 0, 1, M, T, in_cache=True)
+    got = score_after(lm, start, text, mask, cached).loss
+    # Measured 2e-6, where losses reach 14; the mask changes them by 1 and more.
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    assert np.abs(score_after(lm, start, text, cached=cached).loss - want).max() > 0.5
+
+    crammed = dataclasses.replace(
+        make_crammed(lm, 2), way="cache", memory=cached, tokens=text, after=after
+    )
+    found = [r for r in use_study(lm, crammed) if r["condition"] == "memory"]
+    want = score_after(lm, whole, after).columns()["loss_nats"]
+    np.testing.assert_allclose([r["loss_nats"] for r in found], want, atol=2e-5)
+    assert attention_study(lm, crammed)[0]["mass"] == pytest.approx(mass[0, 0].mean())
+    assert len(knockout_study(lm, crammed)) == 2 * len(knockouts(2)) + 2
+    [row] = [r for r in context_study(lm, crammed, (2,)) if r["condition"] == "memory"][:1]
+    assert row["num_context"] == M
+    one_step = dataclasses.replace(crammed, way="one_step", memory=whole)
+    with pytest.raises(InputError, match="the LM reads no text"):
+        context_study(lm, one_step, (2,))
 
 
 def test_the_ranges_are_none_alone_from_the_first_and_to_the_last():

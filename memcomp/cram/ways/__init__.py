@@ -1,0 +1,1 @@
+"""Ways of writing a text into a frozen language model."""

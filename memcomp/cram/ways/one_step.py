@@ -1,0 +1,89 @@
+"""`one_step`: memory is vectors from which one forward pass gives the whole text."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from memcomp.errors import InputError
+from memcomp.lm.protocol import CausalLM, embed, hidden_states, logits_of
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStep:
+    """Vectors e_1 ... e_K and m: the LM reads [e_1 ... e_K, m, m ...], and no token.
+
+    Output i predicts token i, with outputs counted from the first vector, or from the first
+    m. The rows of the memory are the K vectors and then m.
+
+    Attributes:
+      after: whether the outputs of the vectors e predict nothing, so that the LM reads one
+        m a token: the arrangement [e][m]xN, and otherwise [e][m]x(N-1).
+
+    Source: Mezentsev and Oseledets 2025, arXiv:2505.21189, with K = 1.
+    """
+
+    after: bool = False
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
+    }
+    gives_tokens: ClassVar[bool] = False
+
+    def rows(self, num_memory: int) -> int:
+        """K vectors and m."""
+        return num_memory + 1
+
+    def width(self, module: CausalLM) -> int:
+        """Width of an input vector (D)."""
+        return module.config.d_model
+
+    def num_positions(self, num_memory: int, num_tokens: int) -> int:
+        """One position a token, and in the arrangement `after` one for each e."""
+        return num_tokens + num_memory if self.after else max(num_tokens, num_memory)
+
+    def check(self, module: CausalLM, num_memory: int) -> None:
+        """Every LM reads input vectors."""
+
+    def unit(self, params, start, *, module):
+        """Standard deviation of all entries of all tokens' input vectors."""
+        every = embed(params, jnp.arange(module.config.vocab_size)[None], module=module)
+        return jnp.std(every.astype(jnp.promote_types(every.dtype, jnp.float32)))
+
+    def of_tokens(self, params, tokens, *, module):
+        """No real tokens mean what these vectors mean."""
+        raise InputError("one_step cannot start from tokens; choose another init")
+
+    def inputs(self, params, memory, tokens, start, *, module):
+        """[e_1 ... e_K, m, m ...], without a cache."""
+        dtype = embed(params, tokens[None, :1], module=module).dtype
+        return self._read(memory.astype(dtype), len(tokens)), None
+
+    def before(self, memory, start):
+        """Nothing, as no text is read."""
+        raise InputError(
+            "in the way one_step the LM reads no text, so that nothing can follow its "
+            "memory; use memory of vectors or cache"
+        )
+
+    def decode(self, params, memory, given, start, *, module, num_tokens):
+        """All tokens from one forward pass."""
+        dtype = embed(params, jnp.zeros((1, 1), jnp.int32), module=module).dtype
+
+        def one(rows):
+            x = self._read(rows.astype(dtype), num_tokens)
+            hidden = hidden_states(params, x[None], module=module)[0, -num_tokens:]
+            logits = logits_of(params, hidden, module=module)
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.isfinite(logits).all()
+
+        # One text after another, because logits of all texts would need too much memory.
+        tokens, finite = jax.lax.map(one, memory)
+        return tokens, finite.all()
+
+    def _read(self, memory, num_tokens):
+        """Input vectors, the last `num_tokens` of which predict the text."""
+        e, m = memory[:-1], memory[-1:]
+        if self.after:
+            return jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])
+        return jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])[:num_tokens]

@@ -1,0 +1,240 @@
+"""The ways of writing: what the LM reads for a memory, and the whole loop in each way."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memcomp
+from memcomp.cram.config import CramConfig
+from memcomp.cram.horizon import Growth, horizons
+from memcomp.cram.recipe import RECIPES, Recipe
+from memcomp.cram.schedule import advance_all
+from memcomp.cram.ways.table import WAYS, losses_given_memory, memory_scores
+from memcomp.data.texts import Text
+from memcomp.lm.cache import as_numbers, from_numbers, has_positions, num_numbers
+from memcomp.lm.load import load_lm
+from memcomp.lm.protocol import embed, hidden_states
+from memcomp.nn.cross_entropy import token_scores
+
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
+# Keys and values of one kind; windows and two kinds of rotary layers; learned positions;
+# grouped queries; layers without rotary positions; a state in place of keys and values.
+CASES = ("gpt_neox", "gemma3", "gpt2", "gpt_neo", "mistral", "olmo", "olmo2", "opt")
+CASES += ("llama_grouped_queries", "qwen2", "qwen3", "smollm3", "mamba")
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+START, M, T = 3, 4, 9
+RECIPE = Recipe(learning_rate=0.3, max_steps=300, patience=300, margin=0.05)
+
+
+def fast(function, **options):
+    return jax.jit(function, compiler_options=FAST_COMPILE, **options)
+
+
+@functools.cache
+def golden_lm(case):
+    return load_lm(str(GOLDEN / case))
+
+
+def some_tokens(seed, *shape):
+    return np.random.default_rng(seed).integers(23, size=shape).astype(np.int32)
+
+
+def scores(lm, way, memory, tokens):
+    score = functools.partial(
+        memory_scores, module=lm.module, vocab_chunk=7, way=way, start=START
+    )
+    return fast(score)(memory, tokens, lm.params)
+
+
+def scores_of_vectors(lm, vectors, tokens):
+    """Of the tokens that the last of the vectors predict, by one pass without a cache."""
+
+    def plain(params, vectors):
+        hidden = hidden_states(params, vectors[None], module=lm.module)[0, -len(tokens) :]
+        rows = lm.module.apply({"params": params}, method="unembedding")
+        return token_scores(hidden, rows, jnp.asarray(tokens), softcap=lm.module.softcap)
+
+    return fast(plain)(lm.params, vectors)
+
+
+def vectors_of(lm, tokens):
+    return fast(functools.partial(embed, module=lm.module))(lm.params, tokens[None])[0]
+
+
+def cache_of(lm, tokens):
+    of_tokens = functools.partial(WAYS["cache"].of_tokens, module=lm.module)
+    return fast(of_tokens)(lm.params, tokens)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_cache_of_real_tokens_is_worth_the_tokens(case):
+    lm = golden_lm(case)
+    before, text = some_tokens(0, M), some_tokens(1, T)
+    read = np.concatenate([before, [START], text[:-1]]).astype(np.int32)
+    want = scores_of_vectors(lm, vectors_of(lm, read), text)
+    memory = cache_of(lm, before)
+    assert memory.shape == (M if has_positions(lm.module) else 1, num_numbers(lm.module))
+    got = scores(lm, "cache", memory, text)
+    # Measured 1.2e-5, where losses reach 40.
+    np.testing.assert_allclose(got.loss, want.loss, atol=5e-5, rtol=0)
+    np.testing.assert_allclose(got.margin, want.margin, atol=5e-5, rtol=0)
+    assert np.abs(scores(lm, "cache", memory + 0.1, text).loss - want.loss).max() > 1e-2
+
+
+@pytest.mark.parametrize("case", ["llama_grouped_queries", "gemma3", "mamba"])
+def test_decoding_goes_on_after_a_cache_as_after_its_tokens(case):
+    lm = golden_lm(case)
+    before = some_tokens(0, 2, M)
+    memory = np.stack([cache_of(lm, row) for row in before])
+    start = np.zeros((2, 1), np.int32)  # a golden LM has no tokenizer
+    read = np.concatenate([before, start], axis=1)
+    want = memcomp.decode(lm, np.stack([vectors_of(lm, row) for row in read]), 7)
+    np.testing.assert_array_equal(memcomp.decode(lm, memory, 7, way="cache"), want)
+    given = some_tokens(5, 2, 2)
+    read = np.concatenate([read, given], axis=1)
+    want = memcomp.decode(lm, np.stack([vectors_of(lm, row) for row in read]), 5)
+    got = memcomp.decode(lm, memory, 7, given, way="cache")
+    np.testing.assert_array_equal(got, np.concatenate([given, want], axis=1))
+
+
+@pytest.mark.parametrize("case", ["gemma3", "mamba"])
+def test_a_cache_is_its_numbers_and_back(case):
+    lm = golden_lm(case)
+    numbers = np.random.default_rng(0).normal(size=(3, M, num_numbers(lm.module)))
+    numbers = jnp.asarray(numbers[:, : M if has_positions(lm.module) else 1], jnp.float32)
+    cache = from_numbers(numbers, M + 5, jnp.float32, module=lm.module)
+    assert cache.length == numbers.shape[1]
+    got = as_numbers(cache, numbers.shape[1], module=lm.module)
+    np.testing.assert_array_equal(got, numbers)
+
+
+@pytest.mark.parametrize("way", ["one_step", "one_step_after"])
+@pytest.mark.parametrize("num_e", [1, 3])
+def test_one_step_predicts_token_i_from_the_vectors_up_to_i(tiny_lm, way, num_e):
+    memory = np.random.default_rng(0).normal(size=(num_e + 1, 16)).astype(np.float32)
+    text = some_tokens(1, T)
+    got = scores(tiny_lm, way, memory, text)
+    rows = [*memory[:-1], *[memory[-1]] * T]
+    for i in range(T):
+        seen = rows[: i + 1 + (num_e if way == "one_step_after" else 0)]
+        want = scores_of_vectors(tiny_lm, np.stack(seen), text[i : i + 1])
+        np.testing.assert_allclose(got.loss[i], want.loss[0], atol=2e-5)
+    decoded = memcomp.decode(tiny_lm, memory, T, way=way)
+    np.testing.assert_array_equal(decoded == text, np.asarray(got.margin) > 0)
+    # Tokens after the end of a text change nothing before it.
+    longer = scores(tiny_lm, way, memory, np.concatenate([text, text]))
+    np.testing.assert_allclose(longer.loss[:T], got.loss, atol=2e-5)
+
+
+def texts_of(*lengths):
+    return [Text(i, "test", some_tokens(10 + i, n)) for i, n in enumerate(lengths)]
+
+
+def config(way, **changes):
+    recipe = changes.pop("recipe", RECIPE)
+    options = {"batch_size": 2, "steps_per_chunk": 25, "num_tokens": None} | changes
+    return CramConfig(memory=way, recipe=recipe, **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_exact_comes_back_from_the_file(tiny_lm, way, tmp_path):
+    texts = [text.tokens for text in texts_of(3, 2, 3)]
+    results = memcomp.cram(tiny_lm, texts, config(way, num_memory=2))
+    assert sum(r.exact for r in results) >= 2
+    memcomp.save_memory(tmp_path / "m.safetensors", results)
+    stored = memcomp.load_memory(tmp_path / "m.safetensors", tiny_lm)
+    for result in results:
+        memory = stored[str(result.seed_id)]
+        assert memory.way == way
+        assert memory.memory.shape == (
+            WAYS[way].rows(2),
+            WAYS[way].width(tiny_lm.module),
+        )
+        got = memcomp.decode(tiny_lm, memory.memory, len(result.tokens), way=memory.way)
+        assert np.array_equal(got, result.tokens) == result.exact
+        losses = losses_given_memory(tiny_lm, result.memory[None], result.tokens[None], way)
+        assert losses.mean() == pytest.approx(result.loss_nats, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", ["cache", "one_step"])
+def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
+    texts, cfg = texts_of(5, 6, 4), config(way, max_steps=100)
+    want, snapshots = {}, []
+    for found, pool in advance_all(tiny_lm, texts, cfg):
+        want |= {r.text_id: r for r in found}
+        snapshots.append((set(want), pool.snapshot()))
+    before, snapshot = snapshots[1]
+    chunks = advance_all(tiny_lm, texts, cfg, done=before, snapshot=snapshot)
+    got = {r.text_id: r for found, _ in chunks for r in found}
+    assert got and got.keys() == want.keys() - before
+    for i, result in got.items():
+        np.testing.assert_array_equal(result.memory, want[i].memory)
+        assert result.steps == want[i].steps
+
+
+@pytest.mark.parametrize("way", ["cache", "one_step"])
+def test_horizons_grow_in_every_way(tiny_lm, way):
+    growing = Recipe(learning_rate=0.3, max_steps=200, patience=60, margin=0.05, grows=True)
+    texts, cfg = texts_of(10, 12), config(way, recipe=growing)
+    trials = {}
+    for moved, _ in horizons(tiny_lm, texts, cfg, Growth(first=2, factor=1.5)):
+        trials |= {trial.text.seed_id: trial for trial in moved}
+    assert min(trial.exact for trial in trials.values()) > 0
+    for trial in trials.values():
+        got = memcomp.decode(tiny_lm, trial.memory, trial.exact, way=way)
+        np.testing.assert_array_equal(got, trial.text.tokens[: trial.exact])
+
+
+def test_the_init_of_tokens_is_the_cache_of_the_first_ones(tiny_lm):
+    recipe = Recipe(learning_rate=1e-9, max_steps=1, patience=1, margin=0.0, init="tokens")
+    for way in "cache", "vectors":
+        (text,) = texts_of(6)
+        [result] = memcomp.cram(
+            tiny_lm, [text.tokens], config(way, recipe=recipe, num_memory=3)
+        )
+        first = text.tokens[:3]
+        want = cache_of(tiny_lm, first) if way == "cache" else vectors_of(tiny_lm, first)
+        np.testing.assert_allclose(result.memory, want, atol=1e-6)
+
+
+def test_the_normal_init_has_the_scale_of_a_real_cache(tiny_lm):
+    way, lm = WAYS["cache"], tiny_lm
+    unit = way.unit(lm.params, START, module=lm.module)
+    row = way.of_tokens(lm.params, jnp.array([START]), module=lm.module)[0]
+    assert unit.shape == row.shape
+    by_array = row.reshape(2, 2, -1), unit.reshape(2, 2, -1)  # keys and values, layers
+    np.testing.assert_allclose(
+        np.sqrt(np.mean(by_array[0] ** 2, -1)), by_array[1][..., 0], rtol=1e-5
+    )
+
+
+def test_published_recipes_of_a_way():
+    assert config("cache", recipe="reference").resolved_recipe().max_steps == 10_000
+    assert config("one_step", recipe="reference").resolved_recipe().init_scale == 1.0
+    assert config("vectors", recipe="reference").resolved_recipe() == RECIPES["reference"]
+    changed = config("cache", recipe="reference", max_steps=7).resolved_recipe()
+    assert changed.max_steps == 7
+
+
+def test_what_a_way_cannot_do_is_said(tiny_lm):
+    with pytest.raises(memcomp.InputError, match="memory 'cash' is not one of vectors"):
+        CramConfig(memory="cash")
+    with pytest.raises(memcomp.InputError, match="set protocol to strict"):
+        CramConfig(memory="one_step", protocol="reference")
+    with pytest.raises(memcomp.InputError, match="set num_memory to 1"):
+        memcomp.cram(golden_lm("mamba"), [some_tokens(0, 4)], config("cache", num_memory=2))
+    with pytest.raises(memcomp.InputError, match="need 65 positions.*num_tokens to 63"):
+        memcomp.cram(tiny_lm, [some_tokens(0, 64)], config("cache"))
+    with pytest.raises(memcomp.InputError, match=r"give \[M, 32\].*memory of cache"):
+        memcomp.decode(tiny_lm, np.zeros((1, 16)), 4, way="cache")
+    with pytest.raises(memcomp.InputError, match="takes none"):
+        memcomp.decode(tiny_lm, np.zeros((2, 16)), 4, [1], way="one_step")
+    with pytest.raises(memcomp.InputError, match="cannot start from tokens"):
+        recipe = Recipe(
+            learning_rate=1.0, max_steps=1, patience=1, margin=0.0, init="tokens"
+        )
+        memcomp.cram(tiny_lm, [some_tokens(0, 4)], config("one_step", recipe=recipe))
