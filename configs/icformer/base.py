@@ -24,7 +24,7 @@ def everything() -> config_dict.ConfigDict:
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.slice = "v5e:1x1"  # TPUs that experiments/compile_check.py compiles for
 
-    config.compressor = "icformer"  # "icformer" or "icae"
+    config.compressor = "icformer"  # "icformer", "icae" or "pooling"
     # Passed as ICFormerConfig(**config.icformer): an unknown key is an error. None: as
     # the LM has it.
     config.icformer = config_dict.create(
@@ -42,8 +42,11 @@ def everything() -> config_dict.ConfigDict:
     )
     # Passed as ICAEConfig(**config.icae).
     config.icae = config_dict.create(
-        num_digests=128, rank=128, alpha=32.0, slot_init="normal"
+        num_digests=128, rank=128, alpha=32.0, slot_init="normal", bidirectional=False
     )
+
+    # Passed as PoolingConfig(**config.pooling).
+    config.pooling = config_dict.create(num_digests=128)
 
     # Documents: a .jsonl file or a folder of them, whose duplicates are left out, or
     # what memcomp.data.training_texts reads. Stage generate: what memcomp.data.texts reads.
@@ -104,6 +107,8 @@ def everything() -> config_dict.ConfigDict:
         lengths=(128, 256, 512),
         kinds=("normal", "reversed", "patterned", "random"),
         beside=(),  # further compressors for this LM, of any kind, named as in `start`
+        # Also rows of baselines without weights: "truncation", "mean pooling".
+        baselines=(),
         # Also rows of as many vectors, crammed for each context.
         cramming=False,
         # Passed as CramConfig(**config.evaluate.cram). None: as the recipe has it.

@@ -26,16 +26,17 @@ def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
     """Everything that experiments/icformer.py reads.
 
     Args:
-      what: "icformer", "options" or "icae", and vectors a context.
+      what: "icformer", "options", "icae" or "pooling", and vectors a context.
     """
     name, num_digests = what.split(",")
     config = base.everything()
-    config.compressor = "icae" if name == "icae" else "icformer"
+    config.compressor = "icformer" if name == "options" else name
     # Zeros, as published, begin with a gradient that is nearly all of the digests'.
     config.icformer.update(num_digests=int(num_digests), digest_init="normal")
     if name == "options":
         config.icformer.update(spread_positions=True, rescale=True)
     config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
+    config.pooling.update(num_digests=int(num_digests))
     config.context.update(length=128, by_tokens=True)
     config.train.update(num_steps=600, batch_size=8)
     config.train.schedule = "warmup_cosine_decay_schedule"

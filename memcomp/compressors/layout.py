@@ -132,6 +132,11 @@ def memory_answer_row(question: Question, count: int, eos: int | None) -> Row:
     return _asked(question._replace(before=nothing), digests(count), eos)
 
 
+def untrained_answer_row(question: Question, count: int, eos: int | None) -> Row:
+    """`answer_row` without FT, for vectors that were not trained together with FT."""
+    return _asked(question, digests(count), eos)
+
+
 def full_context_row(
     question: Question, context: Int[np.ndarray, "_"], eos: int | None
 ) -> Row:

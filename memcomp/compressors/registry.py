@@ -18,6 +18,8 @@ from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.pooling.config import PoolingConfig
+from memcomp.compressors.pooling.model import Pooling
 from memcomp.compressors.protocol import Compressor
 from memcomp.disk import path_of
 from memcomp.errors import InputError
@@ -27,6 +29,7 @@ COMPRESSOR = "compressor.safetensors"  # name of the file in the folder of a run
 COMPRESSORS: dict[str, tuple[Any, Any]] = {
     "icformer": (ICFormer, ICFormerConfig),
     "icae": (ICAE, ICAEConfig),
+    "pooling": (Pooling, PoolingConfig),
 }
 
 

@@ -129,6 +129,8 @@ class EvaluationSettings:
       lengths: lengths in tokens of the texts to reproduce.
       kinds: kinds of these texts, keys of `memcomp.studies.text_kinds.TEXT_KINDS`.
       beside: further compressors for this LM.
+      baselines: baselines without weights in the table, keys of
+        `memcomp.studies.baselines.BASELINES`.
       cramming: whether the table compares with memory that is crammed for each context.
       cram: arguments of `memcomp.CramConfig`.
     """
@@ -138,6 +140,7 @@ class EvaluationSettings:
     lengths: tuple[int, ...]
     kinds: tuple[str, ...]
     beside: tuple[Any, ...]
+    baselines: tuple[str, ...]
     cramming: bool
     cram: Mapping[str, Any]
 
@@ -183,7 +186,9 @@ def settings_of(entries: Mapping[str, Any]) -> Settings:
     sources = {field.name: entries[field.name] for field in dataclasses.fields(Sources)}
     return Settings(
         **{name: entries[name] for name in ("stage", "seed", "start", "compressor")},
-        compressor_entries={name: entries[name] for name in ("icformer", "icae")},
+        compressor_entries={
+            name: entries[name] for name in ("icformer", "icae", "pooling")
+        },
         sources=Sources(**sources),
         context=ContextSettings(**entries["context"]),
         objective=ObjectiveSettings(**entries["objective"]),

@@ -1,4 +1,4 @@
-"""FLOPs of compressing a context, by formula and as the compiler counts them.
+"""FLOPs of compressing or cramming a context, by formula and as the compiler counts.
 
 Letters: s tokens of a chunk, M digests, D d_model, N heads, K kv heads, H head width,
 F MLP width, L layers, R rank of adapters.
@@ -16,6 +16,7 @@ from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.cost.work import Memory, memory_of
 from memcomp.errors import InputError
 from memcomp.lm.load import abstract_params
+from memcomp.lm.protocol import CausalLM
 from memcomp.nn.decoder import DecoderConfig
 
 
@@ -71,6 +72,33 @@ def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Fl
         mlp=L * 6 * S * D * F,
         adapters=L * 2 * S * cfg.rank * (2 * D + (N + K) * H),
     )
+
+
+def cram_step_flops(lm_module: CausalLM, num_tokens: int, num_memory: int) -> int:
+    """FLOPs of one step of cramming one text: forward, and back to the memory alone.
+
+    They are the matrix products of the layers, of attention with all its keys, and of the
+    unembedding. The recurrence and the convolution of Mamba are left out. No gradient of a
+    weight is taken, so that the way back costs as much as the way forward; attention's
+    products have two factors that depend on the memory, and cost twice as much there.
+
+    Args:
+      lm_module: Flax module of the LM.
+      num_tokens: number of tokens of the text (T).
+      num_memory: number of memory vectors (M).
+    """
+    cfg, S = lm_module.config, num_tokens + num_memory - 1  # the last token is not read
+    layers = nn.unbox(abstract_params(lm_module))["layers"]
+    kernels = sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(layers)
+        if "kernel" in jax.tree_util.keystr(path[-1:])
+    )
+    attention = 0
+    if isinstance(cfg, DecoderConfig):
+        attention = cfg.num_layers * 4 * S * S * cfg.num_heads * cfg.head_dim
+    unembedding = 2 * num_tokens * cfg.vocab_size * cfg.d_model
+    return 2 * (2 * S * kernels + unembedding) + 3 * attention
 
 
 def compiled_flops(

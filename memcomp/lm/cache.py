@@ -43,6 +43,15 @@ def advance(
     return logits_of(params, hidden[:, -1], module=module), cache
 
 
+def moved(cache: Cache, larger: Cache) -> Cache:
+    """Returns the larger, empty cache with the positions that `cache` holds."""
+
+    def put(new: Array, old: Array) -> Array:
+        return jax.lax.dynamic_update_slice(new, old, (0,) * new.ndim)
+
+    return jax.tree.map(put, larger, cache)
+
+
 def has_positions(module: CausalLM) -> bool:
     """Whether the cache keeps something for each position, or only one state for all."""
     return any(axis is not None for _, axis in _parts(module))

@@ -3,6 +3,8 @@
 Letters: B texts, S positions, N new tokens, D d_model, V vocabulary.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,21 +12,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.lm.cache import advance, empty_cache
+from memcomp.lm.cache import advance, empty_cache, moved
 from memcomp.lm.protocol import Cache, CausalLM, Params, embed
+
+SMALLEST_CACHE = 64  # positions of a growing cache, at the least
+
+
+# Keys of the texts [B], temperature and top_p; top_p None draws from all tokens.
+Draw = tuple[Array, Float[Array, ""], Float[Array, ""] | None]
 
 
 def continue_vectors(
     params: Params,
     x: Float[Array, "B S D"],
     lengths: Int[Array, "B"],
-    stop: Int[Array, ""] | int = -1,
-    draw: tuple[Array, Float[Array, ""], Float[Array, ""]] | None = None,
+    stop: Int[Array, "*stops"] | int = -1,
+    draw: Draw | None = None,
     cache: Cache = None,
     *,
     module: CausalLM,
     num_tokens: int,
     num_prefill: int,
+    growing: bool = False,
 ) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
     """Continues each sequence of input vectors with new tokens.
 
@@ -37,21 +46,20 @@ def continue_vectors(
       x: input vectors, padded on the right.
       lengths: number of vectors of each sequence that are not padding; `num_prefill` or
         more.
-      stop: token that ends a continuation and is not part of it; -1 for none.
-      draw: random keys [B], temperature and top_p; None for greedy decoding.
+      stop: token, or tokens, that end a continuation and are not part of it; -1 for none.
+      draw: random keys [B], temperature and top_p of `sample`; None for greedy decoding.
       cache: cache after which the vectors are read, with room for S + N more positions;
         None for an empty one.
       module: the LM's Flax module.
       num_tokens: largest number of tokens of a continuation (N).
       num_prefill: number of positions that are read at once.
+      growing: whether an empty cache begins small and is doubled when it is full. A step
+        costs time for each position of the cache, but each size is compiled by itself.
 
     Returns:
       The new tokens, the length of each continuation, and whether all logits were finite.
     """
     (B, S, _), N = x.shape, num_tokens
-
-    def unfinished(state: tuple[Any, ...]) -> Bool[Array, ""]:
-        return ~jnp.all(state[-1])
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         position, logits, cache, said, counts, finite, done = state
@@ -60,7 +68,7 @@ def continue_vectors(
         speaks = (position >= lengths) & ~done
         next_free = jnp.arange(N)[None] == counts[:, None]
         said = jnp.where(next_free & speaks[:, None], token[:, None], said)
-        ends = speaks & (token == stop)
+        ends = speaks & jnp.isin(token, stop)
         counts = counts + (speaks & ~ends)
         done = done | ends | (counts == N)
         own = jax.lax.dynamic_index_in_dim(x, position, axis=1)  # clamped past the end
@@ -72,21 +80,49 @@ def continue_vectors(
 
     # The cache has at most the LM's positions, because dynamic rotary scaling depends on
     # the length of the cache and would assume a longer text.
+    room = min(S + N, module.config.max_positions)
+    grows = growing and cache is None
+    first, *larger = _doubled(num_prefill, room) if grows else [room]
     if cache is None:
-        room = min(S + N, module.config.max_positions)
-        cache = empty_cache(module, B, room, x.dtype)
+        cache = empty_cache(module, B, first, x.dtype)
     logits, cache = advance(params, cache, x[:, :num_prefill], module=module)
     said, counts = jnp.zeros((B, N), jnp.int32), jnp.zeros(B, jnp.int32)
     prefilled = jnp.int32(num_prefill), logits, cache, said, counts
-    start = (*prefilled, jnp.array(True), jnp.zeros(B, bool))
-    *_, said, counts, finite, _ = jax.lax.while_loop(unfinished, step, start)
+    state = (*prefilled, jnp.array(True), jnp.zeros(B, bool))
+    for full, room in itertools.pairwise([first, *larger]):
+        position, logits, cache, *rest = _loop(step, state, full)
+        cache = moved(cache, empty_cache(module, B, room, x.dtype))
+        state = (position, logits, cache, *rest)
+    *_, said, counts, finite, _ = _loop(step, state)
     return said, counts, finite
+
+
+def _loop(
+    step: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    state: tuple[Any, ...],
+    end: int | None = None,
+) -> tuple[Any, ...]:
+    """Steps until all continuations are done, or until position `end`."""
+
+    def goes_on(state: tuple[Any, ...]) -> Bool[Array, ""]:
+        position, *_, done = state
+        return ~jnp.all(done) & (True if end is None else position < end)
+
+    return jax.lax.while_loop(goes_on, step, state)
+
+
+def _doubled(least: int, most: int) -> list[int]:
+    """Lengths of a growing cache, each half of the next; the first has `least` or more."""
+    lengths = [most]
+    while (half := -(-lengths[0] // 2)) >= max(least, SMALLEST_CACHE):
+        lengths.insert(0, half)
+    return lengths
 
 
 def _next_token(
     logits: Float[Array, "B V"],
     counts: Int[Array, "B"],
-    draw: tuple[Array, Float[Array, ""], Float[Array, ""]] | None,
+    draw: Draw | None,
 ) -> Int[Array, "B"]:
     if draw is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -108,13 +144,18 @@ def sample(
     logits: Float[Array, "B V"],
     keys: Array,
     temperature: Float[Array, ""],
-    top_p: Float[Array, ""],
+    top_p: Float[Array, ""] | None,
 ) -> Int[Array, "B"]:
     """Nucleus sampling: draws from the likeliest tokens of total probability `top_p`.
+
+    With a `top_p` of None it draws from all tokens and need not sort them, which takes
+    most of the time of a small LM.
 
     Source: Holtzman et al. 2020, arXiv:1904.09751.
     """
     logits = logits / temperature
+    if top_p is None:
+        return jax.vmap(jax.random.categorical)(keys, logits)
     order = jnp.argsort(logits, axis=-1, descending=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     probabilities = jax.nn.softmax(ranked, axis=-1)

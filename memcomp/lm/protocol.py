@@ -93,6 +93,7 @@ def hidden_states(
     module: CausalLM,
     adapters: Params | None = None,
     mask: Bool[Array, "L S S"] | None = None,
+    prefix: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B S D"]:
     """Final hidden states of input vectors at the first positions.
 
@@ -103,11 +104,14 @@ def hidden_states(
       adapters: adapters of the kernels with the same names (`memcomp.nn.einsum`).
       mask: mask that hides keys from queries, for an LM with attention
         (`memcomp.nn.decoder`).
+      prefix: number of first positions of each text that see each other in both
+        directions, for an LM with attention; None for causal attention throughout.
     """
     variables = {"params": params}
     if adapters is not None:
         variables["adapters"] = adapters
-    hidden, _ = module.apply(variables, x, **masked(mask))
+    options = masked(mask) if prefix is None else masked(mask) | {"prefix": prefix}
+    hidden, _ = module.apply(variables, x, **options)
     return hidden
 
 

@@ -32,7 +32,7 @@ class Positions(NamedTuple):
     """Positions of a layer's queries and keys, and how the layer attends.
 
     Attributes:
-      mask: True where a query may see a key.
+      mask: True where a query may see a key; one mask for all texts, or one for each.
       table: cosines and sines of the queries' angles; None without rotary positions.
       start: position of the first query, and of its key in a cache.
       layer: index of the layer, from 0.
@@ -41,7 +41,7 @@ class Positions(NamedTuple):
         (`memcomp.nn.flash`); None to compute the probabilities.
     """
 
-    mask: Bool[Array, "T S"]
+    mask: Bool[Array, "*rows T S"]
     table: tuple[Float[Array, "T half"], Float[Array, "T half"]] | None
     start: Int[Array, ""]
     layer: Int[Array, ""]
@@ -72,6 +72,29 @@ def causal_mask(
       window: number of keys that a query sees, its own included; None for all.
     """
     return visible(query_positions[:, None], jnp.arange(num_keys)[None, :], window)
+
+
+def prefix_mask(
+    query_positions: Int[Array, "T"],
+    num_keys: int,
+    prefix: Int[Array, "B"],
+    window: int | None = None,
+) -> Bool[Array, "B T {num_keys}"]:
+    """`causal_mask` of each text, lifted between the first positions of the text.
+
+    Args:
+      query_positions: see `causal_mask`.
+      num_keys: see `causal_mask`.
+      prefix: number of first positions of each text that see each other both ways.
+      window: see `causal_mask`; keys after a query are seen as far as those before it.
+
+    Source: prefix LM of Raffel et al. 2020, arXiv:1910.10683, section 3.2.1.
+    """
+    queries, keys = query_positions[:, None], jnp.arange(num_keys)[None, :]
+    lifted = visible(keys, queries, window)  # the causal mask in the other direction
+    last = jnp.maximum(queries, keys)
+    within = last[None] < prefix[:, None, None]
+    return visible(queries, keys, window)[None] | (lifted[None] & within)
 
 
 def visible(

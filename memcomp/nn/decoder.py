@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.nn.attention import KVCache, Positions, causal_mask, empty_cache
+from memcomp.nn.attention import (
+    KVCache,
+    Positions,
+    causal_mask,
+    empty_cache,
+    prefix_mask,
+)
 from memcomp.nn.flash import check_attention, kernel_of
 from memcomp.nn.mlp import ACTIVATIONS, GatedMLP
 from memcomp.nn.norms import RMSNorm
@@ -204,6 +210,7 @@ class Decoder(nn.Module):
         x: Float[Array, "B T D"],
         cache: KVCache | None = None,
         mask: Bool[Array, "L T S"] | None = None,
+        prefix: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
         """Returns hidden states after the final norm, and the cache with `x` added to it.
 
@@ -213,6 +220,9 @@ class Decoder(nn.Module):
           mask: for each layer, False where a query must not see a key that it would see
             otherwise; None hides nothing. A mask needs the attention probabilities, so that
             `config.attention` is ignored.
+          prefix: number of first positions of each text that see each other in both
+            directions, within the windows of the layers; None for causal attention
+            throughout. With it too, `config.attention` is ignored.
         """
         T = x.shape[1]
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
@@ -220,17 +230,20 @@ class Decoder(nn.Module):
         positions = start + jnp.arange(T)
         x = self.enter(x, positions)
         cached = None if cache is None else (cache.k, cache.v)
-        x, cached = self._scan(x, cached, positions, num_keys, mask)
+        views = [
+            self._view(kind, positions, num_keys, prefix)
+            for kind in dict.fromkeys(self.layer_kinds())
+        ]
+        x, cached = self._scan(x, cached, positions, views, mask, prefix is None)
         if cache is not None:
             k, v = cached
             cache = KVCache(k, v, cache.length + T)
         return self.leave(x), cache
 
-    def _scan(self, x, cached, positions, num_keys, masks):
+    def _scan(self, x, cached, positions, views, masks, causal):
         cfg, of_layers = self.config, self.layer_kinds()
         kinds = list(dict.fromkeys(of_layers))
         number = jnp.array([kinds.index(kind) for kind in of_layers])
-        views = [self._view(kind, positions, num_keys) for kind in kinds]
         views = jax.tree.map(lambda *arrays: jnp.stack(arrays), *views)
         windows = tuple(kind.window for kind in kinds)
 
@@ -240,7 +253,8 @@ class Decoder(nn.Module):
             mask, table = jax.tree.map(lambda array: array[chosen], views)
             kernel = kernel_of(cfg.attention, windows, chosen, x.shape[1])
             if hiding is not None:
-                mask, kernel = mask & hiding, None
+                mask, kernel = mask & jnp.broadcast_to(hiding, mask.shape), None
+            kernel = kernel if causal else None
             return layer(x, cached, Positions(mask, table, positions[0], index, kernel))
 
         scan = nn.scan(
@@ -253,8 +267,10 @@ class Decoder(nn.Module):
         )
         return scan(self.layers, x, cached, number, jnp.arange(cfg.num_layers), masks)
 
-    def _view(self, kind: LayerKind, positions, num_keys):
+    def _view(self, kind: LayerKind, positions, num_keys, prefix):
         mask = causal_mask(positions, num_keys, kind.window)
+        if prefix is not None:
+            mask = prefix_mask(positions, num_keys, prefix, kind.window)
         if kind.rotary is None:
             return mask, None
         return mask, rotary_table(kind.rotary, positions, num_keys)

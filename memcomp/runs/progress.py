@@ -1,4 +1,4 @@
-"""Progress bar of a cramming run on the terminal."""
+"""Progress bar of a run on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -52,3 +52,8 @@ def of_horizons(progress: Any) -> dict[str, Any]:
         "token_steps_per_s": f"{progress.token_steps_per_second:.0f}",
         "minutes_left": f"{progress.seconds_left / 60:.0f}",
     }
+
+
+def of_sampling(progress: Any) -> dict[str, Any]:
+    """Values beside the bar for a `memcomp.runs.sampling.Progress`."""
+    return {"tokens_per_s": f"{progress.tokens_per_second:.0f}"}

@@ -11,6 +11,7 @@ from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compres
 from memcomp.compressors.layout import Row, check_room, stack_rows
 from memcomp.compressors.registry import kind_of, load_trained
 from memcomp.compressors.setup import Setup, load_start, shapes
+from memcomp.cost.formulas import cram_step_flops
 from memcomp.cram.config import CramConfig
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
@@ -100,8 +101,9 @@ def by_cramming(one: Compared, report: Callable[[], None] = lambda: None) -> Mak
     """Returns a function that crams contexts, into as many vectors as a compressor makes.
 
     Its records have `context_accuracy`, the share of the context that is right,
-    teacher-forced, and `steps`. See `compressed.cram_contexts` for what the result shows.
-    `report` is called after each chunk of steps.
+    teacher-forced, `steps`, and `flops`, the cost of these steps by
+    `memcomp.cost.formulas.cram_step_flops`. See `compressed.cram_contexts` for what the
+    result shows. `report` is called after each chunk of steps.
     """
     cfg = cram_config(one.setup)
 
@@ -110,7 +112,16 @@ def by_cramming(one: Compared, report: Callable[[], None] = lambda: None) -> Mak
         prompts, results = compressed.cram_contexts(
             one.setup.lm, contexts, counts, cfg, report
         )
-        about = [{"context_accuracy": r.accuracy, "steps": r.steps} for r in results]
+        about = []
+        for result, count in zip(results, counts, strict=True):
+            step = cram_step_flops(one.setup.lm.module, len(result.tokens), count)
+            about.append(
+                {
+                    "context_accuracy": result.accuracy,
+                    "steps": result.steps,
+                    "flops": result.steps * step,
+                }
+            )
         return prompts, about
 
     return make

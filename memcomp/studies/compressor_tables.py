@@ -29,6 +29,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import RECORDS, Record, run_studies, summarise
 from memcomp.sharding import fetch, on_mesh
 from memcomp.studies import answers as compressed
+from memcomp.studies.baselines import BASELINES, check_baselines
 from memcomp.studies.compared import (
     Compared,
     Make,
@@ -42,6 +43,8 @@ from memcomp.studies.compared import (
     with_gains,
 )
 from memcomp.studies.text_kinds import TEXT_KINDS, ordinary_ids, text_of_kind
+
+Counts = Callable[[Sequence[np.ndarray]], list[int]]  # numbers of vectors of contexts
 
 
 class Attention(NamedTuple):
@@ -164,29 +167,54 @@ def reconstructions(
         return unaided(lm, texts(kind, length), length)
 
     def row(
-        one: Compared, make: Make, wanted: Any, kind: str, length: int, most: int
+        counts: Counts, make: Make, wanted: Any, kind: str, length: int, most: int
     ) -> list[Record]:
         own = texts(kind, length)
-        counts = num_vectors(one, own)
-        rows = [wanted(text, count) for text, count in zip(own, counts, strict=True)]
+        rows = [wanted(text, n) for text, n in zip(own, counts(own), strict=True)]
         return with_gains(scored(lm, make, own, rows, most, report), bare(kind, length))
 
     rows, reproduce = {}, functools.partial(layout.autoencoding_row, eos=None)
     cells = list(itertools.product(asked.kinds, asked.lengths))
     for one, (kind, length) in itertools.product(compared, cells):
         name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
-        how = one, by_compressor(one), reproduce
+        how = functools.partial(num_vectors, one), by_compressor(one), reproduce
         # One token more than expected, because an answer that does not end is not exact.
         rows[name] = functools.partial(row, *how, kind, length, length + 1)
-    for length in asked.lengths if asked.cramming else ():
-        options = (main, by_cramming(main, report), layout.continuation_row)
-        # No token more than expected, because memory does not store that its text ends.
-        last = ("normal", length, length)
-        rows[f"cramming {length}"] = functools.partial(row, *options, *last)
+    for name, how in untrained(main, layout.continuation_row, report).items():
+        # No token more than expected, because nothing has stored that its text ends.
+        for length in asked.lengths:
+            last = ("normal", length, length)
+            rows[f"{name} {length}"] = functools.partial(row, *how, *last)
     for length in asked.lengths:
         rows[f"no vectors {length}"] = functools.partial(bare, "normal", length)
     read = attention_of(main, tokens[0])
     return Study(rows, list(range(len(tokens))), settings.sources.valid, {}, read)
+
+
+def untrained(
+    main: Compared, wanted: Any, report: Callable[[], None], remembered: Any = None
+) -> dict[str, tuple[Counts, Make, Any]]:
+    """Lines of vectors that no compressor was trained to make: baselines and cramming.
+
+    Args:
+      main: the compressor that says how many vectors are made.
+      wanted: function that makes the sequence that the LM reads, from a text or question
+        and its number of vectors.
+      report: called after each chunk of cramming.
+      remembered: the same function for crammed memory; None for `wanted`.
+
+    Returns:
+      Three functions by the name of the line: for the numbers of vectors of contexts, for
+      the vectors, and for the sequence that the LM reads.
+    """
+    asked, lines = main.setup.settings.evaluate, {}
+    for name in asked.baselines:
+        counts, make = BASELINES[name]
+        lines[name] = functools.partial(counts, main), make(main), wanted
+    if asked.cramming:
+        counts, make = functools.partial(num_vectors, main), by_cramming(main, report)
+        lines["cramming"] = counts, make, remembered or wanted
+    return lines
 
 
 def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
@@ -273,18 +301,21 @@ def answers(
         spoken = compressed.from_texts(lm, texts, num_tokens=most)
         return compressed.overlap(lm, spoken)
 
-    def row(one: Compared, make: Make, wanted: Any) -> list[Record]:
-        counts = num_vectors(one, contexts)
-        texts = [wanted(q, count, eos) for q, count in zip(asked, counts, strict=True)]
+    def row(counts: Counts, make: Make, wanted: Any) -> list[Record]:
+        numbered = zip(asked, counts(contexts), strict=True)
+        texts = [wanted(question, count, eos) for question, count in numbered]
         return scored(lm, make, contexts, texts, most, report)
 
     named = {}
     for one in compared:
-        options = (one, by_compressor(one), layout.answer_row)
-        named[one.name] = functools.partial(row, *options)
-    if settings.evaluate.cramming:
-        options = (main, by_cramming(main, report), layout.memory_answer_row)
-        named["cramming"] = functools.partial(row, *options)
+        counts_of = functools.partial(num_vectors, one)
+        how = counts_of, by_compressor(one), layout.answer_row
+        named[one.name] = functools.partial(row, *how)
+    lines = untrained(
+        main, layout.untrained_answer_row, report, remembered=layout.memory_answer_row
+    )
+    for name, how in lines.items():
+        named[name] = functools.partial(row, *how)
     named["full context"] = lambda: read(examples.teachers)
     named["no context"] = lambda: read(bare)
     return Study(named, rows.tolist(), "PwC test", counts)
@@ -318,6 +349,7 @@ def load_evaluated(setup: Setup) -> list[Compared]:
         raise InputError(
             f"evaluate.num_texts is {asked.num_texts}; give 1 or more, or None for all"
         )
+    check_baselines(asked.baselines)
     check = STUDIES[asked.study].check
     check(setup)
     if asked.cramming:

@@ -119,10 +119,18 @@ def test_contexts_are_compressed_as_each_alone(tiny_lm, trained, contexts, promp
 
 def test_samples_have_the_probabilities_of_the_nucleus():
     logits = jnp.log(jnp.asarray([[0.1, 0.4, 0.05, 0.25, 0.2]]))
-    for temperature, top_p in ((1.0, 1.0), (1.0, 0.65), (2.0, 0.8), (1.0, 0.01)):
+    for temperature, top_p in (
+        (1.0, 1.0),
+        (1.0, 0.65),
+        (2.0, 0.8),
+        (1.0, 0.01),
+        (2.0, None),
+    ):
         p = np.asarray(jax.nn.softmax(logits[0] / temperature), np.float64)
         order = np.argsort(-p)
-        kept = order[: np.searchsorted(np.cumsum(p[order]), top_p - 1e-6) + 1]
+        kept = order
+        if top_p is not None:
+            kept = order[: np.searchsorted(np.cumsum(p[order]), top_p - 1e-6) + 1]
         want = np.zeros(5)
         want[kept] = p[kept] / p[kept].sum()
         n = 20_000
@@ -130,7 +138,7 @@ def test_samples_have_the_probabilities_of_the_nucleus():
             jnp.broadcast_to(logits, (n, 5)),
             jax.random.split(jax.random.key(0), n),
             jnp.float32(temperature),
-            jnp.float32(top_p),
+            None if top_p is None else jnp.float32(top_p),
         )
         found = np.bincount(drawn, minlength=5) / n
         assert not found[want == 0].any()

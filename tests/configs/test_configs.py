@@ -19,6 +19,7 @@ import memcomp
 from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.pooling.config import PoolingConfig
 from memcomp.compressors.settings import Settings, Sources, settings_of
 from memcomp.compressors.templates import Template
 from memcomp.compressors.training import learning_rate
@@ -98,6 +99,7 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
             assert config[section].keys() == everything[section].keys(), section
     ICFormerConfig(**config.icformer)
     ICAEConfig(**config.icae)
+    PoolingConfig(**config.pooling)
     config.dtype = "float32" if config.dtype == "auto" else config.dtype
     settings = settings_of(config.to_dict())
     assert learning_rate(settings.train)(1) > 0

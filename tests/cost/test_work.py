@@ -1,5 +1,6 @@
 """Work read from optimised HLO: against XLA's own counts, and against counts by hand."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,10 +10,12 @@ from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_lm import TINY
 
+from memcomp.cost.formulas import cram_step_flops
 from memcomp.cost.work import Program, memory_of
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.cram.recipe import RECIPES
+from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.load import abstract_params
 from memcomp.models.llama import Llama
 from memcomp.sharding import batch_sharding, make_mesh, param_shardings
@@ -238,6 +241,29 @@ def test_products_of_cramming_are_4_x_parameters_x_tokens():
     assert work(cram_program(data=1)).flops == pytest.approx(
         tokens * (4 * kernels + scores) + steps, rel=0.05
     )
+
+
+@pytest.mark.parametrize("num_tokens, num_memory", [(16, 1), (5, 4)])
+def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
+    num_tokens, num_memory
+):
+    config = dataclasses.replace(TINY, vocab_size=32, d_mlp=64)
+    module = Llama(config)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), nn.unbox(abstract_params(module))
+    )
+
+    def loss(memory, tokens, params):
+        found = memory_scores(memory, tokens, params, module=module, vocab_chunk=32)
+        return found.loss.sum()
+
+    memory = jax.ShapeDtypeStruct((num_memory, config.d_model), jnp.float32)
+    tokens = jax.ShapeDtypeStruct((num_tokens,), jnp.int32)
+    program = jax.jit(jax.value_and_grad(loss)).lower(memory, tokens, shapes).compile()
+    found = work(program)
+    assert found.unknown_loops == 0
+    # Measured equal.
+    assert found.flops == cram_step_flops(module, num_tokens, num_memory)
 
 
 def test_weights_that_are_cut_are_gathered_and_texts_stay():

@@ -13,6 +13,7 @@ from memcomp.nn.attention import (
     attend,
     causal_mask,
     empty_cache,
+    prefix_mask,
 )
 
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
@@ -66,6 +67,17 @@ def test_logits_are_scaled_and_capped(options):
 def test_a_window_shows_a_query_itself_and_as_many_less_one_before():
     got = causal_mask(jnp.asarray([0, 3]), 5, window=2)
     np.testing.assert_array_equal(got, [[1, 0, 0, 0, 0], [0, 0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_prefix_mask_shows_the_prefix_to_itself_and_no_more(window):
+    got = prefix_mask(jnp.arange(2, 7), 8, jnp.asarray([0, 1, 5, 8]), window)
+    for row, n in enumerate((0, 1, 5, 8)):
+        for t in range(2, 7):
+            for s in range(8):
+                seen = s <= t or (s < n and t < n)
+                want = seen and (window is None or abs(s - t) < window)
+                assert got[row, t - 2, s] == want, (n, t, s)
 
 
 def test_causal_mask_shows_a_query_itself_and_what_is_before():

@@ -22,6 +22,9 @@ class ICAEConfig:
       slot_init: initialisation of the vectors that the LM reads in the slots: "normal" with
         a standard deviation of 1, or "zeros", as in the replica that IC-Former was
         compared with.
+      bidirectional: whether the tokens of a chunk see each other in both directions while
+        it is compressed. The slots still see only the chunk and the slots before them.
+        False, as published, keeps the LM's causal mask.
 
     Raises:
       InputError: a value is out of its range.
@@ -33,6 +36,7 @@ class ICAEConfig:
     rank: int = 128
     alpha: float = 32.0
     slot_init: str = "normal"
+    bidirectional: bool = False
 
     def __post_init__(self):
         for name in ("num_digests", "rank"):

@@ -102,8 +102,14 @@ class ICAE:
         words = embed(lm_params, tokens, module=self.lm_module)
         x = followed_by(words.astype(params["slots"].dtype), params["slots"], lengths)
         adapters = {"layers": {"attn": self._adapters(params["adapters"])}}
-        # Attention is causal and padding is on the right, so no token or slot sees it.
-        hidden = hidden_states(lm_params, x, module=self.lm_module, adapters=adapters)
+        # Padding is on the right and in no prefix, so that no token or slot sees it.
+        hidden = hidden_states(
+            lm_params,
+            x,
+            module=self.lm_module,
+            adapters=adapters,
+            prefix=lengths if self.config.bidirectional else None,
+        )
         places = lengths[:, None] + jnp.arange(M)[None, :]
         return jnp.take_along_axis(hidden, places[:, :, None], axis=1)
 

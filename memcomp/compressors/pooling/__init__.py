@@ -1,0 +1,1 @@
+"""Mean pooling: groups of neighbouring tokens become linear maps of their means."""
