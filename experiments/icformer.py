@@ -10,9 +10,9 @@ Stages:
   evaluate   measures reconstruction by length and kind of text, or answers to PwC's test
              set; config.evaluate.beside adds compressors, .cramming adds crammed memory
 
---config.compressor is icformer or icae; --config.start is the folder of another run, or
-its compressor.safetensors. Without flags, a small IC-Former for the built-in LM is trained
-for some minutes on the documentation that comes with Python.
+--config.compressor is icformer, icae or gradmem; --config.start is the folder of another
+run, or its compressor.safetensors. Without flags, a small IC-Former for the built-in LM is
+trained for some minutes on the documentation that comes with Python.
 
 The same command resumes a killed run from its last checkpoint. On a CPU, and on a GPU with
 XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights then equal those of a run without

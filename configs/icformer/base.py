@@ -24,7 +24,7 @@ def everything() -> config_dict.ConfigDict:
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.slice = "v5e:1x1"  # TPUs that experiments/compile_check.py compiles for
 
-    config.compressor = "icformer"  # "icformer" or "icae"
+    config.compressor = "icformer"  # "icformer", "icae" or "gradmem"
     # Passed as ICFormerConfig(**config.icformer): an unknown key is an error. None: as
     # the LM has it.
     config.icformer = config_dict.create(
@@ -43,6 +43,15 @@ def everything() -> config_dict.ConfigDict:
     # Passed as ICAEConfig(**config.icae).
     config.icae = config_dict.create(
         num_digests=128, rank=128, alpha=32.0, slot_init="normal"
+    )
+    # Passed as GradMemConfig(**config.gradmem).
+    config.gradmem = config_dict.create(
+        num_digests=8,
+        num_steps=2,
+        rate=0.08,
+        num_second_order=config_dict.placeholder(int),  # None: all steps
+        projection=False,
+        start_std=0.02,
     )
 
     # Documents: a .jsonl file or a folder of them, whose duplicates are left out, or

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from memcomp.compressors.registry import COMPRESSORS
 from memcomp.compressors.training import TrainConfig
 from memcomp.errors import InputError
 from memcomp.lm.decode import check_sampling
@@ -183,7 +184,7 @@ def settings_of(entries: Mapping[str, Any]) -> Settings:
     sources = {field.name: entries[field.name] for field in dataclasses.fields(Sources)}
     return Settings(
         **{name: entries[name] for name in ("stage", "seed", "start", "compressor")},
-        compressor_entries={name: entries[name] for name in ("icformer", "icae")},
+        compressor_entries={name: entries[name] for name in COMPRESSORS},
         sources=Sources(**sources),
         context=ContextSettings(**entries["context"]),
         objective=ObjectiveSettings(**entries["objective"]),

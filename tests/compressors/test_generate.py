@@ -13,6 +13,7 @@ from memcomp.errors import InputError
 ENTRIES = {
     "icformer": dict(num_digests=3, num_layers=1, digest_init="normal"),
     "icae": dict(num_digests=3, rank=2),
+    "gradmem": dict(num_digests=3),
 }
 
 

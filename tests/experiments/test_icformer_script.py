@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["icformer", "icae"])
+@pytest.mark.parametrize("kind", ["icformer", "icae", "gradmem"])
 def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
     def run(stage, name, **changes):
         config = tiny(folder, stage=stage, compressor=kind, **changes)
