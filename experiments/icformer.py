@@ -58,7 +58,7 @@ from memcomp.studies.held_out import scores_of_examples
 DEFAULT_WORKDIR = "runs/icformer"
 # Figures of a table that are printed.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
-SHOWN += ("rouge_l_f1",)
+SHOWN += ("rouge_l_f1", "steps")
 
 
 def main(config: Config, workdir: str | None) -> None:

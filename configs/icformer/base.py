@@ -115,9 +115,14 @@ def everything() -> config_dict.ConfigDict:
         beside=(),  # further compressors for this LM, of any kind, named as in `start`
         # Also rows of as many vectors, crammed for each context.
         cramming=False,
+        # And crammed beginning with each compressor's vectors; study reconstruction.
+        cramming_starts=False,
         # Passed as CramConfig(**config.evaluate.cram). None: as the recipe has it.
         cram=config_dict.create(
-            recipe="default", patience=config_dict.placeholder(int), batch_size=16
+            recipe="default",
+            learning_rate=config_dict.placeholder(float),
+            patience=config_dict.placeholder(int),
+            batch_size=16,
         ),
     )
     return config

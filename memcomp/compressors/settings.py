@@ -131,6 +131,8 @@ class EvaluationSettings:
       kinds: kinds of these texts, keys of `memcomp.studies.text_kinds.TEXT_KINDS`.
       beside: further compressors for this LM.
       cramming: whether the table compares with memory that is crammed for each context.
+      cramming_starts: whether it also has memory that is crammed beginning with the vectors
+        of each compressor; only study reconstruction.
       cram: arguments of `memcomp.CramConfig`.
     """
 
@@ -140,6 +142,7 @@ class EvaluationSettings:
     kinds: tuple[str, ...]
     beside: tuple[Any, ...]
     cramming: bool
+    cramming_starts: bool
     cram: Mapping[str, Any]
 
 
