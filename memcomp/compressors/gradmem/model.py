@@ -80,16 +80,23 @@ class GradMem:
         projection = params.get("projection")
         memory = jnp.broadcast_to(params["start"][None], (len(tokens), *start.shape))
         if self.config.num_steps:
+            vocab_size = self.lm_module.config.vocab_size
             loss = functools.partial(
                 written_loss,
                 tokens=tokens,
                 lengths=lengths,
                 lm_params=jax.lax.stop_gradient(lm_params),
                 module=differentiable_twice(self.lm_module),
+                vocab_chunk=vocab_size if self._unroll else VOCAB_CHUNK,
             )
             rates = self.config.rate * jnp.exp(params["rate_logs"])
             memory = self._steps(loss, memory, rates, projection)
         return projected(memory, projection).astype(start.dtype)
+
+    @property
+    def _unroll(self) -> bool:
+        """Whether loops are unrolled, as the LM's layers are, so that all are counted."""
+        return getattr(self.lm_module, "unroll", False)
 
     def _steps(self, loss, memory, rates, projection) -> Float[Array, "B M D"]:
         """Takes the steps; only the last ones see the derivatives of their gradients."""
@@ -104,7 +111,7 @@ class GradMem:
         cfg = self.config
         last = cfg.num_steps if cfg.num_second_order is None else cfg.num_second_order
         before = max(cfg.num_steps - last, 0)
-        unroll = getattr(self.lm_module, "unroll", False)  # else loops count as one step
+        unroll = max(cfg.num_steps, 1) if self._unroll else 1
         memory, _ = jax.lax.scan(first_order, memory, rates[:before], unroll=unroll)
         # Training keeps the memory before each step, and computes the step again.
         step = jax.checkpoint(second_order, prevent_cse=False)
@@ -136,6 +143,7 @@ def written_loss(
     lengths: Int[Array, "B"],
     lm_params: Params,
     module: CausalLM,
+    vocab_chunk: int = VOCAB_CHUNK,
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats of each chunk given its memory, summed over chunks.
 
@@ -145,7 +153,7 @@ def written_loss(
 
     def losses(memory, tokens):
         return memory_scores(
-            memory, tokens, lm_params, module=module, vocab_chunk=VOCAB_CHUNK
+            memory, tokens, lm_params, module=module, vocab_chunk=vocab_chunk
         ).loss
 
     there = jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
