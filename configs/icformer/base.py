@@ -44,7 +44,8 @@ def everything() -> config_dict.ConfigDict:
     config.icae = config_dict.create(
         num_digests=128, rank=128, alpha=32.0, slot_init="normal"
     )
-    # Passed as GradMemConfig(**config.gradmem).
+    # Passed as GradMemConfig(**config.gradmem). Train it with dtype float32: bfloat16 loses
+    # the gradient after two steps and more (docs/icformer.md).
     config.gradmem = config_dict.create(
         num_digests=8,
         num_steps=2,
