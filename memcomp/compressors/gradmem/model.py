@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 from memcomp.compressors.gradmem.config import GradMemConfig
 from memcomp.compressors.protocol import Params
 from memcomp.errors import InputError
-from memcomp.lm.protocol import CausalLM
-from memcomp.lm.score import VOCAB_CHUNK, memory_scores
+from memcomp.lm.protocol import CausalLM, embed, hidden_states
+from memcomp.lm.score import VOCAB_CHUNK, score_hidden
 from memcomp.nn.parameters import with_axes
 
 
@@ -150,14 +150,15 @@ def written_loss(
     The first token is predicted too. Each chunk's gradient is that of its own mean, as no
     chunk sees another.
     """
-
-    def losses(memory, tokens):
-        return memory_scores(
-            memory, tokens, lm_params, module=module, vocab_chunk=vocab_chunk
-        ).loss
-
+    words = embed(lm_params, tokens[:, :-1], module=module)
+    x = jnp.concatenate([memory.astype(words.dtype), words], axis=1)
+    # The last memory vector predicts the first token.
+    hidden = hidden_states(lm_params, x, module=module)[:, memory.shape[1] - 1 :]
+    chunks = {"module": module, "vocab_chunk": vocab_chunk}
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    losses = score_hidden(lm_params, rows, tokens.ravel(), **chunks).loss
     there = jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
-    sums = jnp.sum(jax.vmap(losses)(memory, tokens), axis=1, where=there)
+    sums = jnp.sum(losses.reshape(tokens.shape), axis=1, where=there)
     return jnp.sum(sums / lengths)
 
 
