@@ -1,4 +1,4 @@
-r"""FLOPs of IC-Former and ICAE at Llama-2-7B's shape, and the time of both at a small one.
+r"""FLOPs of compressors at Llama-2-7B's shape, and their time at a small one.
 
   python experiments/compression_cost.py --workdir runs/compression_cost
   python experiments/compression_cost.py --config.clock.shape.hidden_size=4096 \
@@ -31,6 +31,7 @@ def get_config() -> config_dict.ConfigDict:
     config.chunk = 512  # tokens at the most, where contexts are cut
     config.num_digests = 128
     config.rank = 128  # of ICAE's adapters
+    config.num_steps = 1  # of GradMem, whose cost is proportional to it
 
     config.clock = config_dict.ConfigDict()
     config.clock.shape = config_dict.create(  # 32 layers, and 7B's proportions

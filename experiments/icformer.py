@@ -11,7 +11,7 @@ Stages:
              set; config.evaluate.beside adds compressors, .baselines adds baselines
              without weights, .cramming adds crammed memory
 
---config.compressor is icformer, icae or pooling; --config.start is the folder of another
+--config.compressor is icformer, icae, gradmem or pooling; --config.start is the folder of another
 run, or its compressor.safetensors. Without flags, a small IC-Former for the built-in LM is
 trained for some minutes on the documentation that comes with Python.
 
@@ -59,7 +59,7 @@ from memcomp.studies.held_out import scores_of_examples
 DEFAULT_WORKDIR = "runs/icformer"
 # Figures of a table that are printed.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
-SHOWN += ("rouge_l_f1",)
+SHOWN += ("rouge_l_f1", "steps")
 
 
 def main(config: Config, workdir: str | None) -> None:

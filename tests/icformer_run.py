@@ -90,6 +90,7 @@ def tiny(folder, **changes):
     config.icformer.update(num_digests=2, num_layers=1)
     config.icae.update(num_digests=2, rank=2)
     config.pooling.update(num_digests=2)
+    config.gradmem.update(num_digests=2)
     config.context.update(length=12, max_chunk=6)
     config.objective.update(continuation=8, continuation_ratio=0.5, distillation=0.3)
     config.question.update(template="plain", prompt=48, answer=12)

@@ -24,7 +24,7 @@ def everything() -> config_dict.ConfigDict:
     config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.slice = "v5e:1x1"  # TPUs that experiments/compile_check.py compiles for
 
-    config.compressor = "icformer"  # "icformer", "icae" or "pooling"
+    config.compressor = "icformer"  # "icformer", "icae", "gradmem" or "pooling"
     # Passed as ICFormerConfig(**config.icformer): an unknown key is an error. None: as
     # the LM has it.
     config.icformer = config_dict.create(
@@ -43,6 +43,16 @@ def everything() -> config_dict.ConfigDict:
     # Passed as ICAEConfig(**config.icae).
     config.icae = config_dict.create(
         num_digests=128, rank=128, alpha=32.0, slot_init="normal", bidirectional=False
+    )
+    # Passed as GradMemConfig(**config.gradmem). Train it with dtype float32: bfloat16 loses
+    # the gradient after two steps and more (docs/icformer.md).
+    config.gradmem = config_dict.create(
+        num_digests=8,
+        num_steps=2,
+        rate=0.08,
+        num_second_order=config_dict.placeholder(int),  # None: all steps
+        projection=False,
+        start_std=0.02,
     )
 
     # Passed as PoolingConfig(**config.pooling).
@@ -111,9 +121,14 @@ def everything() -> config_dict.ConfigDict:
         baselines=(),
         # Also rows of as many vectors, crammed for each context.
         cramming=False,
+        # And crammed beginning with each compressor's vectors; study reconstruction.
+        cramming_starts=False,
         # Passed as CramConfig(**config.evaluate.cram). None: as the recipe has it.
         cram=config_dict.create(
-            recipe="default", patience=config_dict.placeholder(int), batch_size=16
+            recipe="default",
+            learning_rate=config_dict.placeholder(float),
+            patience=config_dict.placeholder(int),
+            batch_size=16,
         ),
     )
     return config

@@ -1,4 +1,4 @@
-r"""IC-Former and ICAE for the built-in LM: 128 tokens of novels to 32 or 16 vectors.
+r"""Compressors for the built-in LM: 128 tokens of novels to 32 or 16 vectors.
 
   R="python experiments/icformer.py --config configs/icformer/builtin.py:icformer,32 \
       --config.texts=FOLDER/train --config.valid=FOLDER/valid"
@@ -12,9 +12,9 @@ r"""IC-Former and ICAE for the built-in LM: 128 tokens of novels to 32 or 16 vec
   $R --config.stage=evaluate --config.start=runs/long --workdir runs/table
 
 Autoencoding of short contexts, then of long ones, then going on with the text. "icae" in
-the place of "icformer" is ICAE on the same batches; "options" is IC-Former with all that
-its paper does not have. Numbers: docs/icformer.md. What is published took a far larger LM,
-and a thousand times the tokens.
+the place of "icformer" is ICAE on the same batches, and "gradmem" is GradMem; "options" is
+IC-Former with all that its paper does not have. Numbers: docs/icformer.md. What is
+published took a far larger LM, and a thousand times the tokens.
 """
 
 from ml_collections import config_dict
@@ -26,7 +26,7 @@ def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
     """Everything that experiments/icformer.py reads.
 
     Args:
-      what: "icformer", "options", "icae" or "pooling", and vectors a context.
+      what: "icformer", "options", "icae", "gradmem" or "pooling", and vectors a context.
     """
     name, num_digests = what.split(",")
     config = base.everything()
@@ -37,6 +37,8 @@ def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
         config.icformer.update(spread_positions=True, rescale=True)
     config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
     config.pooling.update(num_digests=int(num_digests))
+    # The start has the size of the LM's token embeddings.
+    config.gradmem.update(num_digests=int(num_digests), rate=1.0, start_std=0.1)
     config.context.update(length=128, by_tokens=True)
     config.train.update(num_steps=600, batch_size=8)
     config.train.schedule = "warmup_cosine_decay_schedule"

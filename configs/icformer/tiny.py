@@ -1,6 +1,6 @@
 """A small IC-Former for the built-in LM: shows that all works.
 
-  python experiments/icformer.py [--config.compressor=icae]
+  python experiments/icformer.py [--config.compressor=icae|gradmem]
 
 40 seconds on two cores of a CPU. It learns little: held-out texts end at 5.06 nats a token.
 """
@@ -16,6 +16,7 @@ def get_config() -> config_dict.ConfigDict:
     config.icformer.update(num_digests=8, num_layers=2, digest_init="normal")
     config.icae.update(num_digests=8, rank=16, alpha=16.0)
     config.pooling.update(num_digests=8)
+    config.gradmem.update(num_digests=8, rate=1.0, start_std=0.1)
     config.context.update(length=32, by_tokens=True)
     config.train.update(num_steps=300, schedule="warmup_cosine_decay_schedule")
     config.train.schedule_options = config_dict.create(

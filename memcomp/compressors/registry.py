@@ -12,6 +12,8 @@ import numpy as np
 
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.gradmem.config import GradMemConfig
+from memcomp.compressors.gradmem.model import GradMem
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icae.model import ICAE
 from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
@@ -30,6 +32,7 @@ COMPRESSORS: dict[str, tuple[Any, Any]] = {
     "icformer": (ICFormer, ICFormerConfig),
     "icae": (ICAE, ICAEConfig),
     "pooling": (Pooling, PoolingConfig),
+    "gradmem": (GradMem, GradMemConfig),
 }
 
 

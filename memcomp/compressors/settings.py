@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from memcomp.compressors.registry import COMPRESSORS
 from memcomp.compressors.training import TrainConfig
 from memcomp.errors import InputError
 from memcomp.lm.decode import check_sampling
@@ -132,6 +133,8 @@ class EvaluationSettings:
       baselines: baselines without weights in the table, keys of
         `memcomp.studies.baselines.BASELINES`.
       cramming: whether the table compares with memory that is crammed for each context.
+      cramming_starts: whether it also has memory that is crammed beginning with the vectors
+        of each compressor; only study reconstruction.
       cram: arguments of `memcomp.CramConfig`.
     """
 
@@ -142,6 +145,7 @@ class EvaluationSettings:
     beside: tuple[Any, ...]
     baselines: tuple[str, ...]
     cramming: bool
+    cramming_starts: bool
     cram: Mapping[str, Any]
 
 
@@ -186,9 +190,7 @@ def settings_of(entries: Mapping[str, Any]) -> Settings:
     sources = {field.name: entries[field.name] for field in dataclasses.fields(Sources)}
     return Settings(
         **{name: entries[name] for name in ("stage", "seed", "start", "compressor")},
-        compressor_entries={
-            name: entries[name] for name in ("icformer", "icae", "pooling")
-        },
+        compressor_entries={name: entries[name] for name in COMPRESSORS},
         sources=Sources(**sources),
         context=ContextSettings(**entries["context"]),
         objective=ObjectiveSettings(**entries["objective"]),

@@ -1,7 +1,7 @@
 """FLOPs of compressing or cramming a context, by formula and as the compiler counts.
 
 Letters: s tokens of a chunk, M digests, D d_model, N heads, K kv heads, H head width,
-F MLP width, L layers, R rank of adapters.
+F MLP width, L layers, R rank of adapters, V vocabulary.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from memcomp.compressors.gradmem.config import GradMemConfig
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.cost.work import Memory, memory_of
@@ -28,17 +29,19 @@ class Flops(NamedTuple):
       attention: queries times keys, and attention probabilities times values.
       mlp: the three matrices of the MLP.
       adapters: low-rank adapters of ICAE, which the published formula leaves out.
+      unembedding: hidden states times unembedding, and the gradient of that product.
     """
 
     projections: int
     attention: int
     mlp: int
     adapters: int = 0
+    unembedding: int = 0
 
     @property
     def published(self) -> int:
-        """FLOPs that the published formula counts."""
-        return self.projections + self.attention + self.mlp
+        """All FLOPs but those of adapters, which the published formula leaves out."""
+        return sum(self) - self.adapters
 
     def __mul__(self, times: int) -> "Flops":  # scales, where a tuple would repeat
         return Flops(*(part * times for part in self))
@@ -101,6 +104,26 @@ def cram_step_flops(lm_module: CausalLM, num_tokens: int, num_memory: int) -> in
     return 2 * (2 * S * kernels + unembedding) + 3 * attention
 
 
+def gradmem_flops(cfg: GradMemConfig, lm_config: DecoderConfig, num_tokens: int) -> Flops:
+    """FLOPs of GradMem for one chunk, with a gated MLP in the LM and no projection.
+
+    Each step reads the memory and all tokens but the last, and takes the gradient with
+    respect to the memory. The gradient of a product costs as much again where one factor is
+    a weight of the frozen LM, and twice as much in attention. A step of cramming costs the
+    same, beside the optimiser's arithmetic.
+    """
+    D, F, L = lm_config.d_model, lm_config.d_mlp, lm_config.num_layers
+    N, K, H = lm_config.heads
+    S = num_tokens + cfg.num_digests - 1
+    step = Flops(
+        projections=2 * L * 4 * S * D * (N + K) * H,
+        attention=3 * L * 4 * S * S * N * H,
+        mlp=2 * L * 6 * S * D * F,
+        unembedding=2 * 2 * num_tokens * D * lm_config.vocab_size,
+    )
+    return step * cfg.num_steps
+
+
 def compiled_flops(
     compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
 ) -> float:
@@ -109,7 +132,7 @@ def compiled_flops(
     The LM's layers are unrolled, because the compiler counts the body of a loop only once.
 
     Args:
-      compressor: an `ICFormer` or an `ICAE`.
+      compressor: an `ICFormer`, an `ICAE` or a `GradMem`.
       num_tokens: number of tokens of each chunk.
       num_chunks: number of chunks in the batch (B).
       dtype: dtype of all parameters; with bfloat16 on a CPU, conversions count too.

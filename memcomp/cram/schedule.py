@@ -1,10 +1,11 @@
 """Scheduling of texts: those of similar length share a pool and a compiled program."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.loop import CramState
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
@@ -67,6 +68,7 @@ def advance_all(
     *,
     done: Collection[int] = (),
     snapshot: Snapshot | None = None,
+    starts: Mapping[int, CramState] | None = None,
 ) -> Iterator[tuple[list[CramResult], Pool]]:
     """Crams all texts; after each chunk, yields the results of ended texts and the pool.
 
@@ -77,6 +79,7 @@ def advance_all(
       done: `seed_id`s of texts that have a result already and are skipped.
       snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result but
         are still in flight in the snapshot end with the same result again.
+      starts: initial states by `seed_id`, see `Pool`.
 
     Raises:
       InputError: a text is too long for the LM.
@@ -88,6 +91,6 @@ def advance_all(
         here = snapshot if flying & ids else None
         if here is None and ids <= set(done):
             continue
-        pool = Pool(lm, group, cfg, done, here)
+        pool = Pool(lm, group, cfg, done, here, starts=starts)
         while pool.num_flying:
             yield pool.advance(), pool

@@ -80,6 +80,9 @@ def token_scores(
     margin is differentiated, this saves the sum of unembedding vectors, which is half of
     the work.
 
+    Both gradients can be differentiated again, in reverse mode and in the same memory, plus
+    an array of the size of `hidden` for each chunk of the vocabulary.
+
     Source: online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; cross-entropy
       of a memory: Kuratov et al. 2025, arXiv:2502.13063, section 3.
     """
@@ -203,6 +206,9 @@ def over_chunks(step, carry, unembedding, chunk):
         rows = jax.lax.dynamic_slice_in_dim(unembedding, offset, chunk)
         return step(carry, rows, offset), None
 
+    # The derivative of this loop, which second derivatives need, recomputes the logits of
+    # each chunk. Otherwise it would keep those of all chunks, and a copy of `unembedding`.
+    body = jax.checkpoint(body, prevent_cse=False)
     carry, _ = jax.lax.scan(body, carry, jnp.arange(whole) * chunk)
     if V % chunk:
         carry = step(carry, unembedding[whole * chunk :], whole * chunk)

@@ -1,12 +1,14 @@
-"""Table and figure of both compressors' cost over the length of the context."""
+"""Table and figure of the compressors' cost over the length of the context."""
 
 from collections.abc import Iterator, Sequence
 
+from memcomp.compressors.gradmem.model import GradMem
 from memcomp.compressors.icae.model import ICAE
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.cost.formulas import (
     Flops,
     compiled_flops,
+    gradmem_flops,
     icae_flops,
     icformer_flops,
 )
@@ -14,25 +16,29 @@ from memcomp.report.style import COLOURS, Drawn, panels, tick_lengths
 from memcomp.report.table_format import Table
 from memcomp.runs.files import Record
 
-NAMES = {ICFormer: "IC-Former", ICAE: "ICAE"}
+NAMES = {ICFormer: "IC-Former", ICAE: "ICAE", GradMem: "GradMem"}
 
 
-def formula(compressor: ICFormer | ICAE, num_tokens: int) -> Flops:
+def formula(compressor: ICFormer | ICAE | GradMem, num_tokens: int) -> Flops:
     """FLOPs of one chunk, by the formulas."""
     lm_config = compressor.lm_module.config
+    if isinstance(compressor, GradMem):
+        return gradmem_flops(compressor.config, lm_config, num_tokens)
     if isinstance(compressor, ICFormer):
         return icformer_flops(compressor.config, lm_config, num_tokens)
     return icae_flops(compressor.config, lm_config, num_tokens)
 
 
 def cost_records(
-    compressors: Sequence[ICFormer | ICAE], contexts: Sequence[int], max_chunk: int
+    compressors: Sequence[ICFormer | ICAE | GradMem],
+    contexts: Sequence[int],
+    max_chunk: int,
 ) -> Iterator[Record]:
     """Counts FLOPs for each context and compressor, as a whole and in chunks if longer.
 
     Yields:
-      Records with `context` and `chunk` in tokens; `flops` by the published formula;
-      `adapters`, the FLOPs that it leaves out; `compiled`, the compiler's count of all.
+      Records with `context` and `chunk` in tokens; `flops` by the formula; `adapters`, the
+      FLOPs that it leaves out; `compiled`, the compiler's count of all.
     """
     for context in contexts:
         num_chunks = -(-context // max_chunk)
@@ -53,7 +59,7 @@ def cost_records(
 
 
 def cost_table(records: Sequence[Record]) -> Table:
-    """Makes a table with a line per context and chunk: both compressors and their ratio."""
+    """Makes a table with a line per context and chunk: all compressors, and one ratio."""
     found: dict[tuple[int, int], dict[str, Record]] = {}
     for record in records:
         key = record["context"], record["chunk"]
@@ -67,11 +73,12 @@ def cost_table(records: Sequence[Record]) -> Table:
                 f"ICAE, {name}": f"{icae:.4g}",
                 f"IC-Former, {name}": f"{icformer:.4g}",
                 f"ratio, {name}": f"{icae / icformer:.2f}",
+                f"GradMem, {name}": f"{of['GradMem'][field]:.4g}",
             }
         rows.append(row)
     notes = (
-        "Formula: matrix products alone, as published. Compiler: all operations, those "
-        "of ICAE's adapters included.",
+        "Formula: matrix products alone, as published of ICAE and IC-Former. Compiler: all "
+        "operations, those of ICAE's adapters included. The ratio is ICAE / IC-Former.",
     )
     return Table("FLOPs of compressing one context", rows, notes)
 

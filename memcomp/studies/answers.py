@@ -128,6 +128,7 @@ def cram_contexts(
     counts: Sequence[int],
     cfg: CramConfig,
     report: Callable[[], None] = lambda: None,
+    starts: Sequence[Float[np.ndarray, "_ D"]] | None = None,
 ) -> tuple[SoftPrompts, list[CramResult]]:
     """Crams each context into its own vectors, which an LM reads as soft prompts.
 
@@ -142,6 +143,7 @@ def cram_contexts(
       counts: number of vectors of each context.
       cfg: how to cram; its `num_tokens` and `num_memory` are not used.
       report: called after each chunk of steps.
+      starts: initial vectors of each context; None for the recipe's.
 
     Returns:
       Prompts, whose special vectors are 0, and the result of cramming each context.
@@ -150,12 +152,14 @@ def cram_contexts(
       InputError: a context does not fit into the LM's positions.
     """
     keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
+    begin = None if starts is None else dict(zip(keys, starts, strict=True))
     found: dict[Any, CramResult] = {}
     for count in sorted(set(map(int, counts))):
         own = [key for key in dict.fromkeys(keys) if key[0] == count]
         how = dataclasses.replace(cfg, num_tokens=None, num_memory=count)
         texts = [np.asarray(tokens, np.int32) for _, tokens in own]
-        results = cram(lm, texts, how, report)
+        first = None if begin is None else [begin[key] for key in own]
+        results = cram(lm, texts, how, report, first)
         found |= zip(own, results, strict=True)
     results = [found[key] for key in keys]
     vectors = np.zeros((len(keys), max(counts), lm.config.d_model), np.float32)

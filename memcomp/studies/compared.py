@@ -97,20 +97,34 @@ def by_compressor(one: Compared) -> Make:
     return make
 
 
-def by_cramming(one: Compared, report: Callable[[], None] = lambda: None) -> Make:
+def by_cramming(
+    one: Compared, report: Callable[[], None] = lambda: None, from_digests: bool = False
+) -> Make:
     """Returns a function that crams contexts, into as many vectors as a compressor makes.
 
     Its records have `context_accuracy`, the share of the context that is right,
-    teacher-forced, `steps`, and `flops`, the cost of these steps by
+    teacher-forced; `steps`, the gradient evaluations until all of it was right or the
+    context was given up; and `flops`, the cost of these steps by
     `memcomp.cost.formulas.cram_step_flops`. See `compressed.cram_contexts` for what the
-    result shows. `report` is called after each chunk of steps.
+    result shows.
+
+    Args:
+      one: the compressor.
+      report: called after each chunk of steps.
+      from_digests: whether cramming begins with the compressor's vectors; otherwise, with
+        the recipe's.
     """
     cfg = cram_config(one.setup)
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
         counts = num_vectors(one, contexts)
+        starts = None
+        if from_digests:
+            digests, _ = by_compressor(one)(contexts)
+            pairs = zip(digests.vectors, counts, strict=True)
+            starts = [vectors[:count] for vectors, count in pairs]
         prompts, results = compressed.cram_contexts(
-            one.setup.lm, contexts, counts, cfg, report
+            one.setup.lm, contexts, counts, cfg, report, starts
         )
         about = []
         for result, count in zip(results, counts, strict=True):

@@ -185,6 +185,11 @@ def reconstructions(
         for length in asked.lengths:
             last = ("normal", length, length)
             rows[f"{name} {length}"] = functools.partial(row, *how, *last)
+    begun = compared if asked.cramming_starts else ()
+    for one, length in itertools.product(begun, asked.lengths):
+        crammed = by_cramming(one, report, from_digests=True)
+        options = (one, crammed, layout.continuation_row, "normal", length, length)
+        rows[f"cramming from {one.name} {length}"] = functools.partial(row, *options)
     for length in asked.lengths:
         rows[f"no vectors {length}"] = functools.partial(bare, "normal", length)
     read = attention_of(main, tokens[0])
@@ -350,9 +355,14 @@ def load_evaluated(setup: Setup) -> list[Compared]:
             f"evaluate.num_texts is {asked.num_texts}; give 1 or more, or None for all"
         )
     check_baselines(asked.baselines)
+    if asked.cramming_starts and asked.study != "reconstruction":
+        raise InputError(
+            f"evaluate.cramming_starts does not belong to study {asked.study!r}; set it to "
+            "False, or give study reconstruction"
+        )
     check = STUDIES[asked.study].check
     check(setup)
-    if asked.cramming:
+    if asked.cramming or asked.cramming_starts:
         cram_config(setup)
     compared = load_compared(setup)
     for one in compared[1:]:  # they may make more vectors than the first

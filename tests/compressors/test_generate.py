@@ -13,6 +13,7 @@ from memcomp.errors import InputError
 ENTRIES = {
     "icformer": dict(num_digests=3, num_layers=1, digest_init="normal"),
     "icae": dict(num_digests=3, rank=2),
+    "gradmem": dict(num_digests=3),
 }
 
 
@@ -21,9 +22,10 @@ def lm():
     return memcomp.load_lm("builtin")
 
 
-@pytest.fixture(
-    scope="module", params=["icformer", pytest.param("icae", marks=pytest.mark.slow)]
-)
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("icae", "gradmem")]
+
+
+@pytest.fixture(scope="module", params=["icformer", *SLOW])
 def trained(request, lm):
     compressor = make_compressor(request.param, lm.module, ENTRIES[request.param])
     params = nn.unbox(init_params(jax.random.key(0), Task(lm.module, compressor)))

@@ -17,6 +17,7 @@ from tiny_lm import LLAMA_2_7B
 
 import memcomp
 from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
+from memcomp.compressors.gradmem.config import GradMemConfig
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.pooling.config import PoolingConfig
@@ -100,6 +101,7 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
     ICFormerConfig(**config.icformer)
     ICAEConfig(**config.icae)
     PoolingConfig(**config.pooling)
+    GradMemConfig(**config.gradmem)
     config.dtype = "float32" if config.dtype == "auto" else config.dtype
     settings = settings_of(config.to_dict())
     assert learning_rate(settings.train)(1) > 0

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 from tiny_lm import LLAMA_2_7B, TINY
 
+from memcomp.compressors.gradmem.config import GradMemConfig
+from memcomp.compressors.gradmem.model import GradMem
 from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icae.model import ICAE
 from memcomp.compressors.icformer.config import ICFormerConfig
@@ -13,6 +15,7 @@ from memcomp.cost.formulas import (
     Flops,
     compiled_flops,
     compiled_memory,
+    gradmem_flops,
     icae_flops,
     icformer_flops,
 )
@@ -65,6 +68,15 @@ def test_the_compiler_counts_every_layer_of_icae_and_its_adapters():
     got = compiled_flops(ICAE(Llama(MIDDLE), config), 96)
     # Measured 1.004; adapters are 4 % of it.
     assert got == pytest.approx(want, rel=1e-2)
+
+
+def test_the_compiler_counts_every_step_of_gradmem_and_every_chunk_of_the_vocabulary():
+    lm_config = dataclasses.replace(MIDDLE, vocab_size=9000)
+    config = GradMemConfig(num_digests=32, num_steps=2)
+    want = sum(gradmem_flops(config, lm_config, 96))
+    got = compiled_flops(GradMem(Llama(lm_config), config), 96)
+    # Measured 1.0043 with 1, 2 and 5 steps: what is no matrix product.
+    assert got == pytest.approx(want, rel=2e-2)
 
 
 def test_chunks_cost_as_many_times_one():

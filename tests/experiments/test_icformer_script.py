@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["icformer", "icae"])
+@pytest.mark.parametrize("kind", ["icformer", "icae", "gradmem"])
 def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
     def run(stage, name, **changes):
         config = tiny(folder, stage=stage, compressor=kind, **changes)
@@ -227,11 +227,20 @@ def test_a_context_over_the_window_is_told_of_chunks(script, folder):
 
 
 @pytest.mark.slow
-def test_processes_killed_at_20_moments_end_with_the_same_bits(folder, tmp_path):
+@pytest.mark.parametrize("kind, steps, kills", [("icformer", 400, 20), ("gradmem", 100, 5)])
+def test_processes_killed_at_random_moments_end_with_the_same_bits(
+    folder, tmp_path, kind, steps, kills
+):
     flags = {"lm": folder / "lm", "texts": folder / "train.jsonl", "valid": ""}
-    flags |= {"train.num_steps": 400, "context.length": 12, "context.max_chunk": 6}
+    flags |= {
+        "train.num_steps": steps,
+        "compressor": kind,
+        "context.length": 12,
+        "context.max_chunk": 6,
+    }
     flags |= {"save_every": 10, "log_every": 1, "evaluate_every": 100}
     flags |= {"icformer.num_digests": 2, "icformer.num_layers": 1}
+    flags |= {"gradmem.num_digests": 2}
     env = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "XLA_FLAGS": ""}
 
     def start(workdir):
@@ -243,7 +252,7 @@ def test_processes_killed_at_20_moments_end_with_the_same_bits(folder, tmp_path)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert start(whole).wait() == 0
     rng = np.random.default_rng(0)
-    for step in np.sort(rng.integers(1, 400, 20)):
+    for step in np.sort(rng.integers(1, steps, kills)):
         process = start(cut)
         while last_step(cut) < step:
             assert process.poll() is None

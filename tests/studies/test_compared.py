@@ -26,6 +26,7 @@ from memcomp.errors import InputError, Stopped
 from memcomp.studies import answers as compressed
 from memcomp.studies import compared as rows
 from memcomp.studies import compressor_tables as tables
+from memcomp.studies.compared import by_compressor
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +78,17 @@ def study(config, tmp_path):
 @pytest.mark.slow
 def test_memory_of_cramming_says_its_text(folder, files, tmp_path, monkeypatch):
     config = evaluation(folder, start=files["icformer"])
-    config.evaluate.update(cramming=True, cram={"recipe": "progressive"})
+    config.evaluate.update(cramming=True, cramming_starts=True)
+    config.evaluate.cram = {"recipe": "progressive"}
     lm = setup_of(config).lm
     # What an LM with random weights can be made to say at all.
     rng = np.random.default_rng(0)
     memory = 3 * rng.standard_normal((2, 4, 16)).astype(np.float32)
     texts = list(decode(lm, memory, 12))
     monkeypatch.setattr(tables, "held_out", lambda *args: texts)
-    made, _ = study(config, tmp_path)
-    assert list(made.rows) == ["normal 12", "cramming 12", "no vectors 12"]
+    made, compared = study(config, tmp_path)
+    wanted = ["normal 12", "cramming 12", "cramming from icformer 12", "no vectors 12"]
+    assert list(made.rows) == wanted
     cfg = CramConfig(num_tokens=None, num_memory=4, recipe="progressive", seed=3)
     results = cram(lm, texts, cfg)
     records = made.rows["cramming 12"]()
@@ -98,12 +101,17 @@ def test_memory_of_cramming_says_its_text(folder, files, tmp_path, monkeypatch):
         assert record["steps"] == result.steps
         assert record["nats_per_token"] == pytest.approx(result.loss_nats, abs=1e-5)
         assert record["gain_nats_per_token"] > 0
+    begun = made.rows["cramming from icformer 12"]()
+    starts = list(by_compressor(compared)(texts)[0].vectors)
+    for result, record in zip(cram(lm, texts, cfg, starts=starts), begun, strict=True):
+        assert result.exact and record["steps"] == result.steps
+    assert [record["steps"] for record in begun] != [record["steps"] for record in records]
 
 
 def crammed(calls):
     """In the place of `cram`: memories of random numbers, and what they are asked for."""
 
-    def cram(lm, texts, cfg, report):
+    def cram(lm, texts, cfg, report, starts):
         calls.append((cfg.num_memory, [text.tolist() for text in texts]))
         report()
         shape, rng = (cfg.num_memory, lm.config.d_model), np.random.default_rng(len(calls))
@@ -278,6 +286,13 @@ def test_tables_that_cannot_be_made_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         script.main(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_only_reconstructions_are_crammed_from_digests(script, folder, files, tmp_path):
+    changes = {"evaluate.study": "answers", "evaluate.cramming_starts": True}
+    config = evaluation(folder, start=files["icformer"], **changes)
+    with pytest.raises(InputError, match="cramming_starts does not belong to study 'answ"):
+        script.main(config, str(tmp_path / "run"))
 
 
 def test_a_context_and_its_memory_have_room_in_the_lm(folder):
