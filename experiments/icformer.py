@@ -11,9 +11,9 @@ Stages:
              set; config.evaluate.beside adds compressors, .baselines adds baselines
              without weights, .cramming adds crammed memory
 
---config.compressor is icformer, icae, gradmem or pooling; --config.start is the folder of another
-run, or its compressor.safetensors. Without flags, a small IC-Former for the built-in LM is
-trained for some minutes on the documentation that comes with Python.
+--config.compressor is icformer, icae, gradmem or pooling; --config.start is the folder of
+another run, or its compressor.safetensors. Without flags, a small IC-Former for the
+built-in LM is trained for some minutes on the documentation that comes with Python.
 
 The same command resumes a killed run from its last checkpoint. On a CPU, and on a GPU with
 XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights then equal those of a run without

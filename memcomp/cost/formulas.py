@@ -77,7 +77,9 @@ def icae_flops(cfg: ICAEConfig, lm_config: DecoderConfig, num_tokens: int) -> Fl
     )
 
 
-def cram_step_flops(lm_module: CausalLM, num_tokens: int, num_memory: int) -> int:
+def cram_step_flops(
+    lm_module: CausalLM, num_tokens: int, num_memory: int, *, loss_gradient: bool = True
+) -> Flops:
     """FLOPs of one step of cramming one text: forward, and back to the memory alone.
 
     They are the matrix products of the layers, of attention with all its keys, and of the
@@ -89,39 +91,32 @@ def cram_step_flops(lm_module: CausalLM, num_tokens: int, num_memory: int) -> in
       lm_module: Flax module of the LM.
       num_tokens: number of tokens of the text (T).
       num_memory: number of memory vectors (M).
+      loss_gradient: whether the cross-entropy is differentiated; where only margins are,
+        the unembedding has no way back (`memcomp.nn.cross_entropy`).
     """
     cfg, S = lm_module.config, num_tokens + num_memory - 1  # the last token is not read
     layers = nn.unbox(abstract_params(lm_module))["layers"]
-    kernels = sum(
-        leaf.size
+    of_kernels = {
+        jax.tree_util.keystr(path): 2 * 2 * S * leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(layers)
         if "kernel" in jax.tree_util.keystr(path[-1:])
-    )
+    }
+    projections = sum(n for path, n in of_kernels.items() if "attn" in path)
     attention = 0
     if isinstance(cfg, DecoderConfig):
-        attention = cfg.num_layers * 4 * S * S * cfg.num_heads * cfg.head_dim
-    unembedding = 2 * num_tokens * cfg.vocab_size * cfg.d_model
-    return 2 * (2 * S * kernels + unembedding) + 3 * attention
-
-
-def gradmem_flops(cfg: GradMemConfig, lm_config: DecoderConfig, num_tokens: int) -> Flops:
-    """FLOPs of GradMem for one chunk, with a gated MLP in the LM and no projection.
-
-    Each step reads the memory and all tokens but the last, and takes the gradient with
-    respect to the memory. The gradient of a product costs as much again where one factor is
-    a weight of the frozen LM, and twice as much in attention. A step of cramming costs the
-    same, beside the optimiser's arithmetic.
-    """
-    D, F, L = lm_config.d_model, lm_config.d_mlp, lm_config.num_layers
-    N, K, H = lm_config.heads
-    S = num_tokens + cfg.num_digests - 1
-    step = Flops(
-        projections=2 * L * 4 * S * D * (N + K) * H,
-        attention=3 * L * 4 * S * S * N * H,
-        mlp=2 * L * 6 * S * D * F,
-        unembedding=2 * 2 * num_tokens * D * lm_config.vocab_size,
+        attention = 3 * cfg.num_layers * 4 * S * S * cfg.num_heads * cfg.head_dim
+    ways = 2 if loss_gradient else 1
+    return Flops(
+        projections=projections,
+        attention=attention,
+        mlp=sum(of_kernels.values()) - projections,
+        unembedding=ways * 2 * num_tokens * cfg.vocab_size * cfg.d_model,
     )
-    return step * cfg.num_steps
+
+
+def gradmem_flops(cfg: GradMemConfig, lm_module: CausalLM, num_tokens: int) -> Flops:
+    """FLOPs of GradMem for one chunk, without a projection: its steps are of cramming."""
+    return cram_step_flops(lm_module, num_tokens, cfg.num_digests) * cfg.num_steps
 
 
 def compiled_flops(

@@ -23,7 +23,7 @@ def formula(compressor: ICFormer | ICAE | GradMem, num_tokens: int) -> Flops:
     """FLOPs of one chunk, by the formulas."""
     lm_config = compressor.lm_module.config
     if isinstance(compressor, GradMem):
-        return gradmem_flops(compressor.config, lm_config, num_tokens)
+        return gradmem_flops(compressor.config, compressor.lm_module, num_tokens)
     if isinstance(compressor, ICFormer):
         return icformer_flops(compressor.config, lm_config, num_tokens)
     return icae_flops(compressor.config, lm_config, num_tokens)

@@ -13,6 +13,7 @@ from memcomp.compressors.registry import kind_of, load_trained
 from memcomp.compressors.setup import Setup, load_start, shapes
 from memcomp.cost.formulas import cram_step_flops
 from memcomp.cram.config import CramConfig
+from memcomp.cram.objective import OF_MARGINS
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import baselines
@@ -127,13 +128,16 @@ def by_cramming(
             one.setup.lm, contexts, counts, cfg, report, starts
         )
         about = []
+        of_margins = cfg.resolved_recipe().loss in OF_MARGINS
         for result, count in zip(results, counts, strict=True):
-            step = cram_step_flops(one.setup.lm.module, len(result.tokens), count)
+            T, module = len(result.tokens), one.setup.lm.module
+            step = cram_step_flops(module, T, count, loss_gradient=not of_margins)
             about.append(
                 {
                     "context_accuracy": result.accuracy,
                     "steps": result.steps,
-                    "flops": result.steps * step,
+                    # Steps of a recipe that grows compute the beginning of the text.
+                    "flops": sum(step) * result.token_steps // T,
                 }
             )
         return prompts, about

@@ -244,8 +244,9 @@ def test_products_of_cramming_are_4_x_parameters_x_tokens():
 
 
 @pytest.mark.parametrize("num_tokens, num_memory", [(16, 1), (5, 4)])
+@pytest.mark.parametrize("score", ["loss", "margin"])
 def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
-    num_tokens, num_memory
+    num_tokens, num_memory, score
 ):
     config = dataclasses.replace(TINY, vocab_size=32, d_mlp=64)
     module = Llama(config)
@@ -254,8 +255,9 @@ def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
     )
 
     def loss(memory, tokens, params):
-        found = memory_scores(memory, tokens, params, module=module, vocab_chunk=32)
-        return found.loss.sum()
+        options = {"vocab_chunk": 32, "loss_gradient": score == "loss"}
+        found = memory_scores(memory, tokens, params, module=module, **options)
+        return getattr(found, score).sum()
 
     memory = jax.ShapeDtypeStruct((num_memory, config.d_model), jnp.float32)
     tokens = jax.ShapeDtypeStruct((num_tokens,), jnp.int32)
@@ -263,7 +265,9 @@ def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
     found = work(program)
     assert found.unknown_loops == 0
     # Measured equal.
-    assert found.flops == cram_step_flops(module, num_tokens, num_memory)
+    sizes = num_tokens, num_memory
+    want = cram_step_flops(module, *sizes, loss_gradient=score == "loss")
+    assert found.flops == sum(want)
 
 
 def test_weights_that_are_cut_are_gathered_and_texts_stay():

@@ -87,7 +87,8 @@ def test_steps_from_a_fresh_start_are_cramming_with_sgd(monkeypatch):
         options = {"module": lm.module, "cfg": cfg.program()}
         step = fast(functools.partial(cram_step, **options))
         for row, n in enumerate(LENGTHS):
-            state = init_state(jnp.asarray(row), lm.params, cfg.numbers(), **options)
+            seed_id, first = jnp.asarray(row), jnp.asarray(TOKENS[row, :1])
+            state = init_state(seed_id, first, lm.params, cfg.numbers(), **options)
             state = state._replace(memory=params["start"])
             for _ in range(5):
                 state, _ = step(state, TOKENS[row, :n], n, lm.params, cfg.numbers())
