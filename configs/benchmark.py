@@ -165,7 +165,13 @@ def get_config() -> config_dict.ConfigDict:
     )
     # Seconds of a step by its parts.
     config.breakdown = config_dict.create(
-        lm="builtin", attention="plain", num_texts=16, num_tokens=32, steps=10
+        lm="builtin",
+        attention="plain",
+        num_texts=16,
+        num_tokens=32,
+        steps=10,
+        score="loss",  # which score is differentiated: "loss" or "margin"
+        vocab_chunk=8192,
     )
     # Tokens per second decoded from memory, in the ways of writing.
     config.decoding = config_dict.create(lm="builtin", num_texts=8, num_tokens=64)

@@ -27,15 +27,17 @@ from .timing import Side, entry, rates, spread
 
 # With this recipe no text is ever finished, so that every step does the full work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
+LOSS_OF = {"loss": "cross_entropy", "margin": "margin"}  # score -> a recipe's loss
 
 
 def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     """Measures the seconds of each part of a step of the loop, with all texts at once.
 
-    The forward pass, and the loss with its gradient to the hidden states, are separate
-    programs. The other parts are differences: backward is the whole gradient minus these
-    two; optimiser and bookkeeping are a step in its chunk minus the gradient; host is a
-    chunk of the pool minus that on the device.
+    The forward pass, and the scores with their gradient to the hidden states, are separate
+    programs. `score` says which score is differentiated, as a recipe's loss does. The other
+    parts are differences: backward is the whole gradient minus these two; optimiser and
+    bookkeeping are a step in its chunk minus the gradient; host is a chunk of the pool
+    minus that on the device.
     """
     section = config[name]
     lm = memcomp.load_lm(section.lm, attention=section.attention)
@@ -44,11 +46,12 @@ def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Reco
     tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
     cfg = memcomp.CramConfig(
         num_tokens=section.num_tokens,
-        recipe=ENDLESS,
+        recipe=dataclasses.replace(ENDLESS, loss=LOSS_OF[section.score]),
         batch_size=section.num_texts,
         steps_per_chunk=section.steps,
+        vocab_chunk=section.vocab_chunk,
     )
-    sides = {**parts(lm, cfg, tokens), **loops(lm, cfg, tokens)}
+    sides = {**parts(lm, cfg, tokens, section.score), **loops(lm, cfg, tokens)}
     rates(sides, 2)  # compiles for initial states, and for states that a chunk returns
     seconds = {
         side: np.array([1 / rate for rate in values])
@@ -67,10 +70,11 @@ def breakdown(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Reco
 
 
 def parts(
-    lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray
+    lm: LanguageModel, cfg: memcomp.CramConfig, tokens: np.ndarray, score: str
 ) -> dict[str, Side]:
     """Measurements of the parts of a step, each in a loop, in steps per second.
 
+    `score` is "loss" or "margin", and says which score of a token is differentiated.
     The next input of a part is the last one plus a little of its result, so that the
     compiler cannot move work out of the loop.
     """
@@ -79,6 +83,7 @@ def parts(
         "module": lm.module,
         "vocab_chunk": cfg.vocab_chunk,
         "token_chunk": cfg.token_chunk,
+        "loss_gradient": score == "loss",
     }
     (B, T), D = tokens.shape, lm.config.d_model
     rng = np.random.default_rng(0)
@@ -92,10 +97,10 @@ def parts(
         return memory + little * final.mean(axis=1)
 
     def loss(hidden, tokens, params):
-        return score_hidden(params, hidden, tokens, **options).loss.mean()
+        return getattr(score_hidden(params, hidden, tokens, **options), score).mean()
 
     def whole(memory, tokens, params):
-        return memory_scores(memory, tokens, params, **options).loss.mean()
+        return getattr(memory_scores(memory, tokens, params, **options), score).mean()
 
     def down(function):
         return lambda x, *rest: x - little * jax.grad(function)(x, *rest)
