@@ -91,7 +91,7 @@ PHRASES = {
     ),
     "name": r"(?!<no_name>\b)[A-Z][a-z]+",
     "subject": "<name>|[Tt]he <word>",
-    "a_noun": "an? <adjectives><noun=word>",
+    "a_noun": "[Aa]n? <adjectives><noun=word>",
     "thing": "(?:an?|the|some|many) <adjectives><word>",
     "to_do": "to (?:<word> ){0,4}<word>",
     "in": _any("in on under behind inside near at"),
@@ -270,7 +270,7 @@ def _in_sentence(text: str) -> str:
 def _occurs_outside(match: re.Match[str], pattern: str) -> bool:
     """Whether a pattern matches before or after a match."""
     before, after = match.string[: match.start()], match.string[match.end() :]
-    others = re.compile(_expanded(pattern))
+    others = re.compile(_expanded(pattern), re.IGNORECASE)
     return any(others.search(part) for part in (before, after))
 
 
