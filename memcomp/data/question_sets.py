@@ -45,7 +45,8 @@ class QuestionSets(NamedTuple):
       rows: for each split, objects of a file in the format of `memcomp.data.pwc`: `input`,
         `prompt` and `answer`, and also the `kind` of question and the `story`, a hash.
       counts: `num_stories` and `num_passages`, and for each split the number of stories
-        with a question, of questions, and of questions of each kind.
+        with a question, of questions, and of questions of each kind. The entry of "test"
+        also has `num_guessed`; see the function of this name.
     """
 
     rows: Mapping[str, Sequence[Mapping[str, str]]]
@@ -87,8 +88,31 @@ def question_sets(texts: Iterable[str], cfg: QuestionSetConfig) -> QuestionSets:
             f"the rules find no question for {' and '.join(empty)} in {len(own)} stories "
             f"({found}); give more stories, or another test_part"
         )
-    counts = {"num_stories": len(own), "num_passages": len(seen)}
-    return QuestionSets(rows, counts | {split: _counts(rows[split]) for split in SPLITS})
+    counts: dict[str, Any] = {split: _counts(rows[split]) for split in SPLITS}
+    counts["test"]["num_guessed"] = num_guessed(rows["train"], rows["test"])
+    return QuestionSets(rows, {"num_stories": len(own), "num_passages": len(seen)} | counts)
+
+
+def num_guessed(
+    train: Sequence[Mapping[str, str]], test: Sequence[Mapping[str, str]]
+) -> int:
+    """Number of test questions that are answered right without their context.
+
+    The guess is the most frequent answer in `train` to the same question, or else to
+    questions of the same kind; of several the first one.
+    """
+    answers: dict[str, collections.Counter[str]] = collections.defaultdict(
+        collections.Counter
+    )
+    for row in train:
+        for name in (row["prompt"], row["kind"]):
+            answers[name][row["answer"]] += 1
+
+    def guess(row: Mapping[str, str]) -> str | None:
+        known = answers.get(row["prompt"]) or answers.get(row["kind"])
+        return known.most_common(1)[0][0] if known else None
+
+    return sum(guess(row) == row["answer"] for row in test)
 
 
 def split_of(story: str, cfg: QuestionSetConfig) -> tuple[str, str]:

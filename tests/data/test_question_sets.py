@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from memcomp.data.pwc import PUBLISHED, SPLITS, file_name, find_pwc, read_pwc
-from memcomp.data.question_sets import QuestionSetConfig, question_sets, split_of
+from memcomp.data.question_sets import (
+    QuestionSetConfig,
+    num_guessed,
+    question_sets,
+    split_of,
+)
 from memcomp.data.story_questions import passages, questions
 from memcomp.errors import InputError
 
@@ -89,6 +94,17 @@ def test_counts(sets):
         assert counts["who"] + counts["where"] + counts["colour"] == len(rows)
         assert counts["num_stories"] == len({row["story"] for row in rows})
     assert sets.counts["num_stories"] == len(STORIES)
+
+
+def test_guesses_are_the_most_frequent_training_answers():
+    def rows(*found):
+        return [dict(zip(("kind", "prompt", "answer"), x, strict=True)) for x in found]
+
+    cat, dog = ("who", "Who is the cat?"), ("who", "Who is the dog?")
+    train = rows((*cat, "Tom"), (*cat, "Max"), (*cat, "Max"), (*dog, "Rex"))
+    assert num_guessed(train, rows((*cat, "Max"), (*cat, "Tom"), (*dog, "Rex"))) == 2
+    ran, where = ("who", "Who ran?"), ("where", "Where did Tom go?")
+    assert num_guessed(train, rows((*ran, "Max"), (*ran, "Tom"), (*where, "Max"))) == 1
 
 
 def test_files_are_read_as_those_of_pwc(sets, tmp_path):
