@@ -7,6 +7,7 @@ from icformer_run import import_script, make_folder, tiny, write
 from scripts import run_script
 
 FILES = ("PwC_train.jsonl", "PwC_test.jsonl")
+KINDS = ("icformer", "icae", "gradmem", "pooling")
 FOLDER = "runs/story_questions"
 
 script = pytest.fixture(scope="module", name="script")(import_script)
@@ -55,24 +56,22 @@ def test_a_compressor_is_tuned_and_evaluated_on_questions_about_stories(script, 
 
     lines = {}
     folder = make_folder(tmp_path)
-    for kind in ("icformer", "icae", "pooling"):
+    for kind in KINDS:
         config = tiny(folder, stage="finetune", start="fresh", compressor=kind)
         config.manual_dir = str(tmp_path / FOLDER)
         config.num_valid = 4
         script.main(config, str(tmp_path / kind))
     config.update(stage="evaluate", start=str(tmp_path / "icformer"), compressor="icformer")
     config.evaluate.update(study="answers", num_texts=3, cramming=True)
-    config.evaluate.beside = tuple(str(tmp_path / kind) for kind in ("icae", "pooling"))
+    config.evaluate.beside = tuple(str(tmp_path / kind) for kind in KINDS[1:])
     config.evaluate.baselines = ("truncation",)
     script.main(config, str(tmp_path / "table"))
 
     rows = (tmp_path / "table/results.jsonl").read_text().splitlines()
     for record in map(json.loads, rows):
         lines.setdefault(record["kind"], []).append(record["reference"])
-    assert list(lines) == [
-        "icformer", "icae", "pooling", "truncation", "cramming", "full context",
-        "no context",
-    ]  # fmt: skip
+    others = ["truncation", "cramming", "full context", "no context"]
+    assert list(lines) == [*KINDS, *others]
     test = (tmp_path / FOLDER / FILES[1]).read_text().splitlines()
     answers = [json.loads(line)["answer"] for line in test[:3]]
     assert all(found == answers for found in lines.values()), lines
