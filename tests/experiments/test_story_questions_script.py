@@ -41,7 +41,7 @@ def test_bad_input_is_refused(tmp_path, argument, words):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_compressor_is_tuned_and_evaluated_on_questions_about_stories(script, tmp_path):
     names = ("Tim", "Lily", "Max", "Sue")
     stories = [
