@@ -1,7 +1,8 @@
 """Prompt-with-Context: texts with 15 prompts each, and GPT-4's answers.
 
 The files are PwC_train.jsonl and PwC_test.jsonl of the data set sggetao/PwC on the
-Hugging Face Hub, which have to be downloaded by hand.
+Hugging Face Hub, which have to be downloaded by hand. `memcomp.data.question_sets` makes
+files of the same format from stories.
 
 Source: Ge et al. 2024, arXiv:2307.06945, appendix C; the filters are those of Wang et al.
 2024, arXiv:2406.13618, data_utils.py.
@@ -48,6 +49,11 @@ FILTERS: dict[str, Callable[[Question], bool]] = {
 PUBLISHED = {"train": ("cjk",), "test": ("cjk", "general")}
 
 
+def file_name(split: str) -> str:
+    """Returns the name of a split's file."""
+    return f"PwC_{split}.jsonl"
+
+
 def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
     """Returns the path of a split's file.
 
@@ -57,7 +63,7 @@ def find_pwc(split: str, manual_dir: str | None) -> pathlib.Path:
     """
     if split not in SPLITS:
         raise InputError(f"PwC has no split {split!r}; give {' or '.join(SPLITS)}")
-    name = f"PwC_{split}.jsonl"
+    name = file_name(split)
     path = local_path(manual_dir or "") / name
     if manual_dir is None or not path.is_file():
         where = f"{manual_dir} has no {name}" if manual_dir else "manual_dir is not set"
