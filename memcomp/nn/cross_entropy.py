@@ -142,7 +142,8 @@ def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
 
     def add(others: _Others, weights: Float[Array, "C D"], offset) -> _Others:
         logits = _other_logits(hidden, weights, targets - offset, softcap)
-        peak = jnp.maximum(others.peak, jnp.max(logits, axis=-1))
+        own_peak = jnp.max(logits, axis=-1)
+        peak = jnp.maximum(others.peak, own_peak)
         shrink = jnp.exp(others.peak - peak)
         exps = jnp.exp(logits - peak[:, None])
         vector = others.vector
@@ -153,7 +154,7 @@ def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
                 weights,
                 preferred_element_type=accumulate,
             )
-        here = (offset + jnp.argmax(logits, axis=-1)).astype(others.runner_up.dtype)
+        here = (offset + _first_equal(logits, own_peak)).astype(others.runner_up.dtype)
         runner_up = jnp.where(peak > others.peak, here, others.runner_up)
         total = others.total * shrink + exps.sum(axis=-1)
         return _Others(peak, runner_up, total, vector)
@@ -170,6 +171,19 @@ def _score(hidden, unembedding, targets, chunk, softcap, want_vector):
     margin = target_logit - others.peak
     scores = jax.nn.softplus(log_odds), margin, others.runner_up
     return scores, others, log_odds
+
+
+def _first_equal(logits: Float[Array, "T C"], peak: Float[Array, "T"]) -> Int[Array, "T"]:
+    """Index of each row's first logit that equals `peak`, its largest.
+
+    It is `argmax`, which XLA computes on a CPU an entry at a time, in as much time as the
+    product that gives the logits. A maximum of floats is vectorised; float32 has all whole
+    numbers up to 2^24.
+    """
+    C = logits.shape[1]
+    index = jnp.arange(C, dtype=jnp.float32)[None]
+    found = jnp.max(jnp.where(logits == peak[:, None], -index, 1.0 - C), axis=-1)
+    return -found.astype(jnp.int32)
 
 
 def _logit_of(hidden, unembedding, tokens, softcap) -> Float[Array, "T"]:

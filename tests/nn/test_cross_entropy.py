@@ -240,6 +240,23 @@ def test_without_the_gradient_of_the_loss_the_work_is_half():
     assert flops(loss_gradient=False) < 0.7 * flops()
 
 
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_of_equal_logits_the_first_gives_the_gradient_of_the_margin(chunk):
+    hidden, unembedding, _ = arrays(jnp.float32)
+    best = int(jnp.argmax(unembedding @ hidden[0]))
+    for copy in {0, 9, V - 1} - {best}:
+        # Two tokens with one vector, far apart from the target's.
+        rows = unembedding.at[copy].set(unembedding[best])
+        target = jnp.array([next(i for i in range(V) if i not in (copy, best))])
+
+        def margin(rows, target=target):
+            return token_scores(hidden[:1], rows, target, chunk).margin[0]
+
+        gradient = jax.grad(margin)(rows)
+        first, second = sorted((copy, best))
+        assert gradient[first].any() and not gradient[second].any()
+
+
 def test_positive_margin_means_that_the_target_is_the_argmax():
     for seed in range(5):
         hidden, unembedding, targets = arrays(jnp.float32, seed=seed)
