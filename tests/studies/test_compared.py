@@ -115,7 +115,7 @@ def crammed(calls):
         calls.append((cfg.num_memory, [text.tolist() for text in texts]))
         report()
         shape, rng = (cfg.num_memory, lm.config.d_model), np.random.default_rng(len(calls))
-        made = dict(spec=CramResult, accuracy=0.5, steps=2)
+        made = dict(spec=CramResult, accuracy=0.5, steps=2, token_steps=24)
         return [mock.Mock(memory=rng.random(shape), tokens=x, **made) for x in texts]
 
     return cram
