@@ -16,7 +16,7 @@ from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
 from memcomp.runs.inputs import load_cramming
 from memcomp.studies.geometry import CurveConfig
-from memcomp.studies.restarts import GeometryConfig, run_geometry
+from memcomp.studies.restarts import GeometryConfig, check_geometry, run_geometry
 
 DEFAULT_WORKDIR = "runs/geometry"
 
@@ -26,6 +26,7 @@ def main(config: Config, workdir: str | None) -> None:
     curve = CurveConfig(seed=config.seed, **config.curve)
     study = GeometryConfig(curve=curve, **config.study)
     lm, texts, cfg = load_cramming(config.to_dict(), note)
+    check_geometry(cfg)
     folder = claim_workdir(
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )

@@ -144,7 +144,7 @@ def use(lm, cell, cfg, row, name, config, folder) -> Measured:
     """Measures attention on memory by layer, knockout, and continuations."""
     T, num_texts = config.num_tokens, row.num_texts or config.num_texts
     sizes = {"num_texts": num_texts, "num_tokens": T, "num_after": config.after}
-    check_use(lm, num_memory=cfg.num_memory, before=(), **sizes)
+    check_use(lm, cfg, before=(), **sizes)
     check_attends(lm, T)
     passages = texts_of(lm, cell, row, config, T + config.after)
     check_fits(lm, crammed_part(passages, (), T), cfg)

@@ -38,8 +38,8 @@ def main(config: Config, workdir: str | None) -> None:
     kinds = chosen(lm, config.studies, T)
     check_use(
         lm,
+        cfg,
         num_texts=2 if config.num_texts in (None, ALL) else config.num_texts,
-        num_memory=cfg.num_memory,
         num_tokens=T,
         before=config.before,
         num_after=config.after,

@@ -128,10 +128,7 @@ def _parts(module: CausalLM) -> list[tuple[tuple[int, ...], int | None]]:
 
     parts = []
     for one, two in zip(shapes(1), shapes(2), strict=True):
-        differ = [
-            i for i, pair in enumerate(zip(one, two, strict=True)) if len({*pair}) > 1
-        ]
-        axis = differ[0] if differ else None
+        axis = next((i for i, n in enumerate(one) if n != two[i]), None)
         kept = [n for i, n in enumerate(one) if i not in (1, axis)]
         parts.append((tuple(kept), axis))
     return parts

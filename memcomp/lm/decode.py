@@ -97,6 +97,41 @@ def continue_vectors(
     return said, counts, finite
 
 
+def greedy_text(
+    params: Params,
+    x: Float[Array, "B S D"],
+    given: Int[Array, "B G"],
+    cache: Cache = None,
+    *,
+    module: CausalLM,
+    num_tokens: int,
+) -> tuple[Int[Array, "B {num_tokens}"], Bool[Array, ""]]:
+    """Greedy text after input vectors, all of which are read at once.
+
+    Args:
+      params: parameters of the LM.
+      x: input vectors of each text, those of the given tokens included.
+      given: leading tokens of each text.
+      cache: see `continue_vectors`.
+      module: the LM's Flax module.
+      num_tokens: tokens of a text, the given ones included.
+
+    Returns:
+      The texts, and whether all logits were finite.
+    """
+    B, S, _ = x.shape
+    new, _, finite = continue_vectors(
+        params,
+        x,
+        jnp.full(B, S, jnp.int32),
+        cache=cache,
+        module=module,
+        num_tokens=num_tokens - given.shape[1],
+        num_prefill=S,
+    )
+    return jnp.concatenate([given, new], axis=1), finite
+
+
 def _loop(
     step: Callable[[tuple[Any, ...]], tuple[Any, ...]],
     state: tuple[Any, ...],

@@ -167,6 +167,15 @@ def _solutions(
     return Solutions(np.stack(memory), tokens, lengths)
 
 
+def check_geometry(cfg: CramConfig) -> None:
+    """Raises an `InputError` unless memories are input vectors, which the studies need."""
+    if cfg.memory != "vectors":
+        raise InputError(
+            f"memory is {cfg.memory!r}, and the studies of geometry are of input vectors; "
+            "set it to vectors"
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Studies:
     """The studies of one run; each method yields the records of a study."""

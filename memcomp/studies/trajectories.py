@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.loop import cram_chunk, first_tokens, init_states
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import on_mesh, row_multiple
@@ -84,7 +84,8 @@ def trajectories(
     ids = np.array([text.seed_id for text in texts], np.int32)
     static = {"module": lm.module, "cfg": cfg}
     with on_mesh(lm.mesh):
-        states = init_states(ids, lm.params, **static)
+        first = first_tokens([text.tokens for text in texts], cfg)
+        states = init_states(ids, lm.params, **static, tokens=first)
     steps, memory = [np.zeros(len(ids), np.int32)], [np.array(states.memory)]
     while not np.all(states.done):
         with on_mesh(lm.mesh):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memcomp.cram.config import CramConfig
 from memcomp.cram.decode import decode
 from memcomp.data.tokens import text_to_ids
 from memcomp.errors import InputError
@@ -107,9 +108,9 @@ def context_study(
 
 def check_use(
     lm: LanguageModel,
+    cfg: CramConfig,
     *,
     num_texts: int,
-    num_memory: int,
     num_tokens: int,
     before: Sequence[int],
     num_after: int,
@@ -118,12 +119,13 @@ def check_use(
 
     Args:
       lm: the language model.
+      cfg: how the texts are crammed.
       num_texts: number of texts (B).
-      num_memory: number of memory vectors (M).
       num_tokens: number of tokens of a text.
       before: numbers of tokens before the text that replace memory.
       num_after: number of tokens of the continuation.
     """
+    cfg.way.before(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1), np.int32))
     if not all(isinstance(number, int) for number in before):
         raise InputError(f"before is {tuple(before)}; give numbers of tokens")
     for name, value, least in (
@@ -138,7 +140,8 @@ def check_use(
     if lm.tokenizer is not None:
         prompt = sum(_repeated(lm, part, 1).shape[1] for part in COPY_PROMPT)
     in_front = max(prompt + num_tokens, *before, 0)
-    wanted = max(in_front + num_tokens, max(num_memory, 1) + num_tokens + num_after - 1)
+    behind = cfg.way.num_positions(cfg.num_memory, num_tokens + num_after)
+    wanted = max(in_front + num_tokens, behind)
     if wanted > lm.config.max_positions:
         raise InputError(
             f"the longest context, text and continuation need {wanted} positions, and "

@@ -46,6 +46,8 @@ def test_a_run_and_its_end_after_a_kill_between_two_studies(tmp_path):
         ("--config.cram.num_tokens=('a',)", ["num_tokens is ('a',)", "whole number"]),
         ("--config.study.scales=('a',)", ["a factor of scales is 'a'", "finite number"]),
         ("--config.texts=nowhere", ["nowhere"]),
+        ("--config.cram.memory=cache", ["'cache'", "set it to vectors"]),
+        ("--config.cram.memory=cash", ["'cash'", "one_step"]),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(tmp_path, argument, words):

@@ -48,6 +48,7 @@ def test_a_run_goes_on_and_ends_the_same(tmp_path):
         (["--config.before=('a',)"], ["before is ('a',)", "numbers of tokens"]),
         (["--config.cram.num_tokens=('a',)"], ["('a',)", "one length"]),
         (["--config.after=40"], ["fewer than num_tokens"]),
+        (["--config.cram.memory=one_step"], ["reads no text", "vectors or cache"]),
     ],
 )
 def test_bad_input_is_refused(tmp_path, arguments, words):

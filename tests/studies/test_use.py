@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memcomp.cram.config import CramConfig
 from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
@@ -342,8 +343,16 @@ def test_a_score_does_not_depend_on_the_texts_beside_it(tiny_lm):
 
 
 def test_too_many_positions_are_refused_beforehand(tiny_lm):
-    good = {"num_texts": 2, "num_memory": 3, "num_tokens": 30, "before": (34,)}
-    check_use(tiny_lm, **good, num_after=31)
+    cfg = CramConfig(num_memory=3)
+    good = {"num_texts": 2, "num_tokens": 30, "before": (34,)}
+    check_use(tiny_lm, cfg, **good, num_after=31)
+    # A cache of as many positions needs one more, for the start token.
+    of_cache = CramConfig(num_memory=3, memory="cache")
+    check_use(tiny_lm, of_cache, **good, num_after=31)
+    with pytest.raises(InputError, match="need 65 positions"):
+        check_use(tiny_lm, of_cache, **good, num_after=32)
+    with pytest.raises(InputError, match="the LM reads no text"):
+        check_use(tiny_lm, CramConfig(memory="one_step"), **good, num_after=31)
     for change in (
         {"num_after": 33},
         {"num_after": 0},
@@ -352,7 +361,7 @@ def test_too_many_positions_are_refused_beforehand(tiny_lm):
         {"num_texts": 1},
     ):
         with pytest.raises(InputError):
-            check_use(tiny_lm, **{**good, "num_after": 31, **change})
+            check_use(tiny_lm, cfg, **{**good, "num_after": 31, **change})
     memory, tokens = vectors_and_tokens(tiny_lm, num_tokens=63)
     with pytest.raises(InputError, match="65 positions"):
         score_after(tiny_lm, memory, tokens)

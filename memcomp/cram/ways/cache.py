@@ -15,7 +15,7 @@ from memcomp.lm.cache import (
     hidden_after,
     num_numbers,
 )
-from memcomp.lm.decode import continue_vectors
+from memcomp.lm.decode import greedy_text
 from memcomp.lm.protocol import CausalLM, embed
 
 
@@ -72,7 +72,7 @@ class CacheMemory:
             )
 
     def unit(self, params, start, *, module):
-        """Of each array and layer, the standard deviation in the start token's cache."""
+        """Of each array and layer, the root mean square in the start token's cache."""
         row = self.of_tokens(params, jnp.array([start]), module=module)
         cache = from_numbers(row[None], 1, row.dtype, module=module)
         arrays = {}
@@ -80,8 +80,8 @@ class CacheMemory:
             if name != "length":
                 axes = tuple(range(1, leaf.ndim))
                 wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-                std = jnp.sqrt(jnp.mean(jnp.square(wide), axis=axes, keepdims=True))
-                arrays[name] = jnp.broadcast_to(std, leaf.shape)
+                size = jnp.sqrt(jnp.mean(jnp.square(wide), axis=axes, keepdims=True))
+                arrays[name] = jnp.broadcast_to(size, leaf.shape)
         return as_numbers(cache._replace(**arrays), 1, module=module)[0, 0]
 
     def of_tokens(self, params, tokens, *, module):
@@ -89,9 +89,8 @@ class CacheMemory:
         x = embed(params, tokens[None], module=module)
         cache = empty_cache(module, 1, len(tokens), x.dtype)
         _, cache = hidden_after(params, cache, x, module=module)
-        return as_numbers(
-            cache, len(tokens) if has_positions(module) else 1, module=module
-        )[0]
+        num_rows = len(tokens) if has_positions(module) else 1
+        return as_numbers(cache, num_rows, module=module)[0]
 
     def inputs(self, params, memory, tokens, start, *, module):
         """[start, t_1 ... t_(T-1)], after the cache of memory."""
@@ -108,17 +107,7 @@ class CacheMemory:
         """Autoregressive after the cache, from the start token."""
         first = jnp.full((len(given), 1), start, given.dtype)
         x = embed(params, jnp.concatenate([first, given], axis=1), module=module)
-        (B, S, _), N = x.shape, num_tokens - given.shape[1]
-        room = memory.shape[1] + S + N
+        room = memory.shape[1] + 1 + num_tokens
         cache = from_numbers(memory, room, x.dtype, module=module)
-        lengths = jnp.full(B, S, jnp.int32)
-        new, _, finite = continue_vectors(
-            params,
-            x,
-            lengths,
-            cache=cache,
-            module=module,
-            num_tokens=N,
-            num_prefill=S,
-        )
-        return jnp.concatenate([given, new], axis=1), finite
+        options = {"module": module, "num_tokens": num_tokens}
+        return greedy_text(params, x, given, cache, **options)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from memcomp.cram.ways.vectors import vector_std
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, embed, hidden_states, logits_of
 
@@ -55,9 +56,8 @@ class OneStep:
         """Every LM reads input vectors."""
 
     def unit(self, params, start, *, module):
-        """Standard deviation of all entries of all tokens' input vectors."""
-        every = embed(params, jnp.arange(module.config.vocab_size)[None], module=module)
-        return jnp.std(every.astype(jnp.promote_types(every.dtype, jnp.float32)))
+        """That of tokens' input vectors."""
+        return vector_std(params, module=module)
 
     def of_tokens(self, params, tokens, *, module):
         """No real tokens mean what these vectors mean."""
@@ -92,6 +92,5 @@ class OneStep:
     def _read(self, memory, num_tokens):
         """Input vectors, the last `num_tokens` of which predict the text."""
         e, m = memory[:-1], memory[-1:]
-        if self.after:
-            return jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])
-        return jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])[:num_tokens]
+        x = jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])
+        return x if self.after else x[:num_tokens]

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from memcomp.lm.decode import continue_vectors
-from memcomp.lm.protocol import CausalLM, embed
+from memcomp.lm.decode import greedy_text
+from memcomp.lm.protocol import CausalLM, Params, embed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +38,8 @@ class Vectors:
         """Every LM reads input vectors."""
 
     def unit(self, params, start, *, module):
-        """Standard deviation of all entries of all tokens' input vectors."""
-        every = embed(params, jnp.arange(module.config.vocab_size)[None], module=module)
-        # At least in float32. A float64 table stays float64, so that a mesh and one device
-        # agree up to the rounding of float64.
-        return jnp.std(every.astype(jnp.promote_types(every.dtype, jnp.float32)))
+        """That of tokens' input vectors."""
+        return vector_std(params, module=module)
 
     def of_tokens(self, params, tokens, *, module):
         """The tokens' input vectors."""
@@ -60,9 +58,13 @@ class Vectors:
         """Autoregressive: the LM reads memory and given tokens, then its own tokens."""
         read = embed(params, given, module=module)
         x = jnp.concatenate([memory.astype(read.dtype), read], axis=1)
-        (B, S, _), N = x.shape, num_tokens - given.shape[1]
-        lengths = jnp.full(B, S, jnp.int32)
-        new, _, finite = continue_vectors(
-            params, x, lengths, module=module, num_tokens=N, num_prefill=S
-        )
-        return jnp.concatenate([given, new], axis=1), finite
+        options = {"module": module, "num_tokens": num_tokens}
+        return greedy_text(params, x, given, **options)
+
+
+def vector_std(params: Params, *, module: CausalLM) -> Float[Array, ""]:
+    """Standard deviation of all entries of all tokens' input vectors."""
+    every = embed(params, jnp.arange(module.config.vocab_size)[None], module=module)
+    # At least in float32. A float64 table stays float64, so that a mesh and one device
+    # agree up to the rounding of float64.
+    return jnp.std(every.astype(jnp.promote_types(every.dtype, jnp.float32)))

@@ -45,7 +45,7 @@ class Way(Protocol):
         ...
 
     def unit(self, params: Params, start: int, *, module: CausalLM) -> Float[Array, "*W"]:
-        """Usual standard deviation of the numbers of a row: one, or one for each number."""
+        """Usual size of the numbers of a row: one for all, or one for each number."""
         ...
 
     def of_tokens(
