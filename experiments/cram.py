@@ -91,7 +91,7 @@ class _Reporter:
 
 def table(records: list[dict]) -> str:
     """Returns a table with a line per text: its length, whether it is exact, the cost."""
-    head = ("tokens", "exact", "steps", "bits of text", "bits of vector", "text")
+    head = ("tokens", "exact", "steps", "bits of text", "bits of memory", "text")
     rows = []
     for r in sorted(records, key=lambda r: (r["num_tokens"], r["text_id"])):
         prefix = r["greedy_prefix_tokens"]
@@ -115,7 +115,7 @@ def table(records: list[dict]) -> str:
     ]
     back = [r for r in records if r["exact_greedy"] and r["text_comes_back"] is not False]
     exact, n = [r["num_tokens"] for r in back], len(records)
-    verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored vector"
+    verdict = f"{len(exact)} of {n} texts come back exactly, decoded from the stored memory"
     if exact:
         verdict += f"; the longest of them has {max(exact)} tokens"
     return "\n".join([*lines, "", f"{verdict}. {said_of_lost_texts(records)}".strip()])

@@ -6,6 +6,7 @@ from matplotlib import cm, colors
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from memcomp.cram.ways.table import WAYS
 from memcomp.report.style import Drawn, drawn
 from memcomp.runs.files import Record
 
@@ -43,12 +44,12 @@ def cram_curves(records: Sequence[Record]) -> Drawn:
         return _rows(records) if name == "loss_nats" else []
 
     num_exact = sum(r["exact_greedy"] for r in records)
-    vectors = records[0]["num_memory"]
+    num_memory, noun = records[0]["num_memory"], WAYS[records[0]["memory"]].noun
     made = drawn(
         [("loss_nats",), ("accuracy",)],
         draw,
-        title=f"{num_exact} of {len(records)} texts come back exactly (●) from {vectors} "
-        f"vector{'s' * (vectors > 1)}, the others (✖) do not",
+        title=f"{num_exact} of {len(records)} texts come back exactly (●) from "
+        f"{num_memory} {noun}{'s' * (num_memory > 1)}, the others (✖) do not",
         caption="",
         head=HEAD,
         height=4.6,

@@ -49,6 +49,7 @@ class CacheMemory:
             "sure_weight": 1.0,
         },
     }
+    noun: ClassVar[str] = "cache position"
     gives_tokens: ClassVar[bool] = True
 
     def rows(self, num_memory: int) -> int:

@@ -38,6 +38,7 @@ class OneStep:
             "sure_weight": 1.0,
         },
     }
+    noun: ClassVar[str] = "vector"
     gives_tokens: ClassVar[bool] = False
 
     def rows(self, num_memory: int) -> int:

@@ -20,6 +20,7 @@ class Vectors:
     """
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    noun: ClassVar[str] = "vector"
     gives_tokens: ClassVar[bool] = True
 
     def rows(self, num_memory: int) -> int:

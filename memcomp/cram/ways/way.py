@@ -22,10 +22,12 @@ class Way(Protocol):
 
     Attributes:
       recipes: fields in which recipes of this way differ from those of `RECIPES`, by name.
+      noun: what a row of the memory is.
       gives_tokens: whether the LM can read given tokens, as the reference protocol asks.
     """
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    noun: ClassVar[str]
     gives_tokens: ClassVar[bool]
 
     def rows(self, num_memory: int) -> int:
