@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 from benchmarks.decoding import decoding
 from benchmarks.speed import about, cross_entropy, gradient, long_texts, speed
-from benchmarks.step_parts import breakdown
+from benchmarks.step_parts import LOSS_OF, breakdown
 from benchmarks.whole_jobs import grid, horizons_by_growth, refill, to_exact
 from launch import Config, launch
 
@@ -28,6 +28,8 @@ from memcomp.runs.files import Record, append_records, claim_workdir
 def main(config: Config, workdir: str | None) -> None:
     """Runs the chosen rows, writes their records and prints the table."""
     names = chosen(config.rows)
+    if (score := config.breakdown.score) not in LOSS_OF:
+        raise InputError(f"breakdown.score {score!r} is not one of {', '.join(LOSS_OF)}")
     folder = claim_workdir(workdir or "runs/benchmark", config.to_dict(), about())
     records = []
     with tempfile.TemporaryDirectory() as scratch:
