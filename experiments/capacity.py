@@ -15,6 +15,7 @@ from etils import epath
 from launch import Config, launch, note, say, say_notes, stop_if_told
 
 import memcomp
+from memcomp.cram.group import check_alone
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.errors import InputError
@@ -57,6 +58,8 @@ def main(config: Config, workdir: str | None) -> None:
             read = {**cell["texts"], "seed": config.texts_seed}
             note_more_texts(len(texts), note=note, **read)
             check_fits(lm, texts, cfg)
+            if config.mode == "horizon":
+                check_alone(cfg, "a horizon")
             path = claim_cell(workdir, cell_name(cell), cell, lm, texts)
             say_notes()
             say(f"{path.name}: {run_cell(lm, texts, cfg, config, path)}")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from launch import Config, OutOfTime, launch, say, stop_after, stop_if_told
 
 import memcomp
+from memcomp.cram.group import check_alone
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
 from memcomp.data.texts import Text
@@ -113,6 +114,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     """Finds the longest exact prefix of every text; if out of time, that found so far."""
     texts = texts_of(lm, cell, row, config, config.most)
     check_fits(lm, texts, cfg)
+    check_alone(cfg, "a horizon")
     path = claim_cell(folder, name, cell, lm, texts)
     stopped = None
     try:

@@ -10,16 +10,17 @@ RECIPE = {"learning_rate": 0.5, "max_steps": 40, "patience": 40, "margin": 0.05,
 TIMINGS = ("seconds",)
 
 
-def run(lm, workdir, report=lambda progress: None):
-    """Crams nine random texts in three places into `workdir`; gives the records."""
+def run(lm, workdir, report=lambda progress: None, way="vectors"):
+    """Crams nine random texts, or nine groups, in three places; gives the records."""
     from memcomp.cram.config import CramConfig
     from memcomp.cram.recipe import Recipe
+    from memcomp.cram.ways.table import WAYS
     from memcomp.data.texts import Text
     from memcomp.runs.cramming import run_cramming
     from memcomp.runs.files import claim_workdir
 
     rng = np.random.default_rng(5)
-    lengths = (2, 4, 3, 3, 2, 4, 3, 10, 11)
+    lengths = np.repeat((2, 4, 3, 3, 2, 4, 3, 10, 11), WAYS[way].num_texts(2)).tolist()
     texts = [
         Text(i, "test", rng.integers(0, 23, n).astype(np.int32))
         for i, n in enumerate(lengths)
@@ -27,6 +28,7 @@ def run(lm, workdir, report=lambda progress: None):
     cfg = CramConfig(
         num_tokens=None,
         num_memory=2,
+        memory=way,
         recipe=Recipe(**RECIPE),
         batch_size=3,
         steps_per_chunk=5,
@@ -35,7 +37,7 @@ def run(lm, workdir, report=lambda progress: None):
     return run_cramming(lm, texts, cfg, epath.Path(folder), report)
 
 
-def run_in_process(workdir, cache, started):
+def run_in_process(workdir, cache, started, way):
     """The same in a process of its own, whose programs are cached in a folder."""
     import jax
 
@@ -46,7 +48,7 @@ def run_in_process(workdir, cache, started):
 
     lm = make_tiny_lm("float32")
     pathlib.Path(started).touch()
-    run(lm, workdir)
+    run(lm, workdir, way=way)
     os._exit(0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.group import check_alone
 from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import advance_all
 from memcomp.cram.starts import states_from
@@ -47,6 +48,7 @@ def cram(
     )
     states = {}
     if starts is not None:
+        check_alone(cfg, "a start")
         if len(starts) != len(found):
             raise InputError(
                 f"there are {len(starts)} starts for {len(found)} texts; give one for each"

@@ -35,7 +35,7 @@ class CramConfig:
       num_tokens: length in tokens to which texts are cut: one number for all texts, or one
         for each; None for whole texts.
       num_memory: number of input vectors for each text (M), or of what another way of
-        writing has in their place.
+        writing has in their place; in the way "one_step_shared", of texts in a group.
       memory: way of writing, a key of `memcomp.cram.ways.table.WAYS`.
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
       learning_rate: peak learning rate; None for the recipe's.

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.group import check_alone
 from memcomp.cram.loop import CramState, first_tokens, init_states
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
@@ -159,6 +160,7 @@ def horizons(
     Source: Progressive Cramming, 2026 (growth by one token, warm start).
     """
     check_fits(lm, texts, cfg)
+    check_alone(cfg, "a horizon")
     cfg = cfg.on(lm)
     found = {text.seed_id: Trial(text) for text in texts} | dict(trials or {})
     target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}

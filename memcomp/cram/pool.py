@@ -357,6 +357,7 @@ class Pool:
             source=slot.text.source,
             tokens=slot.text.tokens,
             memory=states.best_memory[i].copy(),
+            num_parameters=states.best_memory[i].size,
             # A text that diverged in its first step has no score, which states hold as -1.
             accuracy=max(float(states.best_accuracy[i]), 0.0),
             prefix=max(int(states.best_prefix[i]), 0),

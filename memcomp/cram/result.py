@@ -16,6 +16,8 @@ class CramResult:
       tokens: int32 [T], the text.
       memory: float32 [M W], the rows that have the scores reported here; in the way
         "vectors", input vectors.
+      num_parameters: numbers that were optimised for the text; of a row that a group of
+        texts shares, each text counts its share.
       accuracy: share of the scored tokens that are right, teacher-forced.
       prefix: number of leading tokens that are right by more than the recipe's margin.
       loss_nats: mean cross-entropy in nats per scored token.
@@ -51,6 +53,7 @@ class CramResult:
     source: str
     tokens: np.ndarray
     memory: np.ndarray
+    num_parameters: int
     accuracy: float
     prefix: int
     loss_nats: float

@@ -1,10 +1,12 @@
 """Scheduling of texts: those of similar length share a pool and a compiled program."""
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.group import apart, as_one, groups_of
 from memcomp.cram.loop import CramState
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
@@ -39,6 +41,7 @@ def check_fits(lm: LanguageModel, texts: Sequence[Text], cfg: CramConfig) -> Non
         lm.logits(texts[0].tokens[None, :SHORT])
     way, most = cfg.way, lm.config.max_positions
     way.check(lm.module, cfg.num_memory)
+    groups_of(texts, cfg)
     for text in texts:
         name = f"text {text.text_id} ({text.source})"
         if len(text.tokens) <= cfg.num_given:
@@ -74,7 +77,8 @@ def advance_all(
 
     Args:
       lm: the frozen language model.
-      texts: texts with distinct `seed_id`s.
+      texts: texts with distinct `seed_id`s. Where one memory holds several, a group of
+        them is crammed as one text and has a result for each.
       cfg: what to cram and how.
       done: `seed_id`s of texts that have a result already and are skipped.
       snapshot: `Pool.snapshot()` of a run that was stopped. Texts that have a result but
@@ -85,12 +89,19 @@ def advance_all(
       InputError: a text is too long for the LM.
     """
     check_fits(lm, texts, cfg)
+    members = {as_one(group).seed_id: group for group in groups_of(texts, cfg)}
+    done = {i for i, group in members.items() if {t.seed_id for t in group} <= set(done)}
     flying = set() if snapshot is None else {int(i) for i in snapshot["ids"]} - {EMPTY}
-    for group in buckets(texts):
-        ids = {text.seed_id for text in group}
+    margin = cfg.resolved_recipe().margin
+    for bucket in buckets([as_one(group) for group in members.values()]):
+        ids = {text.seed_id for text in bucket}
         here = snapshot if flying & ids else None
-        if here is None and ids <= set(done):
+        if here is None and ids <= done:
             continue
-        pool = Pool(lm, group, cfg, done, here, starts=starts)
+        pool = Pool(lm, bucket, cfg, done, here, starts=starts)
         while pool.num_flying:
-            yield pool.advance(), pool
+            ended = [
+                apart(result, members[result.seed_id], lm, margin)
+                for result in pool.advance()
+            ]
+            yield list(itertools.chain.from_iterable(ended)), pool

@@ -55,7 +55,7 @@ def score_hidden(
 
 
 def read_scores(
-    x: Float[Array, "S D"],
+    x: Float[Array, "R S D"],
     targets: Int[Array, "T"],
     params: Params,
     cache: Cache = None,
@@ -65,13 +65,14 @@ def read_scores(
     token_chunk: int | None = None,
     loss_gradient: bool = True,
 ) -> TokenScores:
-    """Loss and margin of each target, predicted by the last T of S input vectors.
+    """Loss and margin of each target, predicted by the last of the input vectors.
 
     Args:
-      x: input vectors of one text.
+      x: input vectors, in rows that are read side by side. Target i is predicted by row
+        i modulo R (`in_turn`); with one row, by the last T vectors.
       targets: tokens that they predict.
       params: parameters of the LM.
-      cache: cache of one text, after which the vectors are read; None for none.
+      cache: cache of each row, after which the vectors are read; None for none.
       module: the LM's Flax module.
       vocab_chunk: number of vocabulary entries whose logits exist at once.
       token_chunk: number of tokens whose logits exist at once; None for all.
@@ -79,20 +80,27 @@ def read_scores(
     """
     # Where parameters and texts are sharded over the same mesh axis, the compiler might
     # otherwise gather the activations, which are larger, instead of the parameters.
-    x = constrain_example(x)[None]
+    x = constrain_example(x)
     if cache is None:
         hidden = hidden_states(params, x, module=module)
     else:
         hidden, _ = hidden_after(params, cache, x, module=module)
     return score_hidden(
         params,
-        hidden[0, x.shape[1] - len(targets) :],
+        in_turn(hidden, len(targets)),
         targets,
         module=module,
         vocab_chunk=vocab_chunk,
         token_chunk=token_chunk,
         loss_gradient=loss_gradient,
     )
+
+
+def in_turn(hidden: Float[Array, "R S D"], num: int) -> Float[Array, "{num} D"]:
+    """The last hidden states of rows, taken in turn from each row."""
+    each = -(-num // len(hidden))
+    last = hidden[:, hidden.shape[1] - each :].swapaxes(0, 1)
+    return last.reshape(-1, last.shape[-1])[:num]
 
 
 def score_last(

@@ -99,8 +99,10 @@ def run_cramming(
     done = ledger.records
     from_source = {text.seed_id: text.source_sha256 for text in texts}
     chunks = advance_all(lm, texts, cfg, done=set(done), snapshot=read_flight(workdir))
+    group = cfg.way.num_texts(cfg.num_memory)
     for finished, pool in chunks:
-        new = _store(lm, finished, cfg, workdir, pool.num_tokens, ledger.records)
+        pad_to = pool.num_tokens // group
+        new = _store(lm, finished, cfg, workdir, pad_to, ledger.records)
         new = [r | {"source_sha256": from_source[r["seed_id"]]} for r in new]
         ledger.add(new, {r.seed_id: r.process for r in finished})
         write_flight(workdir, pool.snapshot())  # all processes must take part in a snapshot

@@ -26,7 +26,7 @@ from memcomp.cram.horizon import Growth, Trial, horizons, in_flight, next_target
 from memcomp.cram.memory_file import Memory
 from memcomp.cram.pool import Pool, Snapshot
 from memcomp.cram.recipe import optimizer
-from memcomp.cram.ways.table import losses_given_memory
+from memcomp.cram.ways.table import scores_given_memory
 from memcomp.data.texts import Text, text_sha256
 from memcomp.disk import make_folder
 from memcomp.distributed import barrier, is_first
@@ -272,7 +272,8 @@ def _losses_after_memory(
         of_text[: len(trial.text.tokens)] = trial.text.tokens
     memory = np.stack([np.asarray(trial.memory) for trial in held])
     # float32, as the surprise is: more digits would vary with the texts of the same batch.
-    losses = losses_given_memory(lm, memory, tokens, cfg.memory).astype(np.float32)
+    scores = scores_given_memory(lm, memory, tokens, cfg.memory)
+    losses = scores.loss.astype(np.float32)
     return {t.text.seed_id: loss for t, loss in zip(held, losses, strict=True)}
 
 

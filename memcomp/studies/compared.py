@@ -77,7 +77,13 @@ def cram_config(setup: Setup) -> CramConfig:
     made, settings = shapes(setup), setup.settings
     needed = made.num_vectors + made.context - 1  # the LM never reads the last token
     check_room(needed, setup.lm.name, setup.lm.config.max_positions)
-    return CramConfig(seed=settings.seed, **settings.evaluate.cram)
+    cfg = CramConfig(seed=settings.seed, **settings.evaluate.cram)
+    if cfg.memory != "vectors":
+        raise InputError(
+            f"evaluate.cram.memory is {cfg.memory!r}, but the table compares vectors that "
+            "stand where digests would; set it to vectors"
+        )
+    return cfg
 
 
 def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:

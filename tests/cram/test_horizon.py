@@ -103,6 +103,7 @@ def a_result(num_tokens, prefix, exact, num_given=0):
         source="test",
         tokens=a_text(num_tokens).tokens,
         memory=np.full((1, 2), prefix, np.float32),
+        num_parameters=2,
         accuracy=1.0 if exact else 0.5,
         prefix=prefix,
         loss_nats=1.0,

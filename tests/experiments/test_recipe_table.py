@@ -88,7 +88,7 @@ def result(tokens, accuracy):
     """A `CramResult` of which only the tokens, the accuracy and the steps matter."""
     nothing = np.zeros(0, np.float32)
     whole = dict(text_id=0, restart=0, seed_id=0, source="test", memory=nothing)
-    whole |= dict(prefix=0, loss_nats=0.0)
+    whole |= dict(prefix=0, loss_nats=0.0, num_parameters=0)
     whole |= dict(
         min_loss_nats=0.0, margin=0.0, protocol="strict", num_given=0, way="vectors"
     )

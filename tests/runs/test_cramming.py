@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from memcomp.cram import pool
 from memcomp.cram.decode import decode
 from memcomp.cram.memory_file import load_memory
+from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError
 from memcomp.runs import cramming as runs
 from memcomp.runs import ledger
@@ -69,10 +70,17 @@ def test_a_finished_run_is_not_run_again(unstopped, tiny_lm):
     assert not chunks
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.ci)])
-def test_a_kill_at_any_write_loses_nothing(unstopped, tiny_lm, tmp_path, when, monkeypatch):
+@pytest.mark.parametrize(
+    "when, way",
+    [
+        ("before", "vectors"),
+        pytest.param("after", "vectors", marks=pytest.mark.ci),
+        pytest.param("before", "one_step_shared", marks=pytest.mark.ci),
+    ],
+)
+def test_a_kill_at_any_write_loses_nothing(tiny_lm, tmp_path, when, way, monkeypatch):
     """The process dies just before or just after each of its writes in turn."""
-    _, want = unstopped
+    want = cramming_run.run(tiny_lm, tmp_path / "unstopped", way=way)
     writers = [
         (ledger, "append_records"),
         (ledger, "write_whole"),
@@ -99,11 +107,11 @@ def test_a_kill_at_any_write_loses_nothing(unstopped, tiny_lm, tmp_path, when, m
         workdir = tmp_path / f"{when}{moment}"
         countdown[0] = moment
         try:
-            cramming_run.run(tiny_lm, workdir)
+            cramming_run.run(tiny_lm, workdir, way=way)
             break
         except Killed:
             num_kills += 1
-        cramming_run.run(tiny_lm, workdir)
+        cramming_run.run(tiny_lm, workdir, way=way)
         assert_same_run(workdir, want)
     assert num_kills >= 8
 
@@ -148,14 +156,15 @@ def test_a_run_in_a_bucket_is_that_in_a_folder(unstopped, tiny_lm, bucket):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(unstopped, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_kills_at_random_moments_change_nothing(tiny_lm, tmp_path, way):
     """SIGKILL to a process of its own, at moments spread over a whole run."""
-    _, want = unstopped
+    want = cramming_run.run(tiny_lm, tmp_path / "unstopped", way=way)
 
     def start(workdir):
         started = tmp_path / "started"
         started.unlink(missing_ok=True)
-        arguments = (workdir, tmp_path / "cache", started)
+        arguments = (workdir, tmp_path / "cache", started, way)
         process = scripts.context.Process(
             target=cramming_run.run_in_process, args=arguments
         )

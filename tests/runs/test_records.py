@@ -21,6 +21,7 @@ def some_result(protocol="strict", **changes):
         "source": "a.txt",
         "tokens": np.array([3, 1, 4, 1], np.int32),
         "memory": np.zeros((2, 16), np.float32),
+        "num_parameters": 32,
         "accuracy": 0.75,
         "prefix": 2,
         "loss_nats": 0.5,

@@ -299,6 +299,9 @@ def test_a_context_and_its_memory_have_room_in_the_lm(folder):
     config = evaluation(folder)
     config.context.update(length=117, max_chunk=20)  # twelve vectors
     rows.cram_config(setup_of(config))
+    config.evaluate.cram = {"memory": "cache"}
+    with pytest.raises(InputError, match="'cache', but the table compares vectors"):
+        rows.cram_config(setup_of(config))
     config.context.length = 118
     with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
         rows.cram_config(setup_of(config))

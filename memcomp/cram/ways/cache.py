@@ -60,6 +60,10 @@ class CacheMemory:
         """Numbers of a position in all layers."""
         return num_numbers(module)
 
+    def num_texts(self, num_memory: int) -> int:
+        """Each text has its own."""
+        return 1
+
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """The start token is read, the last token is not."""
         return num_memory + num_tokens
@@ -96,7 +100,7 @@ class CacheMemory:
     def inputs(self, params, memory, tokens, start, *, module):
         """[start, t_1 ... t_(T-1)], after the cache of memory."""
         read = jnp.concatenate([jnp.full(1, start, tokens.dtype), tokens[:-1]])
-        x = embed(params, read[None], module=module)[0]
+        x = embed(params, read[None], module=module)
         room = len(memory) + len(tokens)
         return x, from_numbers(memory[None], room, x.dtype, module=module)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from memcomp.cram.ways.vectors import vector_std
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, embed, hidden_states, logits_of
+from memcomp.lm.score import in_turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +20,18 @@ class OneStep:
     Output i predicts token i, with outputs counted from the first vector, or from the first
     m. The rows of the memory are the K vectors and then m.
 
+    Shared, m belongs to a group of K texts: the LM reads [e_i, m, m ...] for text i.
+
     Attributes:
       after: whether the outputs of the vectors e predict nothing, so that the LM reads one
         m a token: the arrangement [e][m]xN, and otherwise [e][m]x(N-1).
+      shared: whether each vector e is that of a text of its own.
 
     Source: Mezentsev and Oseledets 2025, arXiv:2505.21189, with K = 1.
     """
 
     after: bool = False
+    shared: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
         # No token is given, so that no token depends on those before it being right.
@@ -49,9 +54,14 @@ class OneStep:
         """Width of an input vector (D)."""
         return module.config.d_model
 
+    def num_texts(self, num_memory: int) -> int:
+        """One for each e, if m is shared."""
+        return num_memory if self.shared else 1
+
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """One position a token, and in the arrangement `after` one for each e."""
-        return num_tokens + num_memory if self.after else max(num_tokens, num_memory)
+        num_e = 1 if self.shared else num_memory
+        return num_tokens + num_e if self.after else max(num_tokens, num_e)
 
     def check(self, module: CausalLM, num_memory: int) -> None:
         """Every LM reads input vectors."""
@@ -65,7 +75,7 @@ class OneStep:
         raise InputError("one_step cannot start from tokens; choose another init")
 
     def inputs(self, params, memory, tokens, start, *, module):
-        """[e_1 ... e_K, m, m ...], without a cache."""
+        """[e_1 ... e_K, m, m ...]; shared, [e_i, m, m ...] for each i; without a cache."""
         dtype = embed(params, tokens[None, :1], module=module).dtype
         return self._read(memory.astype(dtype), len(tokens)), None
 
@@ -82,7 +92,7 @@ class OneStep:
 
         def one(rows):
             x = self._read(rows.astype(dtype), num_tokens)
-            hidden = hidden_states(params, x[None], module=module)[0, -num_tokens:]
+            hidden = in_turn(hidden_states(params, x, module=module), num_tokens)
             logits = logits_of(params, hidden, module=module)
             return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.isfinite(logits).all()
 
@@ -91,7 +101,9 @@ class OneStep:
         return tokens, finite.all()
 
     def _read(self, memory, num_tokens):
-        """Input vectors, the last `num_tokens` of which predict the text."""
-        e, m = memory[:-1], memory[-1:]
-        x = jnp.concatenate([e, jnp.repeat(m, num_tokens, axis=0)])
-        return x if self.after else x[:num_tokens]
+        """Rows of input vectors, the last of which predict the tokens."""
+        e, m = memory[:-1], memory[-1]
+        e = e[:, None] if self.shared else e[None]
+        length = -(-num_tokens // len(e))
+        x = jnp.concatenate([e, jnp.broadcast_to(m, (len(e), length, len(m)))], axis=1)
+        return x if self.after else x[:, :length]

@@ -19,6 +19,7 @@ WAYS: dict[str, Way] = {
     "cache": CacheMemory(),
     "one_step": OneStep(),
     "one_step_after": OneStep(after=True),
+    "one_step_shared": OneStep(shared=True),
 }
 
 
@@ -63,13 +64,13 @@ def memory_scores(
     )
 
 
-def losses_given_memory(
+def scores_given_memory(
     lm: LanguageModel,
     memory: Float[np.ndarray, "B M W"],
     tokens: Int[np.ndarray, "B T"],
     way: str,
-) -> Float[np.ndarray, "B T"]:
-    """Cross-entropy in nats of each token of texts, given their memories.
+) -> TokenScores:
+    """Cross-entropy in nats and margin [B T] of each token of texts, given their memories.
 
     Args:
       lm: the language model.
@@ -81,15 +82,15 @@ def losses_given_memory(
       InputError: the LM's logits are not finite.
     """
     options = {"way": way, "start": start_token(lm) or 0}
-    loss = in_groups(lambda rows: lm.run(_losses, *rows, **options), (memory, tokens))
-    lm.check_finite(np.isfinite(loss))
-    return loss
+    scores = in_groups(lambda rows: lm.run(_scores, *rows, **options), (memory, tokens))
+    lm.check_finite(np.isfinite(scores.loss))
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("module", "way", "start"))
-def _losses(params, memory, tokens, *, module, way, start):
+def _scores(params, memory, tokens, *, module, way, start):
     def one(memory, tokens):
         options = {"module": module, "vocab_chunk": VOCAB_CHUNK}
-        return memory_scores(memory, tokens, params, way=way, start=start, **options).loss
+        return memory_scores(memory, tokens, params, way=way, start=start, **options)
 
     return jax.vmap(one)(memory, tokens)

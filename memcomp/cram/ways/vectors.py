@@ -31,6 +31,10 @@ class Vectors:
         """Width of an input vector (D)."""
         return module.config.d_model
 
+    def num_texts(self, num_memory: int) -> int:
+        """Each text has its own."""
+        return 1
+
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """The last token is predicted and not read."""
         return num_memory + num_tokens - 1
@@ -49,7 +53,7 @@ class Vectors:
     def inputs(self, params, memory, tokens, start, *, module):
         """[memory, t_1 ... t_(T-1)], without a cache."""
         read = embed(params, tokens[None, :-1], module=module)[0]
-        return jnp.concatenate([memory.astype(read.dtype), read]), None
+        return jnp.concatenate([memory.astype(read.dtype), read])[None], None
 
     def before(self, memory, start):
         """The memory alone."""

@@ -3,8 +3,8 @@
 The memory of a text is a matrix [M W], whatever the way: rows that the optimiser changes
 and that a file stores. The rest of cramming is the same for all ways.
 
-Letters: B texts, T tokens, S positions, M rows of memory, W numbers of a row,
-G given tokens, N tokens to decode, D d_model.
+Letters: B texts, T tokens, R rows of input vectors, S positions, M rows of memory,
+W numbers of a row, G given tokens, N tokens to decode, D d_model.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,10 @@ class Way(Protocol):
         """Numbers of a row (W)."""
         ...
 
+    def num_texts(self, num_memory: int) -> int:
+        """Texts that one memory holds (`memcomp.cram.group`)."""
+        ...
+
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """Positions of the LM that are used to score a text of `num_tokens`."""
         ...
@@ -64,7 +68,7 @@ class Way(Protocol):
         start: int,
         *,
         module: CausalLM,
-    ) -> tuple[Float[Array, "S D"], Cache]:
+    ) -> tuple[Float[Array, "R S D"], Cache]:
         """What the LM reads to predict a text teacher-forced.
 
         Args:
@@ -75,8 +79,9 @@ class Way(Protocol):
           module: the LM's Flax module.
 
         Returns:
-          Input vectors, the last T of which predict the tokens, and the cache after which
-          they are read; None for no cache.
+          Rows of input vectors, which are read side by side, and the cache after which they
+          are read; None for no cache. The last vectors of row r predict the tokens r,
+          r + R, r + 2 R and so on, so that one row predicts the tokens in order.
         """
         ...
 

@@ -15,7 +15,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, horizons
 from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.cram.schedule import advance_all
-from memcomp.cram.ways.table import WAYS, losses_given_memory, memory_scores
+from memcomp.cram.ways.table import WAYS, memory_scores, scores_given_memory
 from memcomp.data.texts import Text
 from memcomp.lm.cache import as_numbers, from_numbers, has_positions, num_numbers
 from memcomp.lm.load import load_lm
@@ -155,27 +155,66 @@ def starting_lm(tiny_lm):
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_exact_comes_back_from_the_file(starting_lm, way, tmp_path):
     lm = starting_lm
-    texts = [text.tokens for text in texts_of(3, 2, 3)]
+    texts = [text.tokens for text in texts_of(3, 2, 3, 2)]
     results = memcomp.cram(lm, texts, config(way, num_memory=2))
     assert sum(r.exact for r in results) >= 2
+    num_memory = 2 // WAYS[way].num_texts(2)
     memcomp.save_memory(tmp_path / "m.safetensors", results)
     stored = memcomp.load_memory(tmp_path / "m.safetensors", lm)
     for result in results:
         memory = stored[str(result.seed_id)]
         assert memory.way == way
         assert memory.memory.shape == (
-            WAYS[way].rows(2),
+            WAYS[way].rows(num_memory),
             WAYS[way].width(lm.module),
         )
         got = memcomp.decode(lm, memory.memory, len(result.tokens), way=memory.way)
         assert np.array_equal(got, result.tokens) == result.exact
-        losses = losses_given_memory(lm, result.memory[None], result.tokens[None], way)
-        assert losses.mean() == pytest.approx(result.loss_nats, abs=1e-4)
+        found = scores_given_memory(lm, result.memory[None], result.tokens[None], way)
+        assert found.loss.mean() == pytest.approx(result.loss_nats, abs=1e-4)
+        assert found.margin.min() == pytest.approx(result.margin, abs=1e-4)
 
 
-@pytest.mark.parametrize("way", ["cache", "one_step"])
+def test_a_group_is_read_as_its_texts_are(tiny_lm):
+    """Token i of each of three texts, and of the first two only where the text ends."""
+    vectors = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    group = some_tokens(1, 3, T)
+    together = scores(tiny_lm, "one_step_shared", vectors, group.T.reshape(-1)[:-1])
+    for i, text in enumerate(group):
+        alone = scores(tiny_lm, "one_step", vectors[[i, -1]], text)
+        num = T if i < 2 else T - 1
+        for got, want in zip(together, alone, strict=True):
+            np.testing.assert_allclose(got[i::3], want[:num], atol=2e-5)
+    decoded = memcomp.decode(tiny_lm, vectors, 3 * T, way="one_step_shared")
+    for i, row in enumerate(vectors[:3]):
+        alone = memcomp.decode(tiny_lm, np.stack([row, vectors[3]]), T, way="one_step")
+        np.testing.assert_array_equal(decoded[i::3], alone)
+
+
+def test_texts_of_a_group_share_their_last_row_and_its_cost(tiny_lm):
+    texts = [text.tokens for text in texts_of(3, 4, 3, 4, 4, 3, 4, 4, 4)]
+    results = memcomp.cram(tiny_lm, texts, config("one_step_shared", num_memory=3))
+    assert [r.text_id for r in results] == list(range(9))
+    for group in (0, 2, 5), (1, 3, 4), (6, 7, 8):
+        first, *others = (results[i] for i in group)
+        assert first.num_parameters == 21  # 16, and a third of 16
+        for other in others:
+            np.testing.assert_array_equal(other.memory[1], first.memory[1])
+            assert (other.memory[0] != first.memory[0]).any()
+            assert other.steps == first.steps
+        assert first.token_steps == first.steps * len(first.tokens)
+    assert (results[0].memory[1] != results[1].memory[1]).any()
+    for result in results:
+        in_time = result.first_right_steps[result.first_right_steps >= 0]
+        assert (in_time < result.steps).all()
+        assert not result.exact or len(in_time) == len(result.tokens)
+
+
+@pytest.mark.parametrize("way", ["cache", "one_step", "one_step_shared"])
 def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
     texts, cfg = texts_of(5, 6, 4), config(way, max_steps=100)
+    if way == "one_step_shared":
+        texts, cfg = texts_of(5, 6, 4, 4, 6, 5), dataclasses.replace(cfg, num_memory=2)
     want, snapshots = {}, []
     for found, pool in advance_all(tiny_lm, texts, cfg):
         want |= {r.text_id: r for r in found}
@@ -246,6 +285,14 @@ def test_what_a_way_cannot_do_is_said(tiny_lm):
         memcomp.decode(tiny_lm, np.zeros((1, 16)), 4, way="cache")
     with pytest.raises(memcomp.InputError, match="takes none"):
         memcomp.decode(tiny_lm, np.zeros((2, 16)), 4, [1], way="one_step")
+    texts, shared = texts_of(4, 4, 5), config("one_step_shared", num_memory=2)
+    with pytest.raises(memcomp.InputError, match="1 texts of 5 tokens; give a multiple"):
+        memcomp.cram(tiny_lm, [text.tokens for text in texts], shared)
+    with pytest.raises(memcomp.InputError, match="a start is of one text"):
+        starts = [np.zeros((3, 16))] * 2
+        memcomp.cram(tiny_lm, [t.tokens for t in texts[:2]], shared, starts=starts)
+    with pytest.raises(memcomp.InputError, match="a horizon is of one text"):
+        next(horizons(tiny_lm, texts[:2], shared, Growth()))
     with pytest.raises(memcomp.InputError, match="cannot start from tokens"):
         recipe = Recipe(
             learning_rate=1.0, max_steps=1, patience=1, margin=0.0, init="tokens"
