@@ -12,9 +12,11 @@ from etils import epath
 from safetensors.numpy import save
 
 from memcomp.cram import pool
+from memcomp.cram.config import CramConfig
 from memcomp.cram.decode import decode
 from memcomp.cram.memory_file import load_memory
 from memcomp.cram.ways.table import WAYS
+from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.runs import cramming as runs
 from memcomp.runs import ledger
@@ -153,6 +155,15 @@ def test_a_run_in_a_bucket_is_that_in_a_folder(unstopped, tiny_lm, bucket):
     for r in want:
         assert r["memory_key"] in load_memory(run / r["memory_file"], tiny_lm)
     assert json.loads((run / "summary.json").read_text())["n"] == 9
+
+
+def test_texts_of_a_group_are_decoded_at_their_own_length(tiny_lm, tmp_path):
+    """Together they have more tokens than the LM has positions."""
+    texts = [Text(i, "test", np.full(11, i, np.int32)) for i in range(6)]
+    cfg = CramConfig(memory="one_step_shared", num_memory=6, num_tokens=None, max_steps=1)
+    assert 6 * 11 > tiny_lm.config.max_positions
+    records = runs.run_cramming(tiny_lm, texts, cfg, epath.Path(tmp_path))
+    assert [r["num_tokens"] for r in records] == [11] * 6
 
 
 @pytest.mark.slow

@@ -210,6 +210,14 @@ def test_texts_of_a_group_share_their_last_row_and_its_cost(tiny_lm):
         assert not result.exact or len(in_time) == len(result.tokens)
 
 
+def test_a_group_is_crammed_again_until_all_its_texts_have_results(tiny_lm):
+    texts = texts_of(3, 4, 3, 4)
+    cfg = config("one_step_shared", num_memory=2, max_steps=25)
+    for done, wanted in (set(), {0, 1, 2, 3}), ({0, 1, 3}, {0, 2}), ({0, 1, 2, 3}, set()):
+        chunks = advance_all(tiny_lm, texts, cfg, done=done)
+        assert {r.text_id for found, _ in chunks for r in found} == wanted
+
+
 @pytest.mark.parametrize("way", ["cache", "one_step", "one_step_shared"])
 def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
     texts, cfg = texts_of(5, 6, 4), config(way, max_steps=100)
