@@ -47,6 +47,7 @@ ALL = (
     "icformer/tiny.py",
     "icformer/builtin.py",
     "icformer/builtin.py:icae,32",
+    "icformer/builtin.py:gradmem",
     "icformer/llama_2_7b_pretrain.py",
     "icformer/llama_2_7b_finetune.py",
     "pretrain/tiny.py",
@@ -66,6 +67,11 @@ ALL = (
     "cram/builtin.py slice=v5e:2x4",
     # As many texts as there is room for: eight a chip.
     "cram/llama_3_2_1b.py cram.batch_size=64",
+    # Other ways of writing; 4,096 tokens into one position of a cache, a text a chip.
+    "cram/smollm2_135m.py cram.memory=cache",
+    "cram/smollm2_135m.py cram.memory=one_step",
+    "cram/llama_3_2_1b.py cram.memory=cache cram.batch_size=8 cram.num_tokens=(4096,) "
+    "remat=full attention=splash",
     # Splash attention: heads over all chips, texts over all chips, the default recipe.
     "cram/llama_3_1_8b.py slice=v5e:2x4 mesh.fsdp=1 mesh.tensor=8 attention=splash",
     "cram/llama_3_1_8b.py slice=v5e:2x4 attention=splash remat=dots",

@@ -22,13 +22,15 @@ from ml_collections import config_dict
 from configs.icformer import base
 
 
-def get_config(what: str = "icformer,32") -> config_dict.ConfigDict:
+def get_config(what: str = "icformer") -> config_dict.ConfigDict:
     """Everything that experiments/icformer.py reads.
 
     Args:
-      what: "icformer", "options", "icae", "gradmem" or "pooling", and vectors a context.
+      what: "icformer", "options", "icae", "gradmem" or "pooling"; after a comma, the number
+        of vectors of a context (32).
     """
-    name, num_digests = what.split(",")
+    name, _, num_digests = what.partition(",")
+    num_digests = num_digests or "32"
     config = base.everything()
     config.compressor = "icformer" if name == "options" else name
     # Zeros, as published, begin with a gradient that is nearly all of the digests'.

@@ -141,11 +141,12 @@ def _cram(config: Config, devices: list[Any]) -> Step:
     cfg = dataclasses.replace(cfg, steps_per_chunk=1)
     parts = _parts(mesh)
     rows = -(-cfg.batch_size // parts) * parts  # rounded up, as in the pool
-    num_tokens = max(config.cram.num_tokens)
+    num_tokens = max(config.cram.num_tokens) * cfg.way.num_texts(cfg.num_memory)
     params = _weights(module, DTYPES[config.dtype], mesh)
     ids = jax.ShapeDtypeStruct((rows,), jnp.int32)
     init = functools.partial(init_states, module=module, cfg=cfg)
-    states = jax.eval_shape(init, ids, params)
+    first = jax.ShapeDtypeStruct((rows, cfg.num_memory), jnp.int32)
+    states = jax.eval_shape(init, ids, params, tokens=first)
     tokens = jax.ShapeDtypeStruct((rows, num_tokens), jnp.int32)
     states, tokens, lengths = _with(batch_sharding(mesh), (states, tokens, ids))
     with jax.set_mesh(mesh):

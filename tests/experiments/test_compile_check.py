@@ -14,6 +14,7 @@ from scripts import run_script
 
 from memcomp.cost.chips import CHIPS, parse_slice, slice_devices
 from memcomp.cost.work import Program
+from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -144,9 +145,10 @@ def test_what_does_not_fit_is_said_with_what_is_large(tmp_path):
 
 @pytest.mark.aot
 @pytest.mark.skipif(not HAS_LIBTPU, reason="needs libtpu: pip install 'memcomp[aot]'")
-def test_texts_on_their_own_devices_send_nothing():
+@pytest.mark.parametrize("way", WAYS)
+def test_texts_on_their_own_devices_send_nothing(way):
     """Not for the default recipe's eigenvectors either, which the compiler would gather."""
-    work = compiled_work("cram/builtin.py slice=v5e:2x4")
+    work = compiled_work(f"cram/builtin.py slice=v5e:2x4 cram.memory={way}")
     assert work.collectives == {} and work.custom_kernels == 0
 
 
