@@ -46,7 +46,7 @@ def test_coordinates_of_a_low_dimensional_recipe_begin_at_the_start(lm):
     start = np.full((2, 16), 0.5, np.float32)
     (state,) = states_from(lm, [start], cfg)
     state = jax.tree.map(jnp.asarray, state)
-    step = functools.partial(cram_step, module=lm.module, cfg=cfg)
+    step = jax.jit(functools.partial(cram_step, module=lm.module, cfg=cfg))
     new, _ = step(state, jnp.asarray(TEXTS[1]), jnp.int32(4), lm.params, cfg.numbers())
     np.testing.assert_allclose(new.memory, start, atol=1e-5)
 

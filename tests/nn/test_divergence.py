@@ -26,17 +26,26 @@ def test_it_and_its_gradient_are_those_of_the_logits(chunk, softcap):
     def ours(student):
         return divergence(teacher, student, rows, chunk, softcap)
 
+    def value_and_gradient(function):
+        value, pull = jax.vjp(function, student)
+        return value, *pull(push)
+
+    got, want = (jax.jit(value_and_gradient, static_argnums=0)(f) for f in (ours, plain))
     # Measured 2.4e-7 relative, of values up to 12.
-    np.testing.assert_allclose(ours(student), plain(student), rtol=2e-6)
-    got, want = (jax.grad(lambda s, f=f: f(s) @ push)(student) for f in (ours, plain))
+    np.testing.assert_allclose(got[0], want[0], rtol=2e-6)
     # Measured 1.4e-6 where they reach 5.
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5)
 
 
 def test_a_prediction_does_not_diverge_from_itself():
     rng = np.random.default_rng(1)
     hidden = jnp.asarray(rng.standard_normal((3, 6)), jnp.float32)
     rows = jnp.asarray(9 * rng.standard_normal((21, 6)), jnp.float32)
-    np.testing.assert_allclose(divergence(hidden, hidden, rows, 4), np.zeros(3), atol=1e-5)
-    grad = jax.grad(lambda s: divergence(hidden, s, rows, 4).sum())(hidden)
+
+    def total(student):
+        found = divergence(hidden, student, rows, 4)
+        return found.sum(), found
+
+    grad, found = jax.jit(jax.grad(total, has_aux=True))(hidden)
+    np.testing.assert_allclose(found, np.zeros(3), atol=1e-5)
     np.testing.assert_allclose(grad, np.zeros((3, 6)), atol=1e-5)
