@@ -9,10 +9,15 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 # Real ones take twice the time with it.
 if "MEMCOMP_REAL_LMS" not in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    release = importlib.metadata.version("jaxlib")
     # Compiling takes a third of the time without these emitters. Later releases have no
     # others, and refuse the flag.
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
+    if release.startswith("0.10."):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # XLA splits a program into 32 parts for as many threads. For small programs that takes
+    # 1.5 times the CPU time. Only releases that are known to take the flag: others abort.
+    if release.startswith(("0.10.", "0.12.")):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Scripts would keep compiled programs in the user's cache folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"

@@ -1,13 +1,12 @@
 """The table that is read in both directions, and what it says when weights do not fit."""
 
-import pathlib
-
 import flax.traverse_util
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from golden_cases import GOLDEN, one_a_family
 
 import memcomp.lm.load
 from memcomp.convert import engine
@@ -15,8 +14,6 @@ from memcomp.convert.engine import Row
 from memcomp.convert.files import Checkpoint
 from memcomp.errors import InputError
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-CASES = sorted(folder.parent.name for folder in GOLDEN.glob("*/expected.npz"))
 TABLE = (
     Row("wte", "embedding", "v d -> v d"),
     Row("h.{i}.qkv", "layers/qkv", "(n c h) d -> d c n h"),
@@ -143,7 +140,7 @@ def test_weights_too_large_for_the_dtype_are_refused_by_name():
         convert(held, dtype=np.float16)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", one_a_family())
 def test_export_gives_back_every_tensor_bit_for_bit(case, tmp_path):
     files = Checkpoint(GOLDEN / case)
     stored = {name: files.read(name) for name in files.shapes()}

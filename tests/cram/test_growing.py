@@ -78,6 +78,7 @@ def test_padded_lengths_cover_what_is_needed_and_pay(monkeypatch):
     assert padded_length(1, 100, 1, 1) == 100
 
 
+@pytest.mark.ci
 def test_padding_changes_no_result(tiny_lm_float64, texts, monkeypatch):
     lengths = with_programs(monkeypatch, 0)
     got = all_results(tiny_lm_float64, texts)

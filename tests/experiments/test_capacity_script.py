@@ -47,6 +47,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.ci
 def test_a_cell_is_a_run_folder_with_what_a_report_needs(folder):
     records = cell(folder)
     assert sorted(r["num_tokens"] for r in records) == [2, 2, 3, 3]

@@ -1,6 +1,7 @@
 """What sets Mamba apart: a state of constant size, its files, its float32 residual."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -16,6 +17,11 @@ from memcomp.cram.decode import decode
 from memcomp.errors import InputError
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read(module, params, *inputs):
+    return module.apply({"params": params}, *inputs)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,7 @@ def test_the_state_stays_in_float32_in_runs_of_low_precision():
     low = memcomp.load_lm(str(GOLDEN / "mamba"), dtype="bfloat16")
     cache = low.module.empty_cache(1, 1, jnp.bfloat16)
     x = jnp.ones((1, 3, low.config.d_model), jnp.bfloat16)
-    hidden, after = low.module.apply({"params": low.params}, x, cache)
+    hidden, after = read(low.module, low.params, x, cache)
     assert hidden.dtype == after.conv.dtype == jnp.bfloat16
     assert after.ssm.dtype == jnp.float32
     # Decoding carries it through a scan, which wants the same types before and after.
@@ -50,7 +56,7 @@ def test_greedy_decoding_equals_that_without_a_state(lm):
     tokens = decode(lm, memory.astype(np.float32), 12)
     embedded = lm.module.apply({"params": lm.params}, jnp.asarray(tokens), method="embed")
     x = jnp.concatenate([jnp.asarray(memory, jnp.float32), embedded], axis=1)
-    hidden, _ = lm.module.apply({"params": lm.params}, x)
+    hidden, _ = read(lm.module, lm.params, x)
     rows = lm.module.apply({"params": lm.params}, method="unembedding")
     greedy = jnp.einsum("btd,vd->btv", hidden, rows).argmax(axis=-1)
     np.testing.assert_array_equal(greedy[:, 2:-1], tokens)
@@ -68,12 +74,12 @@ def test_files_of_the_older_name_load_alike(lm, tmp_path):
 def test_sums_over_layers_are_in_float32_where_the_config_says_so(lm):
     """In bfloat16, a stream of float32 keeps the small updates that another rounds away."""
     x = 64 * jax.random.normal(jax.random.key(0), (1, 5, lm.config.d_model), jnp.bfloat16)
-    exact, _ = lm.module.apply({"params": lm.params}, x.astype(jnp.float32))
+    exact, _ = read(lm.module, lm.params, x.astype(jnp.float32))
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), lm.params)
     errors = []
     for wide in (True, False):
         config = dataclasses.replace(lm.config, residual_in_fp32=wide)
-        hidden, _ = type(lm.module)(config).apply({"params": low}, x)
+        hidden, _ = read(type(lm.module)(config), low, x)
         assert hidden.dtype == jnp.bfloat16
         errors.append(float(jnp.sqrt(jnp.mean((hidden.astype(jnp.float32) - exact) ** 2))))
     assert errors[0] < 0.9 * errors[1], errors

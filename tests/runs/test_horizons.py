@@ -167,7 +167,9 @@ def test_a_stop_after_a_chunk_of_a_long_target_loses_nothing(
     assert not (tmp_path / horizon_runs.FLIGHT).exists()
 
 
-@pytest.mark.parametrize("chunks", [1, 7, 24])
+@pytest.mark.parametrize(
+    "chunks", [7, *(pytest.param(n, marks=pytest.mark.ci) for n in (1, 24))]
+)
 def test_a_kill_within_a_chunk_of_a_long_target_loses_that_chunk(
     chunks, long, tiny_lm_float64, tmp_path, monkeypatch
 ):

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from cramming_run import RECIPE
 from tiny_lm import EIGHT_HEADS, make_tiny_lm, on_devices
 
@@ -68,6 +69,7 @@ def test_a_trajectory_goes_from_the_start_to_what_cramming_keeps(tiny_lm):
     assert not np.allclose(starts[0], starts[1])
 
 
+@pytest.mark.ci
 def test_a_mesh_of_more_devices_than_texts_changes_no_trajectory():
     """With GGT, whose decomposition each device does for its own texts."""
     texts = [Text(0, "test", np.array([3, 1, 4], np.int32))]

@@ -34,6 +34,7 @@ OTHERS = (
     "qwen2_window qwen3_window"
 ).split()
 M, T = 3, 5
+read_weights = jax.jit(all_weights, static_argnames="module")
 
 
 def vectors_and_tokens(lm, num_texts=2, num_tokens=T, seed=0):
@@ -125,7 +126,7 @@ def test_knockout_is_the_lm_read_with_memory_masked(tiny_lm, layers):
 def test_attention_is_that_of_loops_and_sums_to_one(tiny_lm):
     memory, tokens = vectors_and_tokens(tiny_lm)
     read = jnp.asarray(memory), jnp.asarray(tokens[:, :-1])
-    weights = all_weights(tiny_lm.params, *read, module=tiny_lm.module)
+    weights = read_weights(tiny_lm.params, *read, module=tiny_lm.module)
     np.testing.assert_allclose(np.asarray(weights).sum(axis=-1), 1, atol=1e-6)
     mass = attention_mass(tiny_lm, memory, tokens)
     assert mass.shape == (2, 2, 4, T - 1)
@@ -149,9 +150,9 @@ def test_every_family_hides_memory_in_the_layers_named_and_shows_its_weights(cas
     lm = family(case)
     L = lm.config.num_layers
     memory, tokens = map(jnp.asarray, vectors_and_tokens(lm, num_texts=1))
-    read = jax.jit(all_weights, static_argnames="module")
     mask = knockout_mask(lm, L - 1, L, M, M + T)
-    weights = np.asarray(read(lm.params, memory, tokens, module=lm.module, mask=mask))
+    weights = read_weights(lm.params, memory, tokens, module=lm.module, mask=mask)
+    weights = np.asarray(weights)
     assert weights.shape == (1, L, lm.config.num_heads, M + T, M + T)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
     mass = weights[0, :, :, M:, :M].sum(axis=-1)  # [L N T]
@@ -185,11 +186,11 @@ def test_studies_of_a_cache_of_real_tokens_are_those_of_the_tokens(tiny_lm):
     _, tokens = vectors_and_tokens(lm, num_tokens=M + T + 4)
     before, text, after = tokens[:, :M], tokens[:, M : M + T], tokens[:, M + T :]
     first = np.zeros((2, 1), np.int32)  # this LM has no tokenizer
-    of_tokens = functools.partial(WAYS["cache"].of_tokens, module=lm.module)
+    of_tokens = jax.jit(functools.partial(WAYS["cache"].of_tokens, module=lm.module))
     cached = np.stack([of_tokens(lm.params, jnp.asarray(row)) for row in before])
     whole, start = joined(lm, before, first), joined(lm, first)
 
-    weights = all_weights(
+    weights = read_weights(
         lm.params, jnp.asarray(whole), jnp.asarray(text[:, :-1]), module=lm.module
     )
     mass = attention_mass(lm, start, text, cached)

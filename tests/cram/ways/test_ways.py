@@ -90,7 +90,9 @@ def test_a_cache_of_real_tokens_is_worth_the_tokens(case):
     assert np.abs(scores(lm, "cache", memory + 0.1, text).loss - want.loss).max() > 1e-2
 
 
-@pytest.mark.parametrize("case", ["llama_grouped_queries", "gemma3", "mamba"])
+@pytest.mark.parametrize(
+    "case", ["llama_grouped_queries", pytest.param("gemma3", marks=pytest.mark.ci), "mamba"]
+)
 def test_decoding_goes_on_after_a_cache_as_after_its_tokens(case):
     lm = golden_lm(case)
     before = some_tokens(0, 2, M)
@@ -218,7 +220,9 @@ def test_a_group_is_crammed_again_until_all_its_texts_have_results(tiny_lm):
         assert {r.text_id for found, _ in chunks for r in found} == wanted
 
 
-@pytest.mark.parametrize("way", ["cache", "one_step", "one_step_shared"])
+@pytest.mark.parametrize(
+    "way", ["cache", "one_step_shared", pytest.param("one_step", marks=pytest.mark.ci)]
+)
 def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
     texts, cfg = texts_of(5, 6, 4), config(way, max_steps=100)
     if way == "one_step_shared":
@@ -236,7 +240,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
         assert result.steps == want[i].steps
 
 
-@pytest.mark.parametrize("way", ["cache", "one_step"])
+@pytest.mark.parametrize("way", ["cache", pytest.param("one_step", marks=pytest.mark.ci)])
 def test_horizons_grow_in_every_way(tiny_lm, way):
     growing = Recipe(learning_rate=0.3, max_steps=200, patience=60, margin=0.05, grows=True)
     texts, cfg = texts_of(10, 12), config(way, recipe=growing)
