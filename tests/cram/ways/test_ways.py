@@ -46,31 +46,41 @@ def some_tokens(seed, *shape):
     return np.random.default_rng(seed).integers(23, size=shape).astype(np.int32)
 
 
+# One program for each shape, and not for each call.
+fast_scores = fast(memory_scores, static_argnames=("module", "vocab_chunk", "way", "start"))
+fast_embed = fast(embed, static_argnames="module")
+fast_cache = fast(WAYS["cache"].of_tokens, static_argnames="module")
+
+
 def scores(lm, way, memory, tokens):
-    score = functools.partial(
-        memory_scores, module=lm.module, vocab_chunk=7, way=way, start=START
-    )
-    return fast(score)(memory, tokens, lm.params)
+    options = {"module": lm.module, "vocab_chunk": 7, "way": way, "start": START}
+    return fast_scores(memory, tokens, lm.params, **options)
+
+
+@functools.partial(fast, static_argnames="module")
+def scores_at(params, vectors, first, tokens, *, module):
+    """Of tokens that the vectors from `first` on predict, by one pass without a cache."""
+    hidden = hidden_states(params, vectors[None], module=module)[0]
+    hidden = jax.lax.dynamic_slice_in_dim(hidden, first, len(tokens))
+    rows = module.apply({"params": params}, method="unembedding")
+    return token_scores(hidden, rows, tokens, softcap=module.softcap)
 
 
 def scores_of_vectors(lm, vectors, tokens):
-    """Of the tokens that the last of the vectors predict, by one pass without a cache."""
-
-    def plain(params, vectors):
-        hidden = hidden_states(params, vectors[None], module=lm.module)[0, -len(tokens) :]
-        rows = lm.module.apply({"params": params}, method="unembedding")
-        return token_scores(hidden, rows, jnp.asarray(tokens), softcap=lm.module.softcap)
-
-    return fast(plain)(lm.params, vectors)
+    """Of the tokens that the last of the vectors predict."""
+    # Later vectors change nothing before them: zeros make one program of all lengths.
+    padded = np.zeros((M + 1 + T, vectors.shape[1]), np.float32)
+    padded[: len(vectors)] = vectors
+    first = len(vectors) - len(tokens)
+    return scores_at(lm.params, padded, first, jnp.asarray(tokens), module=lm.module)
 
 
 def vectors_of(lm, tokens):
-    return fast(functools.partial(embed, module=lm.module))(lm.params, tokens[None])[0]
+    return fast_embed(lm.params, tokens[None], module=lm.module)[0]
 
 
 def cache_of(lm, tokens):
-    of_tokens = functools.partial(WAYS["cache"].of_tokens, module=lm.module)
-    return fast(of_tokens)(lm.params, tokens)
+    return fast_cache(lm.params, tokens, module=lm.module)
 
 
 @pytest.mark.parametrize(
