@@ -39,7 +39,7 @@ def without_time(records):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Of a finished sweep over two lengths."""
+    """Of a finished sweep over two lengths; it takes long, so its tests are `ci`."""
     folder = tmp_path_factory.mktemp("capacity")
     status, out, err = sweep(folder)
     assert status == 0, err
@@ -82,6 +82,7 @@ def test_a_sweep_grows_and_redoes_nothing(folder, seeds):
         assert len(cell(folder, f"builtin-builtin-k1-s{seed}")) == 6
 
 
+@pytest.mark.ci
 def test_other_settings_in_the_same_workdir_are_refused(folder):
     before = cell(folder)
     status, _, err = sweep(folder, "--config.cram.max_steps=41")
