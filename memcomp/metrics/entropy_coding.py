@@ -23,7 +23,7 @@ import functools
 import importlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from memcomp.data.tokens import ids_to_text, texts_to_ids
+from memcomp.data.tokens import checked_ids, ids_to_text, texts_to_ids
 from memcomp.errors import InputError
 from memcomp.lm.cache import advance, empty_cache
 from memcomp.lm.protocol import Cache, CausalLM, LanguageModel, Params, embed
@@ -41,8 +41,6 @@ ROWS = 16  # number of texts at once; part of the format
 CODER = "constriction"  # name of the package
 WORD_BYTES = 4  # bytes of a word that the coder writes
 FIRST_CACHE = 64  # positions of the first cache, a power of two; part of the format
-DAMAGED = "the stream is damaged; wanted bytes of `encode`"
-MAX_TOKENS = 2**16  # of a text; limits the decoder's work for a damaged head
 
 
 class Coded(NamedTuple):
@@ -72,12 +70,11 @@ def encode(lm: LanguageModel, texts: Sequence[Int[np.ndarray, "_"]]) -> list[Cod
       texts: token ids of each text, which may be empty.
 
     Raises:
-      InputError: ids are outside the vocabulary, a text has more than MAX_TOKENS, or the
-        package constriction is not installed.
+      InputError: ids are outside the vocabulary, or the package constriction is not
+        installed.
     """
-    texts = [np.asarray(text) for text in texts]
-    for i, text in enumerate(texts):
-        _check(text, i, lm.config.vocab_size)
+    vocab_size = lm.config.vocab_size
+    texts = [checked_ids(f"text {i}", text, vocab_size) for i, text in enumerate(texts)]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     coded: dict[int, Coded] = {}
     for first in range(0, len(order), ROWS):
@@ -88,12 +85,7 @@ def encode(lm: LanguageModel, texts: Sequence[Int[np.ndarray, "_"]]) -> list[Cod
 
 
 def decode(lm: LanguageModel, streams: Sequence[bytes]) -> list[Int32[np.ndarray, "_"]]:
-    """Decodes streams that `encode` has made, in any order and combination.
-
-    Raises:
-      InputError: a stream is damaged (encoding its tokens gives other bytes, unless by
-        chance), or the package constriction is not installed.
-    """
+    """Decodes streams that `encode` has made, in any order and combination."""
     heads = [_read_head(stream) for stream in streams]
     waiting = collections.defaultdict(list)
     for i in sorted(range(len(heads)), key=lambda i: heads[i].num_tokens):
@@ -118,24 +110,12 @@ def encode_texts(lm: LanguageModel, texts: Sequence[str]) -> list[Coded]:
     if lm.tokenizer is None:
         raise InputError(f"{lm.name} has no tokenizer.json; add one to code text with it")
     ids = texts_to_ids(lm.tokenizer, texts)
-    return encode(lm, [np.asarray(row, np.int32) for row in ids])
+    return encode(lm, [np.asarray(row, np.int64) for row in ids])
 
 
 def decode_texts(lm: LanguageModel, streams: Sequence[bytes]) -> list[str]:
     """Decodes streams that `encode_texts` has made to strings."""
     return [ids_to_text(lm.tokenizer, ids) for ids in decode(lm, streams)]
-
-
-def _check(text: np.ndarray, i: int, vocab_size: int) -> None:
-    if text.ndim != 1 or len(text) > MAX_TOKENS:
-        raise InputError(
-            f"text {i} has shape {text.shape}; give at most {MAX_TOKENS} token ids"
-        )
-    if len(text) and not 0 <= text.min() <= text.max() < vocab_size:
-        raise InputError(
-            f"text {i} has token ids {text.min()} to {text.max()}; wanted 0 to "
-            f"{vocab_size - 1}"
-        )
 
 
 class _Head(NamedTuple):
@@ -160,8 +140,6 @@ def _read_head(stream: bytes) -> _Head:
     number = 0
     for i, byte in enumerate(stream):
         number |= (byte & 127) << 7 * i
-        if number > MAX_TOKENS * ROWS + ROWS - 1:
-            break
         if byte < 128:
             return _Head(number // ROWS, number % ROWS, stream[i + 1 :])
     raise InputError("the stream has no head; wanted bytes of `encode`")
@@ -171,15 +149,10 @@ def _encode_group(lm: LanguageModel, texts: list[np.ndarray]) -> list[Coded]:
     stream = range_coder()
     encoders = [stream.queue.RangeEncoder() for _ in texts]
     nats = [0.0] * len(texts)
-    reader, last = _Reader(lm), np.zeros(ROWS, np.int32)
-    for t in range(max(map(len, texts))):
-        log_probs = reader.predict(last)
-        last = np.zeros(ROWS, np.int32)
-        for row, (text, encoder) in enumerate(zip(texts, encoders, strict=True)):
-            if t < len(text):
-                last[row] = text[t]
-                encoder.encode(int(text[t]), _model(stream, log_probs[row]))
-                nats[row] -= float(log_probs[row, text[t]])
+    for row, t, log_probs in _predictions(lm, dict(enumerate(texts))):
+        token = int(texts[row][t])
+        encoders[row].encode(token, _model(stream, log_probs))
+        nats[row] -= float(log_probs[token])
     return [
         Coded(_head(len(text), row) + _to_bytes(encoder), len(text), of_row / math.log(2))
         for row, (text, encoder, of_row) in enumerate(
@@ -189,25 +162,13 @@ def _encode_group(lm: LanguageModel, texts: list[np.ndarray]) -> list[Coded]:
 
 
 def _decode_group(lm: LanguageModel, heads: list[_Head]) -> list[np.ndarray]:
-    """Decodes streams of distinct rows, and checks that they encode to the same bytes."""
+    """Decodes streams of distinct rows."""
     stream = range_coder()
-    decoders = [_decoder(stream, head.payload) for head in heads]
-    encoders = [stream.queue.RangeEncoder() for _ in heads]
-    tokens = [np.zeros(head.num_tokens, np.int32) for head in heads]
-    reader, last = _Reader(lm), np.zeros(ROWS, np.int32)
-    for t in range(max(map(len, tokens))):
-        log_probs = reader.predict(last)
-        last = np.zeros(ROWS, np.int32)
-        rows = zip(heads, decoders, encoders, tokens, strict=True)
-        for head, decoder, encoder, ids in rows:
-            if t < len(ids):
-                model = _model(stream, log_probs[head.row])
-                ids[t] = last[head.row] = _next_symbol(decoder, model)
-                encoder.encode(int(ids[t]), model)
-    for head, encoder in zip(heads, encoders, strict=True):
-        if _to_bytes(encoder) != head.payload:
-            raise InputError(DAMAGED)
-    return tokens
+    decoders = {head.row: _decoder(stream, head.payload) for head in heads}
+    tokens = {head.row: np.zeros(head.num_tokens, np.int32) for head in heads}
+    for row, t, log_probs in _predictions(lm, tokens):
+        tokens[row][t] = decoders[row].decode(_model(stream, log_probs))
+    return list(tokens.values())
 
 
 def range_coder() -> Any:
@@ -254,48 +215,50 @@ def _decoder(stream: Any, data: bytes) -> Any:
     return stream.queue.RangeDecoder(words.astype(np.uint32))
 
 
-def _next_symbol(decoder: Any, model: Any) -> int:
-    try:
-        return decoder.decode(model)
-    except AssertionError as error:  # the coder's sign that no encoder wrote the data
-        raise InputError(DAMAGED) from error
+def _predictions(
+    lm: LanguageModel, texts: Mapping[int, np.ndarray]
+) -> Iterator[tuple[int, int, Float32[np.ndarray, "V"]]]:
+    """Reads up to ROWS texts in parallel, token by token, for the encoder and the decoder.
 
+    The cache starts anew with each window of the LM's positions.
 
-class _Reader:
-    """Reads ROWS texts in parallel, token by token, for the encoder and the decoder.
+    Args:
+      lm: the language model.
+      texts: tokens of each text, by its row. They are read only after their prediction was
+        yielded, so that the decoder can fill them in.
 
-    The cache starts anew with each window of the LM's positions. Its length is a power of
-    two, or all positions of the LM, and depends only on the position in the window.
+    Yields:
+      Row, position in the text, and log-probabilities of the token there.
     """
+    first, cache = start_token(lm), None
+    last = np.full(ROWS, first or 0, np.int32)
+    vocab_size = lm.config.vocab_size
+    for t in range(max(map(len, texts.values()))):
+        cache = _with_room(lm, cache, t % lm.config.max_positions)
+        log_probs = np.full((ROWS, vocab_size), -math.log(vocab_size), np.float32)
+        if t or first is not None:
+            found, cache = lm.run(_step, cache, last)
+            log_probs = np.asarray(found)
+        last = np.zeros(ROWS, np.int32)
+        for row, text in texts.items():
+            if t < len(text):
+                yield row, t, log_probs[row]
+                last[row] = text[t]
 
-    def __init__(self, lm: LanguageModel):
-        self._lm = lm
-        self._position = 0
-        self._cache: Any = None
 
-    def predict(self, last: Int32[np.ndarray, "B"]) -> Float32[np.ndarray, "B V"]:
-        """Log-probabilities of the tokens after `last`, which is ignored at the start."""
-        lm, at_start = self._lm, self._position == 0
-        self._make_room(self._position % lm.config.max_positions)
-        self._position += 1
-        if at_start:
-            first = start_token(lm)
-            if first is None:
-                shape = ROWS, lm.config.vocab_size
-                return np.full(shape, -math.log(lm.config.vocab_size), np.float32)
-            last = np.full(ROWS, first, np.int32)
-        log_probs, self._cache = lm.run(_step, self._cache, last)
-        return np.asarray(log_probs)
+def _with_room(lm: LanguageModel, cache: Any, position: int) -> Any:
+    """Returns a cache with room at a position of the window.
 
-    def _make_room(self, position: int) -> None:
-        lm = self._lm
-        if position and (position < FIRST_CACHE or position & (position - 1)):
-            return
-        length = min(max(2 * position, FIRST_CACHE), lm.config.max_positions)
-        empty = empty_cache(lm.module, ROWS, length, lm.dtype)
-        # Keys and values may share one array of zeros, which cannot be donated twice.
-        empty = jax.tree.map(jnp.copy, empty)
-        self._cache = jax.tree.map(_put_in, empty, self._cache) if position else empty
+    Its length is a power of two, or all positions of the LM, and depends only on the
+    position.
+    """
+    if position and (position < FIRST_CACHE or position & (position - 1)):
+        return cache
+    length = min(max(2 * position, FIRST_CACHE), lm.config.max_positions)
+    empty = empty_cache(lm.module, ROWS, length, lm.dtype)
+    # Keys and values may share one array of zeros, which cannot be donated twice.
+    empty = jax.tree.map(jnp.copy, empty)
+    return jax.tree.map(_put_in, empty, cache) if position else empty
 
 
 def _put_in(large: Array, small: Array) -> Array:

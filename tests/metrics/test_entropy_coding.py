@@ -204,27 +204,7 @@ def test_a_thousand_texts_come_back_from_the_built_in_lm():
     assert bits <= 1.01 * sum(c.cross_entropy_bits for c in coded)
 
 
-def test_damage_gives_an_error_or_tokens(tiny_lm):
-    text = np.random.default_rng(3).integers(0, 23, 40)
-    stream = encode(tiny_lm, [text])[0].data
-    rng, refused = np.random.default_rng(4), 0
-    damaged = [stream[:n] for n in range(len(stream))]
-    damaged += [stream + b"\x01", b"", b"\xff" * 9, b"\x80" * 3]
-    for _ in range(20):
-        one = bytearray(stream)
-        one[rng.integers(len(one))] ^= 1 << int(rng.integers(8))
-        damaged.append(bytes(one))
-    for one in damaged:
-        try:
-            got = decode(tiny_lm, [one])[0]
-        except InputError:
-            refused += 1
-        else:
-            assert all(0 <= token < 23 for token in got)
-    assert refused > len(stream)
-
-
-@pytest.mark.parametrize("ids", [[23], [-1], [0] * 70_000])
+@pytest.mark.parametrize("ids", [[23], [-1]])
 def test_what_are_no_token_ids_is_refused(tiny_lm, ids):
     with pytest.raises(InputError, match="text 0 has"):
         encode(tiny_lm, [np.array(ids)])
@@ -244,7 +224,7 @@ def coded_by_hand(symbols, tables):
         encoder.encode(symbol, model)
     data = entropy_coding._to_bytes(encoder)
     decoder = entropy_coding._decoder(stream, data)
-    assert [entropy_coding._next_symbol(decoder, model) for model in models] == symbols
+    assert [decoder.decode(model) for model in models] == symbols
     return data
 
 
