@@ -72,10 +72,6 @@ class Row:
         return tuple(math.prod(sizes[c] for c in group) for group in letters)
 
 
-def _nothing(config: Any) -> tuple[str, ...]:
-    return ()
-
-
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Model family: its Flax module, and how its checkpoints are read and written.
@@ -90,8 +86,7 @@ class Family:
       checkpoints: Hub ids of checkpoints of this family.
       special: what sets the family apart, in a few words.
       memory_enters: where memory vectors enter the model.
-      ignored: function of a config that gives regular expressions of names that may be in a
-        file and are not read.
+      ignored: regular expressions of names that may be in a file and are not read.
       renames: pairs of a regular expression and its replacement, for names in files that
         differ from those of the table.
     """
@@ -103,8 +98,28 @@ class Family:
     checkpoints: Sequence[str]
     special: str = ""
     memory_enters: str = "before the first layer"
-    ignored: Callable[[Any], Sequence[str]] = _nothing
+    ignored: Sequence[str] = ()
     renames: Sequence[tuple[str, str]] = ()
+
+    def skipped(self, config: Any) -> tuple[str, ...]:
+        """Regular expressions of `ignored` names and of a head that is tied."""
+        head = next(re.escape(row.hf) for row in self.table if row.ours == "head")
+        return (*self.ignored, head) if config.tied_embeddings else tuple(self.ignored)
+
+
+def fields_from_hf(hf: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of our config by name, from a transformers config.
+
+    Args:
+      hf: the transformers config.
+      names: entry of config.json for each field.
+    """
+    return {ours: getattr(hf, theirs) for ours, theirs in names.items()}
+
+
+def fields_to_hf(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Makes the entries of config.json; the inverse of `fields_from_hf`."""
+    return {theirs: getattr(config, ours) for ours, theirs in names.items()}
 
 
 def sizes_of(config: Any) -> dict[str, int]:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_to_hf
 from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
 from memcomp.errors import InputError
 from memcomp.models.gemma3 import Gemma3, Gemma3Config
@@ -24,6 +24,14 @@ TABLE = (
     *layout.FINAL_NORM,
 )
 # fmt: on
+NAMES = {
+    **(layout.NAMES | layout.NORM_EPS),
+    "activation": "hidden_activation",
+    "query_scale": "query_pre_attn_scalar",
+    "attention_bias": "attention_bias",
+    "attention_softcap": "attn_logit_softcapping",
+    "final_softcap": "final_logit_softcapping",
+}
 
 
 def config_from_hf(hf: Any) -> Gemma3Config:
@@ -36,32 +44,20 @@ def config_from_hf(hf: Any) -> Gemma3Config:
     head_dim = layout.head_dim_of(hf)
     kinds = hf.rope_parameters
     return Gemma3Config(
-        **layout.sizes_from_hf(hf, activation="hidden_activation"),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=rotary_from_hf(hf, head_dim, kinds["full_attention"]),
         window_rotary=rotary_from_hf(hf, head_dim, kinds["sliding_attention"]),
         windows=layout.windows_from_hf(hf),
-        query_scale=hf.query_pre_attn_scalar,
-        attention_bias=hf.attention_bias,
-        attention_softcap=hf.attn_logit_softcapping,
-        final_softcap=hf.final_logit_softcapping,
     )
 
 
 def config_to_hf(config: Gemma3Config) -> dict[str, Any]:
     """Makes the entries of config.json; the inverse of `config_from_hf`."""
-    entries = layout.sizes_to_hf(config)
-    entries["hidden_activation"] = entries.pop("hidden_act")
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
-        **entries,
+        **fields_to_hf(config, NAMES),
         **layout.windows_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
-        "query_pre_attn_scalar": config.query_scale,
-        "attention_bias": config.attention_bias,
-        "attn_logit_softcapping": config.attention_softcap,
-        "final_logit_softcapping": config.final_softcap,
         **rotary_to_hf(config.rotary),
         "rope_local_base_freq": config.window_rotary.theta,
     }
@@ -72,7 +68,7 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=("google/gemma-3-270m", "google/gemma-3-1b-pt"),
     special="scaled token vectors, local and global layers, norms of queries and keys",
     memory_enters="before the first layer, beside rows times sqrt(d_model)",
@@ -90,16 +86,11 @@ def _config_with_vision(hf: Any) -> Gemma3Config:
     return dataclasses.replace(config, tied_embeddings=tied, final_softcap=None)
 
 
-def _ignored_with_vision(config: Gemma3Config) -> tuple[str, ...]:
-    vision = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
-    return (*layout.ignored(config), vision)
-
-
 # The larger checkpoints, which also contain a vision tower that is not read.
 WITH_VISION = dataclasses.replace(
     FAMILY,
     config_from_hf=_config_with_vision,
-    ignored=_ignored_with_vision,
+    ignored=(*layout.IGNORED, r"(model\.)?(vision_tower|multi_modal_projector)\..*"),
     renames=(
         (r"^language_model\.", ""),
         (r"^model\.language_model\.", "model."),

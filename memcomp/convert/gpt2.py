@@ -6,7 +6,7 @@ into queries, keys and values, then by head.
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
 from memcomp.errors import InputError
 from memcomp.models.gpt2 import GPT2, GPT2Config
 
@@ -32,12 +32,19 @@ TABLE = (
     Row("lm_head.weight", "head", "v d -> v d"),
 )
 # fmt: on
-
-
-def ignored(config: GPT2Config) -> tuple[str, ...]:
-    """Names that are not read: causal masks of older checkpoints, and a tied head."""
-    masks = r"transformer\.h\.\d+\.attn\.(bias|masked_bias)"
-    return (masks, r"lm_head\.weight") if config.tied_embeddings else (masks,)
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "n_layer",
+    "d_model": "n_embd",
+    "d_mlp": "n_inner",
+    "num_heads": "n_head",
+    "max_positions": "n_positions",
+    "norm_eps": "layer_norm_epsilon",
+    "activation": "activation_function",
+    "divide_by_width": "scale_attn_weights",
+    "divide_by_layer": "scale_attn_by_inverse_layer_idx",
+    "tied_embeddings": "tie_word_embeddings",
+}
 
 
 def config_from_hf(hf: Any) -> GPT2Config:
@@ -49,21 +56,10 @@ def config_from_hf(hf: Any) -> GPT2Config:
         raise InputError(
             "add_cross_attention is set; wanted a model that reads nothing but its text"
         )
-    return GPT2Config(
-        vocab_size=hf.vocab_size,
-        num_layers=hf.n_layer,
-        d_model=hf.n_embd,
-        d_mlp=4 * hf.n_embd if hf.n_inner is None else hf.n_inner,
-        num_heads=hf.n_head,
-        num_kv_heads=hf.n_head,
-        head_dim=hf.n_embd // hf.n_head,
-        max_positions=hf.n_positions,
-        norm_eps=hf.layer_norm_epsilon,
-        activation=hf.activation_function,
-        divide_by_width=hf.scale_attn_weights,
-        divide_by_layer=hf.scale_attn_by_inverse_layer_idx,
-        tied_embeddings=hf.tie_word_embeddings,
-    )
+    found = fields_from_hf(hf, NAMES)
+    if hf.n_inner is None:
+        found["d_mlp"] = 4 * hf.n_embd
+    return GPT2Config(**found, num_kv_heads=hf.n_head, head_dim=hf.n_embd // hf.n_head)
 
 
 def config_to_hf(config: GPT2Config) -> dict[str, Any]:
@@ -71,17 +67,7 @@ def config_to_hf(config: GPT2Config) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "activation_function": config.activation,
-        "vocab_size": config.vocab_size,
-        "n_layer": config.num_layers,
-        "n_embd": config.d_model,
-        "n_inner": config.d_mlp,
-        "n_head": config.num_heads,
-        "n_positions": config.max_positions,
-        "layer_norm_epsilon": config.norm_eps,
-        "scale_attn_weights": config.divide_by_width,
-        "scale_attn_by_inverse_layer_idx": config.divide_by_layer,
-        "tie_word_embeddings": config.tied_embeddings,
+        **fields_to_hf(config, NAMES),
     }
 
 
@@ -90,7 +76,8 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=ignored,
+    # Causal masks of older checkpoints.
+    ignored=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
     checkpoints=(
         "openai-community/gpt2",
         "openai-community/gpt2-medium",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
 from memcomp.errors import InputError
 from memcomp.models.gpt_neo import GPTNeo, GPTNeoConfig
 
@@ -30,12 +30,17 @@ TABLE = (
     Row("lm_head.weight", "head", "v d -> v d"),
 )
 # fmt: on
-
-
-def ignored(config: GPTNeoConfig) -> tuple[str, ...]:
-    """Names that are not read: causal masks of older checkpoints, and a tied head."""
-    masks = r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)"
-    return (masks, r"lm_head\.weight") if config.tied_embeddings else (masks,)
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_layers",
+    "d_model": "hidden_size",
+    "d_mlp": "intermediate_size",
+    "num_heads": "num_heads",
+    "max_positions": "max_position_embeddings",
+    "norm_eps": "layer_norm_epsilon",
+    "activation": "activation_function",
+    "tied_embeddings": "tie_word_embeddings",
+}
 
 
 def config_from_hf(hf: Any) -> GPTNeoConfig:
@@ -45,19 +50,14 @@ def config_from_hf(hf: Any) -> GPTNeoConfig:
         raise InputError(
             f"attention_layers has {unknown[0]!r}; known are {', '.join(window_of)}"
         )
+    found = fields_from_hf(hf, NAMES)
+    if hf.intermediate_size is None:
+        found["d_mlp"] = 4 * hf.hidden_size
     return GPTNeoConfig(
-        vocab_size=hf.vocab_size,
-        num_layers=hf.num_layers,
-        d_model=hf.hidden_size,
-        d_mlp=4 * hf.hidden_size if hf.intermediate_size is None else hf.intermediate_size,
-        num_heads=hf.num_heads,
+        **found,
         num_kv_heads=hf.num_heads,
         head_dim=hf.hidden_size // hf.num_heads,
-        max_positions=hf.max_position_embeddings,
-        norm_eps=hf.layer_norm_epsilon,
-        activation=hf.activation_function,
         windows=tuple(window_of[kind] for kind in hf.attention_layers),
-        tied_embeddings=hf.tie_word_embeddings,
     )
 
 
@@ -67,17 +67,9 @@ def config_to_hf(config: GPTNeoConfig) -> dict[str, Any]:
     return {
         "architectures": ["GPTNeoForCausalLM"],
         "model_type": "gpt_neo",
-        "activation_function": config.activation,
-        "vocab_size": config.vocab_size,
-        "num_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_mlp,
-        "num_heads": config.num_heads,
-        "max_position_embeddings": config.max_positions,
-        "layer_norm_epsilon": config.norm_eps,
+        **fields_to_hf(config, NAMES),
         "attention_types": [[kinds, 1]],
         "window_size": next(filter(None, config.windows), 256),  # the same for all layers
-        "tie_word_embeddings": config.tied_embeddings,
     }
 
 
@@ -86,7 +78,8 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=ignored,
+    # Causal masks of older checkpoints.
+    ignored=(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)",),
     checkpoints=(
         "EleutherAI/gpt-neo-125m",
         "roneneldan/TinyStories-1M",

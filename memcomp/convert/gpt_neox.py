@@ -6,7 +6,7 @@ Hugging Face groups the fused kernel first by head, then into queries, keys and 
 import math
 from typing import Any
 
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
 from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
 from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 
@@ -32,14 +32,19 @@ TABLE = (
     Row("embed_out.weight", "head", "v d -> v d"),
 )
 # fmt: on
-
-
-def ignored(config: GPTNeoXConfig) -> tuple[str, ...]:
-    """Names that are not read: buffers of older checkpoints, and a tied head."""
-    buffers = r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
-    rotary = r"gpt_neox\.rotary_emb\.inv_freq"
-    tied = (r"embed_out\.weight",) if config.tied_embeddings else ()
-    return (buffers, rotary, *tied)
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "d_mlp": "intermediate_size",
+    "num_heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings",
+    "norm_eps": "layer_norm_eps",
+    "activation": "hidden_act",
+    "parallel_residual": "use_parallel_residual",
+    "attention_bias": "attention_bias",
+    "tied_embeddings": "tie_word_embeddings",
+}
 
 
 def config_from_hf(hf: Any) -> GPTNeoXConfig:
@@ -49,20 +54,10 @@ def config_from_hf(hf: Any) -> GPTNeoXConfig:
     rotated = getattr(hf, "head_dim", None) or head_dim
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
     return GPTNeoXConfig(
-        vocab_size=hf.vocab_size,
-        num_layers=hf.num_hidden_layers,
-        d_model=hf.hidden_size,
-        d_mlp=hf.intermediate_size,
-        num_heads=hf.num_attention_heads,
+        **fields_from_hf(hf, NAMES),
         num_kv_heads=hf.num_attention_heads,
         head_dim=head_dim,
-        max_positions=hf.max_position_embeddings,
         rotary=rotary_from_hf(hf, int(rotated * fraction)),
-        norm_eps=hf.layer_norm_eps,
-        activation=hf.hidden_act,
-        parallel_residual=hf.use_parallel_residual,
-        attention_bias=hf.attention_bias,
-        tied_embeddings=hf.tie_word_embeddings,
     )
 
 
@@ -71,17 +66,7 @@ def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
-        "hidden_act": config.activation,
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_mlp,
-        "num_attention_heads": config.num_heads,
-        "max_position_embeddings": config.max_positions,
-        "layer_norm_eps": config.norm_eps,
-        "use_parallel_residual": config.parallel_residual,
-        "attention_bias": config.attention_bias,
-        "tie_word_embeddings": config.tied_embeddings,
+        **fields_to_hf(config, NAMES),
         "rotary_pct": _fraction(config.rotary.dim, config.head_dim),
         **rotary_to_hf(config.rotary, theta_name="rotary_emb_base"),
     }
@@ -98,7 +83,10 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=ignored,
+    ignored=(  # buffers of older checkpoints
+        r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",
+        r"gpt_neox\.rotary_emb\.inv_freq",
+    ),
     renames=((r"^(gpt_neox\.)?lm_head\.", "embed_out."),),  # transformers 5, in memory
     checkpoints=(
         "EleutherAI/pythia-160m",

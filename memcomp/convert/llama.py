@@ -3,27 +3,22 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family
+from memcomp.convert.engine import Family, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.models.llama import Llama, LlamaConfig
 
-TABLE = (
-    *layout.EMBEDDINGS,
-    *layout.PRE_NORMS,
-    *layout.ATTENTION,
-    *layout.GATED_MLP,
-    *layout.FINAL_NORM,
-)
+NAMES = {
+    **(layout.NAMES | layout.NORM_EPS),
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+}
 
 
 def config_from_hf(hf: Any) -> LlamaConfig:
     """Our config from a `transformers.LlamaConfig`."""
     return LlamaConfig(
-        **layout.sizes_from_hf(hf),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=layout.rotary_of(hf),
-        attention_bias=hf.attention_bias,
-        mlp_bias=hf.mlp_bias,
     )
 
 
@@ -32,20 +27,17 @@ def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        **layout.sizes_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": config.mlp_bias,
+        **fields_to_hf(config, NAMES),
         **rotary_to_hf(config.rotary),
     }
 
 
 FAMILY = Family(
     model=Llama,
-    table=TABLE,
+    table=layout.TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=(
         "meta-llama/Llama-3.2-1B",
         "meta-llama/Llama-3.2-3B",

@@ -3,9 +3,10 @@
 A family uses those that it has, and adds its own.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from memcomp.convert.engine import Row
+from memcomp.convert.engine import Row, fields_from_hf
 from memcomp.convert.rope import rotary_from_hf
 from memcomp.errors import InputError
 from memcomp.nn.decoder import DecoderConfig
@@ -47,13 +48,23 @@ PRE_NORMS = (
 )
 FINAL_NORM = (Row("model.norm.weight", "final_norm/scale", "d -> d"),)
 # fmt: on
-
-
-def ignored(config: DecoderConfig) -> tuple[str, ...]:
-    """Names that are not read: rotary buffers of some checkpoints, and a tied head."""
-    rotary = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq"
-    tied = (r"lm_head\.weight",) if config.tied_embeddings else ()
-    return (rotary, *tied)
+TABLE = (*EMBEDDINGS, *PRE_NORMS, *ATTENTION, *GATED_MLP, *FINAL_NORM)
+# Rotary buffers of some checkpoints, which are not read.
+IGNORED = (r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq",)
+# Field of our config -> entry of config.json.
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "d_mlp": "intermediate_size",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "max_positions": "max_position_embeddings",
+    "activation": "hidden_act",
+    "tied_embeddings": "tie_word_embeddings",
+}
+NORM_EPS = {"norm_eps": "rms_norm_eps"}
 
 
 def head_dim_of(hf: Any) -> int:
@@ -62,41 +73,10 @@ def head_dim_of(hf: Any) -> int:
     return hf.hidden_size // hf.num_attention_heads if given is None else given
 
 
-def sizes_from_hf(hf: Any, activation: str = "hidden_act") -> dict[str, Any]:
-    """Fields of `DecoderConfig` from a transformers config.
-
-    Args:
-      hf: the transformers config.
-      activation: name of the family's entry for the activation.
-    """
-    return {
-        "vocab_size": hf.vocab_size,
-        "num_layers": hf.num_hidden_layers,
-        "d_model": hf.hidden_size,
-        "d_mlp": hf.intermediate_size,
-        "num_heads": hf.num_attention_heads,
-        "num_kv_heads": hf.num_key_value_heads,
-        "head_dim": head_dim_of(hf),
-        "max_positions": hf.max_position_embeddings,
-        "activation": getattr(hf, activation),
-        "tied_embeddings": hf.tie_word_embeddings,
-    }
-
-
-def sizes_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `sizes_from_hf`."""
-    return {
-        "hidden_act": config.activation,
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_mlp,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.max_positions,
-        "tie_word_embeddings": config.tied_embeddings,
-    }
+def from_hf(hf: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of our config, of which config.json may leave out the head width."""
+    found = {name: at for name, at in names.items() if name != "head_dim"}
+    return fields_from_hf(hf, found) | {"head_dim": head_dim_of(hf)}
 
 
 def windows_from_hf(hf: Any) -> tuple[int | None, ...]:

@@ -5,7 +5,7 @@ Older files name the embedding `embedding`, newer ones `embeddings`.
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
 from memcomp.models.mamba import Mamba, MambaConfig
 
 _LAYER = "backbone.layers.{i}."
@@ -30,30 +30,26 @@ TABLE = (
     Row("lm_head.weight", "head", "v d -> v d"),
 )
 # fmt: on
-
-
-def ignored(config: MambaConfig) -> tuple[str, ...]:
-    """Names that are not read: a tied head."""
-    return (r"lm_head\.weight",) if config.tied_embeddings else ()
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "d_inner": "intermediate_size",
+    "d_state": "state_size",
+    "d_conv": "conv_kernel",
+    "dt_rank": "time_step_rank",
+    "activation": "hidden_act",
+    "norm_eps": "layer_norm_epsilon",
+    "use_bias": "use_bias",
+    "use_conv_bias": "use_conv_bias",
+    "residual_in_fp32": "residual_in_fp32",
+    "tied_embeddings": "tie_word_embeddings",
+}
 
 
 def config_from_hf(hf: Any) -> MambaConfig:
     """Our config from a `transformers.MambaConfig`."""
-    return MambaConfig(
-        vocab_size=hf.vocab_size,
-        num_layers=hf.num_hidden_layers,
-        d_model=hf.hidden_size,
-        d_inner=hf.intermediate_size,
-        d_state=hf.state_size,
-        d_conv=hf.conv_kernel,
-        dt_rank=hf.time_step_rank,
-        activation=hf.hidden_act,
-        norm_eps=hf.layer_norm_epsilon,
-        use_bias=hf.use_bias,
-        use_conv_bias=hf.use_conv_bias,
-        residual_in_fp32=hf.residual_in_fp32,
-        tied_embeddings=hf.tie_word_embeddings,
-    )
+    return MambaConfig(**fields_from_hf(hf, NAMES))
 
 
 def config_to_hf(config: MambaConfig) -> dict[str, Any]:
@@ -61,20 +57,8 @@ def config_to_hf(config: MambaConfig) -> dict[str, Any]:
     return {
         "architectures": ["MambaForCausalLM"],
         "model_type": "mamba",
-        "hidden_act": config.activation,
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "expand": config.d_inner // config.d_model,
-        "intermediate_size": config.d_inner,  # transformers prefers it to `expand`
-        "state_size": config.d_state,
-        "conv_kernel": config.d_conv,
-        "time_step_rank": config.dt_rank,
-        "layer_norm_epsilon": config.norm_eps,
-        "use_bias": config.use_bias,
-        "use_conv_bias": config.use_conv_bias,
-        "residual_in_fp32": config.residual_in_fp32,
-        "tie_word_embeddings": config.tied_embeddings,
+        **fields_to_hf(config, NAMES),
+        "expand": config.d_inner // config.d_model,  # transformers prefers the inner size
     }
 
 
@@ -83,7 +67,6 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=ignored,
     renames=((r"^(backbone\.)?embedding\.", "backbone.embeddings."),),
     checkpoints=(
         "state-spaces/mamba-130m-hf",

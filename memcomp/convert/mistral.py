@@ -3,17 +3,11 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family
+from memcomp.convert.engine import Family, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.models.mistral import Mistral, MistralConfig
 
-TABLE = (
-    *layout.EMBEDDINGS,
-    *layout.PRE_NORMS,
-    *layout.ATTENTION,
-    *layout.GATED_MLP,
-    *layout.FINAL_NORM,
-)
+NAMES = layout.NAMES | layout.NORM_EPS
 
 
 def config_from_hf(hf: Any) -> MistralConfig:
@@ -25,8 +19,7 @@ def config_from_hf(hf: Any) -> MistralConfig:
     everywhere = (hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else ()
     mixed = getattr(hf, "layer_types", None) is not None
     return MistralConfig(
-        **layout.sizes_from_hf(hf),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=layout.rotary_of(hf),
         windows=layout.windows_from_hf(hf) if mixed else everywhere,
     )
@@ -40,8 +33,7 @@ def config_to_hf(config: MistralConfig) -> dict[str, Any]:
     return {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
-        **layout.sizes_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
+        **fields_to_hf(config, NAMES),
         **windows,
         **rotary_to_hf(config.rotary),
     }
@@ -49,10 +41,10 @@ def config_to_hf(config: MistralConfig) -> dict[str, Any]:
 
 FAMILY = Family(
     model=Mistral,
-    table=TABLE,
+    table=layout.TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=(
         "mistralai/Mistral-7B-v0.1",
         "mistralai/Mistral-7B-v0.3",

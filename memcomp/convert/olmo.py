@@ -3,7 +3,7 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family
+from memcomp.convert.engine import Family, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.models.olmo import Olmo, OlmoConfig
 
@@ -12,16 +12,15 @@ TABLE = (
     *layout.ATTENTION,
     *layout.GATED_MLP,
 )
+NAMES = {**layout.NAMES, "attention_bias": "attention_bias", "clip": "clip_qkv"}
 
 
 def config_from_hf(hf: Any) -> OlmoConfig:
     """Our config from a `transformers.OlmoConfig`."""
     return OlmoConfig(
-        **layout.sizes_from_hf(hf),
+        **layout.from_hf(hf, NAMES),
         norm_eps=1e-5,  # fixed in the family's own code
         rotary=layout.rotary_of(hf),
-        attention_bias=hf.attention_bias,
-        clip=hf.clip_qkv,
     )
 
 
@@ -30,9 +29,7 @@ def config_to_hf(config: OlmoConfig) -> dict[str, Any]:
     return {
         "architectures": ["OlmoForCausalLM"],
         "model_type": "olmo",
-        **layout.sizes_to_hf(config),
-        "attention_bias": config.attention_bias,
-        "clip_qkv": config.clip,
+        **fields_to_hf(config, NAMES),
         **rotary_to_hf(config.rotary),
     }
 
@@ -42,7 +39,7 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=("allenai/OLMo-1B-0724-hf",),
     special="norms without parameters, clipped queries, keys and values",
 )

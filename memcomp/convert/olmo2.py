@@ -3,7 +3,7 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.models.olmo2 import Olmo2, Olmo2Config
 
@@ -20,15 +20,14 @@ TABLE = (
     *layout.FINAL_NORM,
 )
 # fmt: on
+NAMES = {**layout.NAMES, **layout.NORM_EPS, "attention_bias": "attention_bias"}
 
 
 def config_from_hf(hf: Any) -> Olmo2Config:
     """Our config from a `transformers.Olmo2Config`."""
     return Olmo2Config(
-        **layout.sizes_from_hf(hf),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=layout.rotary_of(hf),
-        attention_bias=hf.attention_bias,
     )
 
 
@@ -37,9 +36,7 @@ def config_to_hf(config: Olmo2Config) -> dict[str, Any]:
     return {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
-        **layout.sizes_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": config.attention_bias,
+        **fields_to_hf(config, NAMES),
         **rotary_to_hf(config.rotary),
     }
 
@@ -49,7 +46,7 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=("allenai/OLMo-2-0425-1B",),
     special="norms after attention and MLP, and of all queries and keys",
 )

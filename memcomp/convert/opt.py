@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row
+from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
 from memcomp.models.opt import OPT, OPTConfig
 
 _MODEL = "model.decoder."
@@ -35,32 +35,29 @@ TABLE = (
     Row("lm_head.weight", "head", "v d -> v d"),
 )
 # fmt: on
-
-
-def ignored(config: OPTConfig) -> tuple[str, ...]:
-    """Names that are not read: a version number of old checkpoints, and a tied head."""
-    version = r"model\.decoder\.version"
-    return (version, r"lm_head\.weight") if config.tied_embeddings else (version,)
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "word_embed_proj_dim",
+    "d_residual": "hidden_size",
+    "d_mlp": "ffn_dim",
+    "num_heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings",
+    "activation": "activation_function",
+    "norm_first": "do_layer_norm_before",
+    "affine_norms": "layer_norm_elementwise_affine",
+    "bias": "enable_bias",
+    "tied_embeddings": "tie_word_embeddings",
+}
 
 
 def config_from_hf(hf: Any) -> OPTConfig:
     """Our config from a `transformers.OPTConfig`."""
     return OPTConfig(
-        vocab_size=hf.vocab_size,
-        num_layers=hf.num_hidden_layers,
-        d_model=hf.word_embed_proj_dim,
-        d_residual=hf.hidden_size,
-        d_mlp=hf.ffn_dim,
-        num_heads=hf.num_attention_heads,
+        **fields_from_hf(hf, NAMES),
         num_kv_heads=hf.num_attention_heads,
         head_dim=hf.hidden_size // hf.num_attention_heads,
-        max_positions=hf.max_position_embeddings,
-        activation=hf.activation_function,
-        norm_first=hf.do_layer_norm_before,
         final_norm=hf.do_layer_norm_before and not hf._remove_final_layer_norm,
-        affine_norms=hf.layer_norm_elementwise_affine,
-        bias=hf.enable_bias,
-        tied_embeddings=hf.tie_word_embeddings,
     )
 
 
@@ -69,19 +66,8 @@ def config_to_hf(config: OPTConfig) -> dict[str, Any]:
     return {
         "architectures": ["OPTForCausalLM"],
         "model_type": "opt",
-        "activation_function": config.activation,
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "word_embed_proj_dim": config.d_model,
-        "hidden_size": config.d_residual,
-        "ffn_dim": config.d_mlp,
-        "num_attention_heads": config.num_heads,
-        "max_position_embeddings": config.max_positions,
-        "do_layer_norm_before": config.norm_first,
+        **fields_to_hf(config, NAMES),
         "_remove_final_layer_norm": not config.final_norm,
-        "layer_norm_elementwise_affine": config.affine_norms,
-        "enable_bias": config.bias,
-        "tie_word_embeddings": config.tied_embeddings,
     }
 
 
@@ -90,7 +76,7 @@ FAMILY = Family(
     table=TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=ignored,
+    ignored=(r"model\.decoder\.version",),  # of old checkpoints
     checkpoints=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-1.3b"),
     special="positions offset by 2; 350m: projected embeddings, norm after",
     memory_enters="before the projection of 350m, and before positions are added",

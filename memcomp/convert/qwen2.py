@@ -3,24 +3,17 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family
+from memcomp.convert.engine import Family, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.models.qwen2 import Qwen2, Qwen2Config
 
-TABLE = (
-    *layout.EMBEDDINGS,
-    *layout.PRE_NORMS,
-    *layout.ATTENTION,
-    *layout.GATED_MLP,
-    *layout.FINAL_NORM,
-)
+NAMES = layout.NAMES | layout.NORM_EPS
 
 
 def config_from_hf(hf: Any) -> Qwen2Config:
     """Our config from a `transformers.Qwen2Config`."""
     return Qwen2Config(
-        **layout.sizes_from_hf(hf),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=layout.rotary_of(hf),
         windows=layout.windows_from_hf(hf),
     )
@@ -31,8 +24,7 @@ def config_to_hf(config: Qwen2Config) -> dict[str, Any]:
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
-        **layout.sizes_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
+        **fields_to_hf(config, NAMES),
         "use_sliding_window": bool(config.windows),
         **layout.windows_to_hf(config),
         **rotary_to_hf(config.rotary),
@@ -41,10 +33,10 @@ def config_to_hf(config: Qwen2Config) -> dict[str, Any]:
 
 FAMILY = Family(
     model=Qwen2,
-    table=TABLE,
+    table=layout.TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=(
         "Qwen/Qwen2.5-0.5B",
         "Qwen/Qwen2.5-1.5B",

@@ -3,18 +3,16 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family
+from memcomp.convert.engine import Family, fields_to_hf
 from memcomp.convert.rope import rotary_to_hf
 from memcomp.errors import InputError
 from memcomp.models.smollm3 import SmolLM3, SmolLM3Config
 
-TABLE = (
-    *layout.EMBEDDINGS,
-    *layout.PRE_NORMS,
-    *layout.ATTENTION,
-    *layout.GATED_MLP,
-    *layout.FINAL_NORM,
-)
+NAMES = {
+    **(layout.NAMES | layout.NORM_EPS),
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+}
 
 
 def config_from_hf(hf: Any) -> SmolLM3Config:
@@ -31,13 +29,10 @@ def config_from_hf(hf: Any) -> SmolLM3Config:
     # than the model; if it is missing, transformers makes it from the interval.
     rotates = hf.no_rope_layers[: hf.num_hidden_layers]
     return SmolLM3Config(
-        **layout.sizes_from_hf(hf),
-        norm_eps=hf.rms_norm_eps,
+        **layout.from_hf(hf, NAMES),
         rotary=layout.rotary_of(hf),
         rotary_layers=tuple(bool(layer) for layer in rotates),
         windows=layout.windows_from_hf(hf),
-        attention_bias=hf.attention_bias,
-        mlp_bias=hf.mlp_bias,
     )
 
 
@@ -46,10 +41,7 @@ def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
     return {
         "architectures": ["SmolLM3ForCausalLM"],
         "model_type": "smollm3",
-        **layout.sizes_to_hf(config),
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": config.mlp_bias,
+        **fields_to_hf(config, NAMES),
         "no_rope_layers": [int(rotates) for rotates in config.rotary_layers],
         "use_sliding_window": bool(config.windows),
         **layout.windows_to_hf(config),
@@ -60,10 +52,10 @@ def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
 
 FAMILY = Family(
     model=SmolLM3,
-    table=TABLE,
+    table=layout.TABLE,
     config_from_hf=config_from_hf,
     config_to_hf=config_to_hf,
-    ignored=layout.ignored,
+    ignored=layout.IGNORED,
     checkpoints=(
         "HuggingFaceTB/SmolLM3-3B",
         "HuggingFaceTB/SmolLM3-3B-Base",

@@ -92,7 +92,7 @@ def load_lm(
         engine.sizes_of(config),
         nn.unbox(boxed),
         dtype=DTYPES[dtype],
-        ignored=family.ignored(config),
+        ignored=family.skipped(config),
         place=_on_default if mesh is None else placer(boxed, mesh),
     )
     return LanguageModel(

@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     sizes = engine.sizes_of(CONFIG)
     (folder / "config.json").write_text(json.dumps(llama.config_to_hf(CONFIG)))
-    rows = [row for row in llama.TABLE if not row.hf.endswith("bias")]
+    rows = [row for row in llama.FAMILY.table if not row.hf.endswith("bias")]
     index = {}
     for first in range(-1, CONFIG.num_layers, LAYERS_PER_SHARD):
         numbers = range(first + 1, min(first + 1 + LAYERS_PER_SHARD, CONFIG.num_layers))
