@@ -1,23 +1,32 @@
-"""Training corpora of compressors, as data sets of TensorFlow Datasets.
+"""Data sets of TensorFlow Datasets: array_record files, read without TensorFlow.
 
-Like `memcomp.data.builders`, this module is imported only where a data set is needed.
+They are texts to compress that take long to make, and training corpora of compressors.
+`import tensorflow_datasets` takes a second, so that this module is imported only where a
+data set is needed, and not by `import memcomp`.
 """
 
 import array
 import collections
+import contextlib
 import dataclasses
+import functools
+import io
+import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 from tqdm import tqdm
 
-from memcomp.data.builders import content_key, made
 from memcomp.data.documents import find_documents, read_documents
+from memcomp.data.files import content_sha256
 from memcomp.data.pwc import PUBLISHED, Question, find_pwc, read_pwc
+from memcomp.data.sources import Files, Found, Options, find_source
 from memcomp.errors import InputError
 
 SPLIT = "rows"
@@ -57,7 +66,9 @@ class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")  # changes if the same files give other examples
     FIELDS: tuple[str, ...]
-    code_path = None  # as in memcomp.data.builders
+    # Without a path, TFDS looks for no list of downloads. TFDS 4.9.10 would look for it
+    # with importlib_resources, a package that it does not depend on.
+    code_path = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {name: tfds.features.Text() for name in self.FIELDS}
@@ -108,6 +119,12 @@ class _Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ]
 
 
+class MemcompTexts(_Rows):
+    """Data set of texts to compress with the fields of `Found`."""
+
+    FIELDS = Found._fields
+
+
 class MemcompDocuments(_Rows):
     """Data set of documents with the field `text`."""
 
@@ -120,6 +137,29 @@ class MemcompPwc(_Rows):
     FIELDS = Question._fields
 
 
+def read_stored(name: str, options: Options) -> Iterator[Found]:
+    """Reads the texts of a source from its data set; makes the data set if needed.
+
+    Args:
+      name: a key of `memcomp.data.sources.SOURCES`.
+      options: all options of `read_texts`.
+
+    Raises:
+      InputError: files are missing or wrong, or TFDS_DATA_DIR cannot be written.
+    """
+    source = find_source(name)
+    chosen = {name: options[name] for name in source.options}
+
+    def read(counts: collections.Counter[str]) -> Iterator[tuple[Any, ...]]:
+        for found in source.found(options):
+            counts["kept"] += 1
+            yield found
+
+    key = f"{name}-{_content_key(source.files(options), chosen)}"
+    corpus = _prepare(MemcompTexts, key, read, None, name)
+    return itertools.starmap(Found, corpus.texts(*Found._fields))
+
+
 def prepare_documents(
     source: str, *, field: str = "text", data_dir: str | os.PathLike | None = None
 ) -> Corpus:
@@ -128,7 +168,8 @@ def prepare_documents(
     Args:
       source: a .jsonl file, or a folder of them.
       field: field of each object that has the text.
-      data_dir: folder of data sets, as for `memcomp.data.builders.prepare`.
+      data_dir: folder of data sets; None for that of the environment variable
+        TFDS_DATA_DIR, or else ~/tensorflow_datasets.
 
     Raises:
       InputError: files are missing or wrong, have no documents, or `data_dir` cannot be
@@ -137,7 +178,7 @@ def prepare_documents(
     files = find_documents(source)
     return _prepare(
         MemcompDocuments,
-        content_key(files, {"field": field}),
+        _content_key(files, {"field": field}),
         lambda counts: ((text,) for text in read_documents(files, field, counts)),
         data_dir,
         source,
@@ -158,7 +199,7 @@ def prepare_pwc(
       manual_dir: folder of PwC_train.jsonl and PwC_test.jsonl.
       filters: keys of `memcomp.data.pwc.FILTERS`; None for the published ones, which are
         "cjk" for "train", and "cjk" and "general" for "test".
-      data_dir: folder of data sets, as for `memcomp.data.builders.prepare`.
+      data_dir: folder of data sets, as for `prepare_documents`.
 
     Raises:
       InputError: files are missing or wrong, a filter is unknown, or no question passes.
@@ -167,7 +208,7 @@ def prepare_pwc(
     chosen = list(PUBLISHED[split] if filters is None else filters)
     return _prepare(
         MemcompPwc,
-        f"{split}-{content_key([path], {'filters': chosen})}",
+        f"{split}-{_content_key([path], {'filters': chosen})}",
         lambda counts: read_pwc(path, chosen, counts),
         data_dir,
         str(path),
@@ -181,9 +222,53 @@ def _prepare(
     data_dir: str | os.PathLike | None,
     source: str,
 ) -> Corpus:
-    builder = made(builder_class, CorpusConfig(name=name, read=read), data_dir)
+    builder = _made(builder_class, CorpusConfig(name=name, read=read), data_dir)
     counts = {reason: int(number) for reason, number in builder.info.metadata.items()}
     if not counts.get("kept"):
         left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
         raise InputError(f"{source} has nothing to keep ({left_out or 'no rows'})")
     return Corpus(builder.as_data_source(SPLIT), counts)
+
+
+def _made(
+    builder_class: type[_Rows], config: CorpusConfig, data_dir: str | os.PathLike | None
+) -> Any:
+    """Returns the builder of a data set; makes the data set if it does not exist.
+
+    The name of `config` is a hash of all options and of the content of all files, so that
+    none is stale.
+    """
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    builder: Any = functools.partial(  # Any: TFDS's decorators hide its types
+        builder_class, config=config, data_dir=folder, file_format="array_record"
+    )
+    with _quiet():
+        try:
+            builder().download_and_prepare()
+        except OSError as error:
+            # Another process may have made it in the meantime.
+            if not builder().is_prepared():
+                raise InputError(
+                    f"{builder().data_dir} cannot be written ({error}); set "
+                    "TFDS_DATA_DIR to a folder that can"
+                ) from error
+        return builder()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences standard output, and the progress bar if there is no terminal."""
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of configs that are not in its list
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _content_key(files: Files, chosen: Options) -> str:
+    """First digits of `content_sha256`, which identify a data set."""
+    return content_sha256(files, chosen)[:16]

@@ -1,7 +1,7 @@
 """Sources of texts, in one table of names, `SOURCES`.
 
-A new source is an entry in the table, with a function. Configs, `read_texts` and the
-builder of TensorFlow Datasets find it there.
+A new source is an entry in the table, with a function. Configs and `read_texts` find it
+there.
 """
 
 import dataclasses

@@ -230,7 +230,7 @@ def _found(name: str, options: dict[str, Any]) -> Iterator[Found]:
     if not source.stored:
         return source.found(options)
     # Imported here, because TensorFlow Datasets takes a second to import.
-    from memcomp.data.builders import read_stored
+    from memcomp.data.corpora import read_stored
 
     return read_stored(name, options)
 

@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import sys
 
-import grain
 import numpy as np
 import pytest
 
-from memcomp.data import builders, chunks, sources
-from memcomp.data.builders import prepare
+from memcomp.data import chunks, corpora, sources
 from memcomp.data.chunks import halves
+from memcomp.data.corpora import read_stored
 from memcomp.data.sources import SOURCES, find_source
 from memcomp.data.texts import (
     num_token_ids,
@@ -24,7 +23,7 @@ from memcomp.data.texts import (
 from memcomp.errors import InputError
 
 # SHA-256 of the first three texts of each source of the folder `manual`, as JSON; another
-# value is another data set: raise VERSION in memcomp/data/builders.py and say it in the
+# value is another data set: raise VERSION in memcomp/data/corpora.py and say it in the
 # changelog under Changed results.
 GOLDENS = {
     "builtin": "b9ec83895d954e9e6bd31bd2a879a9948983198d553a13968a749fffd63cdbdc",
@@ -105,32 +104,17 @@ def test_another_seed_gives_other_texts(name, manual):
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", MANUAL)
 def test_a_data_set_has_the_texts_of_its_source(name, manual):
-    name = str(manual / "pg19") if name == "folder" else name
     chosen = options(manual)
-    rows = prepare(name, chosen, num_texts=3)
-    found = find_source(name).found(chosen)
-    assert len(rows) == 3
-    for row, one in zip(rows, found, strict=False):
-        ids = not isinstance(one.text, str)
-        assert row["source"].decode() == one.source
-        assert row["context"].decode() == one.context
-        assert row["text"].decode() == ("" if ids else one.text)
-        np.testing.assert_array_equal(row["tokens"], one.text if ids else [])
+    assert list(read_stored(name, chosen)) == list(find_source(name).found(chosen))
 
 
 def test_a_text_and_its_context_are_the_halves_of_a_chunk(manual):
-    row = prepare("pg19_csv", options(manual))[1]
+    found = list(read_stored("pg19_csv", options(manual)))[1]
     whole = " ".join(book("pg191", 6).split())
-    assert (row["context"].decode(), row["text"].decode()) == halves(whole)
+    assert (found.context, found.text) == halves(whole)
     assert read("pg19_csv", manual)[1] == ("pg19_csv", halves(whole)[1])
-
-
-def test_grain_reads_a_data_set(manual):
-    rows = grain.MapDataset.source(prepare("pg19", options(manual)))
-    texts = [row["text"].decode() for row in rows.to_iter_dataset()]
-    assert texts == [text for _, text in read("pg19", manual, None)]
 
 
 def test_a_data_set_is_made_once_and_again_when_seed_or_files_change(manual, monkeypatch):
@@ -224,20 +208,15 @@ def test_what_a_source_cannot_give_is_refused(manual, name, changed, words):
         read_texts(name, **({"num_texts": 1} | options(manual) | changed))
 
 
-def test_a_data_set_that_cannot_be_made_is_refused(manual, tmp_path):
+def test_a_data_set_that_cannot_be_made_is_refused(manual, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    for name, data_dir, words in (
-        ("pg19", tmp_path / "file", "cannot be written .* set TFDS_DATA_DIR"),
-        ("random_words", tmp_path, "have no end"),
-        ("nowhere.txt", tmp_path, r"nowhere\.txt cannot be read"),
-        ("-", tmp_path, "standard input"),
-    ):
-        with pytest.raises(InputError, match=words):
-            prepare(name, options(manual), data_dir=data_dir)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="cannot be written .* set TFDS_DATA_DIR"):
+        read("pg19", manual)
 
 
 def test_two_processes_may_make_a_data_set_at_once(manual, monkeypatch):
-    generate = builders.MemcompTexts._generate_examples
+    generate = corpora.MemcompTexts._generate_examples
     twice = []
 
     def overtaken(self):
@@ -246,7 +225,7 @@ def test_two_processes_may_make_a_data_set_at_once(manual, monkeypatch):
             twice.append(read("pg19", manual))
         yield from generate(self)
 
-    monkeypatch.setattr(builders.MemcompTexts, "_generate_examples", overtaken)
+    monkeypatch.setattr(corpora.MemcompTexts, "_generate_examples", overtaken)
     assert ["begun", read("pg19", manual)] == twice
 
 
