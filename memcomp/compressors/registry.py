@@ -8,10 +8,13 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
+import flax.traverse_util
+import jax
 import numpy as np
 
 from memcomp.compressors import files
-from memcomp.compressors.compress import TrainedCompressor
+from memcomp.compressors.compress import TrainedCompressor, check_lm
 from memcomp.compressors.gradmem.config import GradMemConfig
 from memcomp.compressors.gradmem.model import GradMem
 from memcomp.compressors.icae.config import ICAEConfig
@@ -20,13 +23,17 @@ from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.objectives import Task
 from memcomp.compressors.pooling.config import PoolingConfig
 from memcomp.compressors.pooling.model import Pooling
 from memcomp.compressors.protocol import Compressor
+from memcomp.compressors.training import init_params
 from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.sharding import fetch
 
+FORMAT = "memcomp-compressor-1"
 COMPRESSOR = "compressor.safetensors"  # name of the file in the folder of a run
 COMPRESSORS: dict[str, tuple[Any, Any]] = {
     "icformer": (ICFormer, ICFormerConfig),
@@ -73,9 +80,16 @@ def _check_entries(config: Any, entries: dict[str, Any]) -> None:
 
 
 def save_compressor(path: str | os.PathLike, trained: TrainedCompressor) -> None:
-    """Writes a safetensors file that says which LM it is for; see `load_compressor`."""
+    """Writes a safetensors file that says which LM it is for; see `load_compressor`.
+
+    It has the weights in float32, and what is needed to make the network again. All
+    processes must call it; the first one writes.
+    """
     made: Any = trained.compressor
-    files.save_compressor(path, trained, kind_of(made), made.config)
+    flat = flax.traverse_util.flatten_dict(fetch(trained.params), sep="/")
+    tensors = {name: value.astype(np.float32) for name, value in flat.items()}
+    metadata = {"kind": kind_of(made), "config": dataclasses.asdict(made.config)}
+    files.write(path, tensors, FORMAT, metadata, trained)
 
 
 def kind_of(compressor: Compressor) -> str:
@@ -88,9 +102,39 @@ def load_compressor(path: str | os.PathLike, lm: LanguageModel) -> TrainedCompre
     """Loads a trained compressor from a file that `save_compressor` wrote.
 
     Raises:
-      InputError: the file is not such a file, is damaged, or was trained with another LM.
+      InputError: the file is not such a file, is damaged, was trained with another LM, or
+        has weights that do not fit its config.
     """
-    return files.load_compressor(path, lm, make_compressor)
+    tensors, metadata = files.read(path, FORMAT, "save_compressor")
+    kind, config = metadata.get("kind"), metadata.get("config")
+    if not isinstance(kind, str) or not isinstance(config, dict):
+        raise InputError(
+            f"{path} does not say what it holds (a kind {kind!r} with the config "
+            f"{config!r}); it is damaged, make it again"
+        )
+    try:
+        made = make_compressor(kind, lm.module, config)
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    params = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    lm_name, fingerprint = metadata["lm_name"], metadata["lm_fingerprint"]
+    trained = TrainedCompressor(made, params, lm_name, fingerprint)
+    check_lm(f"{path} was trained", trained, lm)
+    _check_shapes(path, tensors, Task(lm.module, made))
+    return trained
+
+
+def _check_shapes(path: Any, tensors: dict[str, np.ndarray], task: Task) -> None:
+    wanted = nn.unbox(jax.eval_shape(lambda key: init_params(key, task), jax.random.key(0)))
+    wanted = flax.traverse_util.flatten_dict(wanted, sep="/")
+    shapes = {name: value.shape for name, value in wanted.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    differ = [n for n in sorted(shapes.keys() | found) if shapes.get(n) != found.get(n)]
+    if differ:
+        raise InputError(
+            f"{path} does not fit its config: {differ[0]} is {found.get(differ[0])}, "
+            f"wanted {shapes.get(differ[0])}; it is damaged, make it again"
+        )
 
 
 def load_trained(name: str, lm: LanguageModel) -> TrainedCompressor:

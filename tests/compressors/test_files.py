@@ -8,42 +8,38 @@ import pytest
 import safetensors
 import safetensors.numpy
 from flax import linen as nn
-from pooling import Pooling
 
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor, compress
+from memcomp.compressors.gradmem.config import GradMemConfig
+from memcomp.compressors.gradmem.model import GradMem
 from memcomp.compressors.objectives import Task
-from memcomp.compressors.registry import make_compressor
+from memcomp.compressors.registry import (
+    FORMAT,
+    load_compressor,
+    make_compressor,
+    save_compressor,
+)
 from memcomp.compressors.training import init_params
 from memcomp.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    num_digests: int
-
-
-def make(kind, module, config):
-    if kind != "pooling":
-        raise InputError(f"no {kind}")
-    return Pooling(module, **config)
-
-
 @pytest.fixture(scope="module")
 def trained(tiny_lm):
-    task = Task(tiny_lm.module, Pooling(tiny_lm.module, 3))
+    config = GradMemConfig(num_digests=3, num_steps=1)
+    task = Task(tiny_lm.module, GradMem(tiny_lm.module, config))
     params = nn.unbox(init_params(jax.random.key(0), task))
     return TrainedCompressor(task.compressor, params, "tiny", tiny_lm.fingerprint)
 
 
 @pytest.fixture()
 def path(trained, tmp_path):
-    files.save_compressor(tmp_path / "a.safetensors", trained, "pooling", Config(3))
+    save_compressor(tmp_path / "a.safetensors", trained)
     return tmp_path / "a.safetensors"
 
 
 def test_a_compressor_comes_back_with_the_same_bits(tiny_lm, trained, path):
-    found = files.load_compressor(path, tiny_lm, make)
+    found = load_compressor(path, tiny_lm)
     assert found.compressor == trained.compressor
     assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
     jax.tree.map(np.testing.assert_array_equal, found.params, trained.params)
@@ -65,27 +61,29 @@ def test_soft_prompts_come_back_with_the_same_bits(tiny_lm, trained, tmp_path):
 def test_files_that_cannot_be_used_are_refused(tiny_lm, trained, path, tmp_path):
     other = dataclasses.replace(tiny_lm, fingerprint="f" * 64, name="other")
     with pytest.raises(InputError, match="trained with tiny .*, not with other"):
-        files.load_compressor(path, other, make)
+        load_compressor(path, other)
     with pytest.raises(InputError, match="cannot be read"):
-        files.load_compressor(tmp_path / "no", tiny_lm, make)
+        load_compressor(tmp_path / "no", tiny_lm)
     with pytest.raises(InputError, match="of another kind; .*save_soft_prompts"):
         files.load_soft_prompts(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     with pytest.raises(InputError, match="not a whole safetensors file"):
-        files.load_compressor(path, tiny_lm, make)
-    files.save_compressor(path, trained, "gist", Config(3))
-    with pytest.raises(InputError, match="cannot be used: no gist"):
-        files.load_compressor(path, tiny_lm, make)
-    files.save_compressor(path, trained, "pooling", Config(4))
-    with pytest.raises(InputError, match=r"compressor/bias is \(3, 16\), wanted \(4, 16\)"):
-        files.load_compressor(path, tiny_lm, make)
+        load_compressor(path, tiny_lm)
+    files.write(path, {}, FORMAT, {"kind": "gist", "config": {}}, trained)
+    with pytest.raises(InputError, match="cannot be used: compressor 'gist'"):
+        load_compressor(path, tiny_lm)
+    config = dataclasses.replace(trained.compressor.config, num_digests=4)
+    larger = dataclasses.replace(trained.compressor, config=config)
+    save_compressor(path, dataclasses.replace(trained, compressor=larger))
+    with pytest.raises(InputError, match=r"/start is \(3, 16\), wanted \(4, 16\)"):
+        load_compressor(path, tiny_lm)
     safetensors.numpy.save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="of another kind"):
-        files.load_compressor(path, tiny_lm, make)
+        load_compressor(path, tiny_lm)
 
 
-GOOD = {"format": files.COMPRESSOR, "lm_name": "a", "lm_fingerprint": "b"}
+GOOD = {"format": FORMAT, "lm_name": "a", "lm_fingerprint": "b"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_metadata_without_sense_is_refused(tiny_lm, tmp_path, metadata, message)
     data = {"memcomp": json.dumps(metadata)}
     safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "f", data)
     with pytest.raises(InputError, match=message):
-        files.load_compressor(tmp_path / "f", tiny_lm, make)
+        load_compressor(tmp_path / "f", tiny_lm)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +124,11 @@ def test_files_that_were_cast_are_read(tiny_lm, trained, path, tmp_path, dtype):
         return found
 
     found = cast(path)
-    params = files.load_compressor(path, tiny_lm, make).params
+    params = load_compressor(path, tiny_lm).params
     for leaf in jax.tree.leaves(params):
         assert leaf.dtype == np.float32
-    bias = found["compressor/bias"].astype(np.float32)
-    np.testing.assert_array_equal(params["compressor"]["bias"], bias)
+    start = found["compressor/start"].astype(np.float32)
+    np.testing.assert_array_equal(params["compressor"]["start"], start)
     files.save_soft_prompts(tmp_path / "p", compress(tiny_lm, trained, [[1, 2], [3]]))
     found = cast(tmp_path / "p")
     prompts = files.load_soft_prompts(tmp_path / "p", tiny_lm)
@@ -145,7 +143,7 @@ def test_tensors_that_are_not_finite_are_refused(tiny_lm, path, tmp_path, value)
         found["ae"] = np.full_like(found["ae"], value)
         safetensors.numpy.save_file(found, path, opened.metadata())
     with pytest.raises(InputError, match="tensor 'ae' has values that are not finite"):
-        files.load_compressor(path, tiny_lm, make)
+        load_compressor(path, tiny_lm)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ from icformer_run import make_folder, setup_of, tiny, with_random_weights, write
 
 from memcomp.compressors.batches import Examples, Pretraining, Shapes
 from memcomp.compressors.compress import compress
-from memcomp.compressors.icformer.checkpoint_file import save_published
+from memcomp.compressors.icformer.checkpoint_file import BESIDE, FIXED, _sizes, table
 from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.settings import settings_of
 from memcomp.compressors.setup import load_start, pretraining
 from memcomp.compressors.training import TrainState
 from memcomp.compressors.training_data import pretraining_data
+from memcomp.convert import engine
+from memcomp.convert.files import save_checkpoint
 from memcomp.data.contexts import Contexts
 from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
@@ -200,12 +202,31 @@ def test_continuations_that_are_held_out_are_no_reproductions(one, folder, tmp_p
     assert not any((row.slots == SPECIAL.index("ae")).any() for row in held)
 
 
+def write_published(folder, compressor, params):
+    """The files of the authors' code."""
+    torch = pytest.importorskip("torch")
+    config, sizes = compressor.config, _sizes(compressor)
+    tensors = engine.to_hf(params, table(config.num_layers), sizes)
+    beside = {n: tensors.pop(n) for n in ("digest_embeddings", "AE") if n in tensors}
+    entries = {
+        "hidden_size": sizes["d"],
+        "intermediate_size": sizes["f"],
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": sizes["n"],
+        "num_key_value_heads": sizes["k"],
+        "num_query_tokens": config.num_digests,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+    }
+    save_checkpoint(folder, tensors, entries | FIXED)
+    torch.save({n: torch.tensor(x) for n, x in beside.items()}, folder / BESIDE)
+
+
 @pytest.mark.parity
 def test_a_run_may_start_with_what_the_authors_saved(one, folder, tmp_path):
-    pytest.importorskip("torch")
     trained = one.trained
     params = {name: x for name, x in trained.params.items() if name != "ft"}
-    save_published(tmp_path, trained.compressor, params)
+    write_published(tmp_path, trained.compressor, params)
     setup = changed(one, folder, start=str(tmp_path)).setup
     found = load_start(setup)
     assert not found.params["ft"].any()

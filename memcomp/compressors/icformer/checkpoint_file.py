@@ -7,7 +7,6 @@ Source: github.com/wonderful9462/IC-Former, `Trainer.save`; files at
   huggingface.co/wonderful9462/IC-Former.
 """
 
-import importlib
 import importlib.util
 import pathlib
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ import numpy as np
 
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
-from memcomp.convert.engine import CONSTANTS, Params, Row, Tensors, from_hf, to_hf
-from memcomp.convert.files import DTYPES, Checkpoint, read_json, save_checkpoint
+from memcomp.convert.engine import CONSTANTS, Params, Row, Tensors, from_hf
+from memcomp.convert.files import Checkpoint, read_json
 from memcomp.convert.pickled import open_pickle
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM
@@ -55,8 +54,6 @@ FIXED = {
     "attention_bias": False,
     "cross_attention_frequency": 1,
 }
-# Options of ours that the published code does not have.
-OURS_ALONE = ("spread_positions", "rescale")
 
 
 def table(num_layers: int) -> tuple[Row, ...]:
@@ -70,18 +67,15 @@ def table(num_layers: int) -> tuple[Row, ...]:
     return (*IN_BESIDE, *of_layers, final_norm)
 
 
-def load_published(
-    folder: pathlib.Path, lm_module: CausalLM, dtype: Any = np.float32
-) -> tuple[ICFormer, Params]:
+def load_published(folder: pathlib.Path, lm_module: CausalLM) -> tuple[ICFormer, Params]:
     """Loads an IC-Former that its authors saved.
 
     Args:
       folder: folder with config.json, the weights and param.pt, which needs torch.
       lm_module: Flax module of the LM that it is for.
-      dtype: dtype of the result; the files are in bfloat16.
 
     Returns:
-      The compressor, and its parameters as training uses them: its weights as
+      The compressor, and its parameters in float32 as training uses them: its weights as
       `compressor`, and the vectors `ae` and `ft` [D] if the files have them.
 
     Raises:
@@ -97,42 +91,19 @@ def load_published(
             "give the LM that it was trained with"
         )
     compressor = ICFormer(lm_module, config)
-    return compressor, params_from_published(tensors, compressor, dtype)
+    return compressor, params_from_published(tensors, compressor)
 
 
-def params_from_published(tensors: Tensors, compressor: ICFormer, dtype: Any) -> Params:
+def params_from_published(tensors: Tensors, compressor: ICFormer) -> Params:
     """Converts the authors' tensors, of the weights and of param.pt, to our parameters."""
     return from_hf(
         tensors,
         table(compressor.config.num_layers),
         _sizes(compressor),
         _expected(compressor, tensors.shapes()),
-        dtype=dtype,
+        dtype=np.float32,
         ignored=(r".*\.rotary_emb\.inv_freq",),
         place=lambda path, array: jax.device_put(array),
-    )
-
-
-def save_published(folder: pathlib.Path, compressor: ICFormer, params: Params) -> None:
-    """Writes files that the authors' code reads, in float32; inverts `load_published`.
-
-    Args:
-      folder: the folder, which is made if it does not exist.
-      compressor: compressor that uses no option which their code does not have.
-      params: `compressor`, and `ae` and `ft` if there are any.
-
-    Raises:
-      InputError: their code does not have an option or the heads, or torch is missing.
-    """
-    config = config_to_published(compressor)
-    torch = _torch(folder)
-    tensors = to_hf(params, table(compressor.config.num_layers), _sizes(compressor))
-    tensors = {name: np.asarray(x, np.float32) for name, x in tensors.items()}
-    beside = {row.hf: tensors.pop(row.hf) for row in IN_BESIDE if row.hf in tensors}
-    save_checkpoint(folder, tensors, config)
-    torch.save(
-        {name: torch.nn.Parameter(torch.tensor(x)) for name, x in beside.items()},
-        folder / BESIDE,
     )
 
 
@@ -169,75 +140,22 @@ def config_from_published(entries: Mapping[str, Any], name: str) -> ICFormerConf
         ) from error
 
 
-def config_to_published(compressor: ICFormer) -> dict[str, Any]:
-    """Makes the entries of config.json; inverts `config_from_published`."""
-    cfg = compressor.config
-    sizes = cfg.sizes(compressor.lm_module.config)
-    if on := [name for name in OURS_ALONE if getattr(cfg, name)]:
-        raise InputError(
-            f"the published form of IC-Former has no {', '.join(on)}; save such weights "
-            "in the form of memcomp"
-        )
-    if sizes.num_heads * sizes.head_dim != sizes.d_model:
-        raise InputError(
-            f"{sizes.num_heads} heads of width {sizes.head_dim}; the published form of "
-            f"IC-Former wants heads that fill the width of {sizes.d_model}"
-        )
-    return {
-        "architectures": ["ICFormerModel"],
-        "model_type": "icformer",
-        "hidden_size": sizes.d_model,
-        "context_hidden_size": sizes.d_model,
-        "intermediate_size": sizes.d_mlp,
-        "num_hidden_layers": cfg.num_layers,
-        "num_attention_heads": sizes.num_heads,
-        "num_key_value_heads": sizes.num_kv_heads,
-        "num_query_tokens": cfg.num_digests,
-        "rms_norm_eps": cfg.norm_eps,
-        "rope_theta": cfg.rope_theta,
-        **FIXED,
-    }
-
-
-class _Files:
-    """The `Tensors` of the weights file and of param.pt together."""
+class _Files(Checkpoint):
+    """The tensors of the weights file and of param.pt together."""
 
     def __init__(self, folder: pathlib.Path):
-        self._weights = Checkpoint(folder)
-        self._path = folder / BESIDE
-        if not self._path.is_file():
+        super().__init__(folder)
+        path = folder / BESIDE
+        if not path.is_file():
             raise InputError(
                 f"{folder} has no {BESIDE}, where the initial digests are; get it too"
             )
-        _torch(folder)
-        self._beside = open_pickle(self._path)
-        if "digest_embeddings" not in self._beside:
-            raise InputError(f"{self._path} has no digest_embeddings; get it again")
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        beside = {name: tensor.shape for name, tensor in self._beside.items()}
-        return {**self._weights.shapes(), **beside}
-
-    def read(self, name: str) -> np.ndarray:
-        if name not in self._beside:
-            return self._weights.read(name)
-        _, dtype, read = self._beside[name]
-        if dtype not in DTYPES:
-            raise InputError(
-                f"{self._path}: {name} is {dtype}; wanted one of {', '.join(DTYPES)}"
-            )
-        tensor = read()
-        if not np.isfinite(tensor).all():
-            raise InputError(f"{self._path}: {name} is not finite; get the file again")
-        return tensor
-
-
-def _torch(folder: pathlib.Path) -> Any:
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(
-            f"{BESIDE} in {folder} takes torch to read and to write; install torch"
-        )
-    return importlib.import_module("torch")  # imported here, as it is no dependency
+        if importlib.util.find_spec("torch") is None:
+            raise InputError(f"{BESIDE} in {folder} takes torch to read; install torch")
+        beside = open_pickle(path)
+        if "digest_embeddings" not in beside:
+            raise InputError(f"{path} has no digest_embeddings; get it again")
+        self._tensors |= {name: (path, tensor) for name, tensor in beside.items()}
 
 
 def _sizes(compressor: ICFormer) -> dict[str, int]:

@@ -61,7 +61,7 @@ def golden(name):
         num_kv_heads=len(weights["encoder.layers.0.cross_attn.k_proj.weight"]) // H,
     )
     compressor = ICFormer(LM, config)
-    params = params_from_published(Arrays(weights), compressor, np.float32)
+    params = params_from_published(Arrays(weights), compressor)
     return compressor, params["compressor"], arrays
 
 

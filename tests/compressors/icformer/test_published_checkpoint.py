@@ -1,4 +1,4 @@
-"""The authors' files, read and written, against the equations in PyTorch.
+"""The authors' files against the equations in PyTorch.
 
 pytest -m parity
 """
@@ -13,10 +13,9 @@ import pytest
 from tiny_lm import TINY, make_tiny_lm
 
 from memcomp.compressors.icformer.checkpoint_file import (
+    FIXED,
     config_from_published,
-    config_to_published,
     load_published,
-    save_published,
 )
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
@@ -44,7 +43,19 @@ def torch():
 
 
 def entries(**changes):
-    return {**config_to_published(ICFormer(LM, CONFIG)), **changes}
+    return {
+        "hidden_size": 16,
+        "context_hidden_size": 16,
+        "intermediate_size": 20,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_query_tokens": 5,
+        "rms_norm_eps": CONFIG.norm_eps,
+        "rope_theta": CONFIG.rope_theta,
+        **FIXED,
+        **changes,
+    }
 
 
 @functools.cache
@@ -98,17 +109,12 @@ def test_soft_prompts_of_rows_batches_and_chunks_match_the_equations(tmp_path, t
 
 
 @parity
-def test_what_is_loaded_and_saved_is_what_was_there(tmp_path, torch):
+def test_weights_in_bfloat16_are_read_as_they_are(tmp_path, torch):
     write(tmp_path, torch, dtype="bfloat16")
     compressor, params = load_published(tmp_path, LM)
-    save_published(tmp_path / "again", compressor, params)
-    again, same = load_published(tmp_path / "again", LM)
-    assert again == compressor == ICFormer(LM, CONFIG)
-    jax.tree.map(np.testing.assert_array_equal, params, same)
-    beside = torch.load(tmp_path / "again" / "param.pt", weights_only=True)
-    for name, tensor in beside.items():
-        want = weights()[name].to(torch.bfloat16).float()
-        assert isinstance(tensor, torch.nn.Parameter) and torch.equal(tensor.data, want)
+    assert compressor == ICFormer(LM, CONFIG)
+    digests = weights()["digest_embeddings"].to(torch.bfloat16).float()
+    np.testing.assert_array_equal(params["compressor"]["digests"], digests[0])
 
 
 @parity
@@ -119,7 +125,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, torch):
         load_published(tmp_path, wide)
     beside = torch.load(tmp_path / "param.pt", weights_only=True)
     torch.save({**beside, "AE": beside["AE"] * np.nan}, tmp_path / "param.pt")
-    with pytest.raises(InputError, match="AE is not finite"):
+    with pytest.raises(InputError, match="AE has values that are not finite"):
         load_published(tmp_path, LM)
     torch.save({"AE": beside["AE"]}, tmp_path / "param.pt")
     with pytest.raises(InputError, match="no digest_embeddings"):
@@ -132,7 +138,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, torch):
         load_published(tmp_path, LM)
 
 
-def test_configs_go_both_ways():
+def test_a_published_config_is_ours():
     assert config_from_published(entries(), "x") == CONFIG
     # The class of the authors has None for as many kv heads as heads.
     config = config_from_published(entries(num_key_value_heads=None), "x")
@@ -159,9 +165,3 @@ def test_configs_go_both_ways():
 def test_a_config_of_what_we_do_not_do_is_refused(change):
     with pytest.raises(InputError):
         config_from_published(entries(**change), "x")
-
-
-@pytest.mark.parametrize("change", [{"rescale": True}, {"num_heads": 4}])
-def test_what_the_authors_code_does_not_do_is_not_written(change):
-    with pytest.raises(InputError, match="published form"):
-        config_to_published(ICFormer(LM, dataclasses.replace(CONFIG, **change)))
