@@ -75,7 +75,7 @@ def main(config: Config, workdir: str | None) -> None:
         figures, line, stopped = MEASURES[row.measure](
             lm, cell, cfg, row, name, config, folder
         )
-        recipe = recipe_label(cell["recipe"], cell)
+        recipe = recipe_label(cell["recipe"], cell["memory"])
         found[name] = {"row": name, **about(lm, cell), "recipe": recipe, **figures}
         say(f"{name}{', so far' if stopped else ''}: {line(found[name])}")
         if is_first():
@@ -125,7 +125,9 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)
     published = None
     if (row.num_memory, row.memory) == (1, "vectors"):
-        published = published_horizons(lm.name).get(recipe_label(cell["recipe"]))
+        published = published_horizons(lm.name).get(
+            recipe_label(cell["recipe"], row.memory)
+        )
     line = functools.partial(model_rows.horizon_line, published=published)
     return figures, line, stopped
 

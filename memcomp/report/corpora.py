@@ -16,7 +16,7 @@ class Corpus(NamedTuple):
       name: name of the texts in the config, or the last part of their path; "" if the
         config has neither.
       place: path of the texts.
-      content: SHA-256 of the texts; "" for an old run that has not recorded it.
+      content: SHA-256 of the texts; "" for a run without texts.
     """
 
     name: str
@@ -26,13 +26,12 @@ class Corpus(NamedTuple):
 
 def corpus_of(about: Mapping[str, Any]) -> Corpus:
     """Returns the corpus that config.json names."""
-    config, texts = about["config"], about.get("texts")
+    config, texts = about["config"], about.get("texts") or {}
     where = config.get("texts") or ""
     if isinstance(where, Mapping):
         where = where.get("source") or ""
     name = config.get("source") or where
-    content = texts.get("sha256") if isinstance(texts, Mapping) else None
-    return Corpus(last_part(name), str(where).rstrip("/"), str(content or ""))
+    return Corpus(last_part(name), str(where).rstrip("/"), texts.get("sha256", ""))
 
 
 def last_part(source: Any) -> str:
@@ -55,16 +54,7 @@ def is_random(label: str) -> bool:
 
 def _told_apart(same: list[Corpus]) -> Iterable[tuple[Corpus, str]]:
     """Returns labels of corpora that have the same name."""
-    contents = collections.defaultdict(set)
-    for corpus in same:
-        contents[corpus.place].add(corpus.content)
-
-    def identity(corpus: Corpus) -> str:
-        # A run without a SHA-256 gets that of the other runs with the same path.
-        known = contents[corpus.place] - {""}
-        return corpus.content or (min(known) if len(known) == 1 else corpus.place)
-
-    first = {identity(c): c for c in reversed(same)}
+    first = {c.content: c for c in reversed(same)}
     name = same[0].name
     if len(first) == 1:
         return [(c, name) for c in same]
@@ -74,7 +64,7 @@ def _told_apart(same: list[Corpus]) -> Iterable[tuple[Corpus, str]]:
         key: mark if paths else f"{name} [{mark}]"
         for key, mark in zip(first, marks, strict=True)
     }
-    return [(c, named[identity(c)]) for c in same]
+    return [(c, named[c.content]) for c in same]
 
 
 def _endings(places: list[str]) -> list[str]:

@@ -167,13 +167,16 @@ def _published_accuracy(section: Section, m: Measures) -> dict[int, float]:
 
 def figure_5(section: Section) -> Drawn | None:
     """Draws token gain over the theoretical bound, and how much of the bound is used."""
-    measures = [m for m in section.fewest_vectors() if m.bound and m.token_gain.n]
+    measures = [m for m in section.fewest_vectors() if m.token_gain.n]
     lms = by_lm(measures)
     colours = source_colours(section.sources)
 
     def bars(axis: Axes, label: str, metric: str, unit: str) -> None:
         for m, y in bar_heights(lms):
-            e, known = _use(m)[metric], _published_use(section, m)[metric]
+            e = m.bits_per_dimension
+            if metric == "utilisation":
+                e = m.utilisation.times(100.0)
+            known = _published_use(section, m)[metric]
             words = f"{e.mean:.3g}{unit}"
             words += "" if known is None else f"; ◇ {known:.3g}{unit}"
             interval = None if e.low is None else e.interval
@@ -188,10 +191,9 @@ def figure_5(section: Section) -> Drawn | None:
             return []
         _bounds(section, axis, measures, colours)
         return [
-            (*who(m), m.bound, m.token_gain.mean, *utilisation, *bits)
+            (*who(m), m.bound, m.token_gain.mean, *m.utilisation, *m.bits_per_dimension)
             + tuple(_published_use(section, m).values())
             for m, _ in bar_heights(lms)
-            if (utilisation := m.utilisation) and (bits := m.bits_per_dimension)
         ]
 
     return drawn(
@@ -217,21 +219,12 @@ def figure_5(section: Section) -> Drawn | None:
     )
 
 
-def _use(m: Measures) -> dict[str, Estimate]:
-    """Use of a vector: percent of the bound, and bits per number."""
-    assert m.utilisation and m.bits_per_dimension
-    return {
-        "utilisation": m.utilisation.times(100.0),
-        "bits a dimension": m.bits_per_dimension,
-    }
-
-
 def _published_use(section: Section, m: Measures) -> dict[str, float | None]:
-    """The same from published numbers."""
+    """Use of a vector by published numbers: percent of the bound, and bits per number."""
     known, width = beside(section, m), m.group.about["d_model"] * m.key.num_memory
     gain, nats = (getattr(known, field, None) for field in ("gain", "nats"))
     return {
-        "utilisation": 100 * gain / m.bound if gain and m.bound else None,
+        "utilisation": 100 * gain / m.bound if gain else None,
         "bits a dimension": nats / width / math.log(2) if nats else None,
     }
 
@@ -243,9 +236,9 @@ def _bounds(
     axis.set(xlabel="bound (tokens)", ylabel="token gain (tokens)")
     by_bound = collections.defaultdict[float, list[Measures]](list)
     for m in measures:
-        by_bound[m.bound or 0.0].append(m)
-        area = 18 + 12 * max(0.0, math.log10(m.group.about.get("parameters") or 1) - 6) ** 2
-        x, y, colour = m.bound or 0.0, m.token_gain.mean, colours[m.key.source]
+        by_bound[m.bound].append(m)
+        area = 18 + 12 * max(0.0, math.log10(m.group.about["parameters"]) - 6) ** 2
+        x, y, colour = m.bound, m.token_gain.mean, colours[m.key.source]
         axis.scatter(x, y, s=area, color=colour, alpha=0.85, edgecolor="white")
         known = beside(section, m)
         if known and known.gain:

@@ -24,6 +24,7 @@ from memcomp.report.published import PublishedModel, lm_name, published_model
 from memcomp.report.records import (
     Place,
     check,
+    check_lm,
     lines,
     naming,
     read_config,
@@ -32,7 +33,7 @@ from memcomp.runs.files import CONFIG, RECORDS, Record
 
 STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose records have a `kind`
 HORIZONS = "horizons.jsonl"
-# Fields that are kept of each record, as float64; NaN if an OPTIONAL one is missing.
+# Fields that are kept of each record, as float64; NaN for None in an OPTIONAL one.
 COLUMNS = (
     "text_id",
     "num_tokens",
@@ -48,8 +49,7 @@ COLUMNS = (
     "token_gain",
     "num_bytes",
 )
-# A text whose first loss was not finite has no `loss_nats`.
-OPTIONAL = ("exact_greedy_bfloat16", "loss_nats", "num_bytes")
+OPTIONAL = ("loss_nats", "num_bytes")
 
 
 class Key(NamedTuple):
@@ -70,7 +70,7 @@ class Group:
 
     Attributes:
       key: fields that the records share.
-      about: the LM's entry of config.json, with d_model and vocab_size if known.
+      about: the LM's entry of config.json.
       hardware: devices of the runs.
       columns: an array for each name of COLUMNS.
       places: file and offset of each record.
@@ -155,10 +155,11 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
     corpora = {folder: corpus_of(about) for folder, about in found.items()}
     names = labels(corpora.values())
     for folder, about in found.items():
-        if _is_other_kind(folder, about):
+        if _is_other_kind(folder):
             runs.passed_over.append(folder)
             continue
         runs.configs[folder] = about
+        check_lm(folder, about)
         _read_run(folder, _Keys(about, names[corpora[folder]]), building, runs)
     if not runs.configs:
         raise InputError(
@@ -169,15 +170,12 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
     return runs
 
 
-def _is_other_kind(folder: str, about: Mapping[str, Any]) -> bool:
+def _is_other_kind(folder: str) -> bool:
     """Whether results.jsonl has records that no table or figure uses."""
-    if "stage" in about["config"]:
-        return True
-    first = next(lines(os.path.join(folder, RECORDS)), None)
+    _, first = next(lines(os.path.join(folder, RECORDS)), (None, None))
     if first is None:
         return False
-    record = first[1]
-    return "protocol" not in record and record.get("kind") != "compression"
+    return "protocol" not in first and first.get("kind") != "compression"
 
 
 def _read_run(
@@ -228,27 +226,24 @@ class _Keys:
 
     def __init__(self, about: Mapping[str, Any], label: str):
         self.about, self._label = about, label
-        config, lm = about["config"], about.get("lm") or {}
-        cram = config.get("cram") or {}
-        self.lm = str(lm.get("name", config.get("lm", "?")))
-        self._revision = _revision(lm)
-        self._dtype = str(config.get("dtype") or lm.get("dtype", "?"))
-        recipe = config.get("recipe", cram.get("recipe", "?"))
-        self._recipe = recipe_label(recipe, {**cram, **config})
+        self.lm = about["lm"]["name"]
         self._name = corpus_of(about).name
         self.texts = label or "?"
         self._known: dict[tuple, Key] = {}
 
     def of(self, record: Mapping[str, Any]) -> Key:
-        mark = record["protocol"], int(record["num_memory"]), record["source"]
+        fields = ("protocol", "num_memory", "source", "memory")
+        mark = protocol, num_memory, source, way = tuple(record[name] for name in fields)
         if mark not in self._known:
-            protocol, num_memory, source = mark
+            config, lm = self.about["config"], self.about["lm"]
+            cram = config.get("cram") or {}
+            recipe = config.get("recipe", cram.get("recipe", "?"))
             self._known[mark] = Key(
                 protocol=protocol,
                 lm=self.lm,
-                revision=self._revision,
-                dtype=self._dtype,
-                recipe=self._recipe,
+                revision=_revision(lm),
+                dtype=lm["dtype"],
+                recipe=recipe_label(recipe, way, cram),
                 source=self._label or last_part(source),
                 num_memory=num_memory,
             )
@@ -263,23 +258,22 @@ class _Keys:
 
 def _revision(lm: Mapping[str, Any]) -> str:
     """The LM's revision, a git commit shortened, or the first digits of its SHA-256."""
-    revision = lm.get("revision")
-    if revision:
+    if revision := lm.get("revision"):
         full = re.fullmatch("[0-9a-f]{40}", str(revision))
         return str(revision)[:8] if full else str(revision)
-    digest = lm.get("sha256")
-    return f"sha256 {str(digest)[:8]}" if digest else "?"
+    return f"sha256 {lm['sha256'][:8]}"
 
 
-def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) -> str:
+def recipe_label(
+    recipe: Any, way: str, config: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """Name of a recipe, or of the most similar one, with the fields that differ.
 
     Args:
       recipe: a name, or all fields of a `Recipe`.
-      config: a config, whose max_steps, patience and margin override the recipe's, and
-        whose memory is the way of writing, which stands first unless it is "vectors".
+      way: the way of writing, which stands first unless it is "vectors".
+      config: a config, whose max_steps, patience and margin override the recipe's.
     """
-    way = config.get("memory", "vectors")
     changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(recipe, Mapping):
@@ -294,7 +288,7 @@ def recipe_label(recipe: Any, config: Mapping[str, Any] = MappingProxyType({})) 
         }
         recipe = min(differences, key=lambda name: len(differences[name]))
         changes = differences[recipe] | changes
-    first = [] if way == "vectors" else [str(way)]
+    first = [] if way == "vectors" else [way]
     return ", ".join([*first, str(recipe), *(f"{k} {v}" for k, v in changes.items())])
 
 
@@ -308,23 +302,13 @@ class _Building:
         self._hardware: dict[str, None] = {}
 
     def add(self, place: Place, record: Record, about: Mapping[str, Any]) -> None:
-        if not self._places:
-            self._about = dict(about.get("lm") or {})
-            if "d_model" not in self._about and "memory_bits" in record:
-                # Memory has 32 bits per number.
-                width = record["memory_bits"] // (32 * record["num_memory"])
-                self._about["d_model"] = width
+        self._about = about["lm"]
         self._hardware[_hardware(about)] = None
-        if "num_bytes" not in record and isinstance(record.get("text"), str):
-            record["num_bytes"] = len(record["text"].encode())
-        absent = {name: math.nan for name in OPTIONAL if record.get(name) is None}
+        absent = {name: math.nan for name in OPTIONAL if record[name] is None}
         self._numbers.extend([(record | absent)[name] for name in COLUMNS])
         self._places.append(place)
 
     def group(self, key: Key) -> Group:
-        about = self._about
-        if model := published_model(key.lm):
-            about = {"d_model": model.d_model, "vocab_size": model.vocab_size} | about
         table = np.array(self._numbers).reshape(-1, len(COLUMNS))
         columns: dict[str, np.ndarray] = dict(zip(COLUMNS, table.T.copy(), strict=True))
-        return Group(key, about, ", ".join(self._hardware), columns, self._places)
+        return Group(key, self._about, ", ".join(self._hardware), columns, self._places)

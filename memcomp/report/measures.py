@@ -110,34 +110,30 @@ class Measures:
         )
 
     @functools.cached_property
-    def bound(self) -> float | None:
-        """Theoretical capacity in tokens (equation 1); None if sizes are unknown."""
+    def bound(self) -> float:
+        """Theoretical capacity in tokens (equation 1)."""
         about = self.group.about
-        if not about.get("d_model") or not about.get("vocab_size"):
-            return None
         return theoretical_capacity(
             about["d_model"], about["vocab_size"], self.key.num_memory
         )
 
     @property
-    def utilisation(self) -> Estimate | None:
+    def utilisation(self) -> Estimate:
         """Token gain, as published, divided by the bound."""
-        return utilisation(self.token_gain, self.bound) if self.bound else None
+        return utilisation(self.token_gain, self.bound)
 
     @property
-    def bits_per_dimension(self) -> Estimate | None:
+    def bits_per_dimension(self) -> Estimate:
         """Information gain in bits, as published, per number of the memory."""
-        width = self.group.about.get("d_model")
-        if not width:
-            return None
+        width = self.group.about["d_model"]
         return bits_per_dimension(self.information_gain, width, self.key.num_memory)
 
     @functools.cached_property
     def byte_ratios(self) -> dict[str, Estimate]:
         """Bytes of text at the capacity divided by bytes of memory; empty if unknown."""
-        c, width = self.group.columns, self.group.about.get("d_model")
+        c, width = self.group.columns, self.group.about["d_model"]
         here = c["num_tokens"] == self.capacity.tokens
-        if not width or not np.isfinite(c["num_bytes"][here]).any():
+        if not np.isfinite(c["num_bytes"][here]).any():
             return {}
         sizes, texts = c["num_bytes"][here], self.group.texts[here]
         return byte_ratios(sizes, texts, width, self.key.num_memory, seed=self._seed)
@@ -161,13 +157,12 @@ class Measures:
     def by_length(self) -> dict[str, dict[int, Estimate]]:
         """Metric -> length -> estimate over all texts of that length."""
         c = self.group.columns
-        names = ("accuracy", "exact_greedy", "baseline_accuracy", "token_gain")
+        names = ("accuracy", "exact_greedy", "exact_greedy_bfloat16", "baseline_accuracy")
         values = {name: c[name] for name in names}
         values |= {"loss": c["loss_nats"], "baseline_loss": c["baseline_loss_nats"]}
         values |= {"before": self.before, "after": self.after}
-        values["information_gain"] = c["information_gain_nats"]
-        if np.isfinite(c["exact_greedy_bfloat16"]).any():
-            values["exact_greedy_bfloat16"] = c["exact_greedy_bfloat16"]
+        values |= {"token_gain": c["token_gain"]}
+        values |= {"information_gain": c["information_gain_nats"]}
         return {name: self._by_length(column) for name, column in values.items()}
 
     def longest(self, metric: str) -> Estimate:

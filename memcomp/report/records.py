@@ -12,7 +12,7 @@ from memcomp.runs.files import Record
 NUMBER = (int, float)
 # Records of older versions have no seed_id; they gave a text another id at each length.
 CRAMMED = {
-    **{"protocol": str, "source": str, "num_memory": int},
+    **{"protocol": str, "source": str, "num_memory": int, "memory": str},
     **{"text_id": int, "seed_id": int},
 }
 # Fields that tables and figures need, by kind of record.
@@ -39,7 +39,10 @@ for _kind in ("knockout", "use", "context"):
     NEEDED[_kind] = _USE | {"loss_nats": NUMBER, "accuracy": NUMBER}
 
 
-NAMES = {dict: "an object", list: "a list", int: "a whole number"}
+NAMES = {dict: "an object", list: "a list", int: "a whole number", str: "a text"}
+# Entries of the LM in config.json.
+LM: dict[str, type] = {"name": str, "sha256": str, "dtype": str}
+LM |= {"d_model": int, "vocab_size": int, "parameters": int}
 
 
 class Place(NamedTuple):
@@ -102,14 +105,24 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not of a run of memcomp ({error!r})") from error
     if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
         raise InputError(f"{path} is not of a run of memcomp; it has no config")
-    _check_entries(path, about, {"lm": dict, "devices": list})
+    _check_entries(path, about, {"lm": dict, "texts": dict, "devices": list})
     _check_entries(path, about["config"], {"cram": dict})
-    sizes: dict[str, type] = {"d_model": int, "vocab_size": int, "parameters": int}
-    _check_entries(path, about.get("lm") or {}, sizes)
     return about
 
 
-def _check_entries(path: str, entries: Mapping[str, Any], wanted: dict[str, type]) -> None:
+def check_lm(path: str, about: Mapping[str, Any]) -> None:
+    """Raises `InputError` if config.json does not describe the LM of the run."""
+    lm = about.get("lm") or {}
+    if missing := sorted(LM.keys() - lm.keys()):
+        raise InputError(
+            f"{path} is not of a run of memcomp; its lm has no {', '.join(missing)}"
+        )
+    _check_entries(path, lm, LM)
+
+
+def _check_entries(
+    path: str, entries: Mapping[str, Any], wanted: Mapping[str, type]
+) -> None:
     for name, kind in wanted.items():
         value = entries.get(name)
         if value is not None and not isinstance(value, kind):

@@ -121,7 +121,6 @@ def capacity(section: Section) -> Table | None:
 
 
 def _capacity_row(m: Measures) -> dict[str, Any]:
-    bits = m.bits_per_dimension
     return m.context() | {
         "Max, accuracy": m.capacity_accuracy,
         "Max, exact": m.capacity_exact,
@@ -134,8 +133,8 @@ def _capacity_row(m: Measures) -> dict[str, Any]:
         "IG, longest, bits": m.longest("information_gain").times(BITS_PER_NAT),
         "bound, tokens": m.bound,
         "utilisation, tokens": m.utilisation,
-        "bits a dimension": bits,
-        "share of 16 bits": bits.times(1 / 16) if bits else None,
+        "bits a dimension": m.bits_per_dimension,
+        "share of 16 bits": m.bits_per_dimension.times(1 / 16),
         "offset, nats": m.offset,
         "offset, bits": m.offset.times(BITS_PER_NAT),
     }
@@ -150,7 +149,7 @@ def file_sizes(section: Section) -> Table | None:
             continue
         row = m.context() | {"tokens": m.capacity.tokens}
         row |= {f"memory, {name}": ratio for name, ratio in m.byte_ratios.items()}
-        rounded = m.by_length.get("exact_greedy_bfloat16", {})
+        rounded = m.by_length["exact_greedy_bfloat16"]
         row["exact in bfloat16"] = rounded.get(m.capacity.tokens)
         for (method, source), ratio in classical.items():
             if source == m.key.source:
@@ -312,8 +311,8 @@ def runs(section: Section) -> Table | None:
     rows: Sequence[dict[str, Any]] = [
         m.context()
         | {
-            "parameters": m.group.about.get("parameters"),
-            "SHA-256": str(m.group.about.get("sha256", ""))[:16],
+            "parameters": m.group.about["parameters"],
+            "SHA-256": m.group.about["sha256"][:16],
             "records": len(m.group.places),
             "texts": len(np.unique(m.group.texts)),
             "median steps": float(np.median(m.group.columns["steps"])),

@@ -55,21 +55,19 @@ def test_seeds_are_pooled_and_protocols_recipes_and_vectors_are_not(tmp_path):
 
 
 def test_a_run_of_cram_says_what_it_can(tmp_path):
-    lm = {k: BUILTIN[k] for k in ("name", "revision", "sha256", "parameters", "dtype")}
     cram = {"recipe": "default", "max_steps": 60, "patience": None}
     about = {
         "config": {"lm": "builtin", "texts": "some/novels/", "cram": cram},
-        "lm": lm,
+        "lm": BUILTIN,
         "devices": ["cpu", "cpu"],
     }
-    lines = some_lines(2, source="a.txt", text="äb")
-    for line in lines:
-        del line["num_bytes"]
-    write_run(tmp_path, about, lines)
+    write_run(tmp_path, about, some_lines(2, source="a.txt", memory="cache"))
     (group,) = read_runs([tmp_path]).groups
-    assert (group.key.source, group.key.recipe) == ("novels", "default, max_steps 60")
+    assert (group.key.source, group.key.recipe) == (
+        "novels",
+        "cache, default, max_steps 60",
+    )
     assert group.about["d_model"] == 256 and group.hardware == "2 x cpu"
-    assert group.columns["num_bytes"].tolist() == [3, 3]
 
 
 def test_a_text_is_the_same_text_at_all_lengths_of_a_sweep(tmp_path):

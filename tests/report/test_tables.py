@@ -29,10 +29,12 @@ def a_line(text_id, T, accuracy, gain, protocol="reference", **changes):
         "source": "pg19",
         "num_tokens": T,
         "num_memory": 1,
+        "memory": "vectors",
         "protocol": protocol,
         "accuracy": accuracy,
         "exact_teacher_forced": accuracy == 1,
         "exact_greedy": accuracy == 1,
+        "exact_greedy_bfloat16": accuracy == 1,
         "steps": 10,
         "loss_nats": 1.0,
         "baseline_loss_nats": 1.0 + gain / T,
@@ -156,6 +158,7 @@ def test_file_sizes_are_at_the_capacity_beside_compressors(tmp_path, two_protoco
 def test_horizons_say_how_many_are_lower_bounds(tmp_path):
     lines = [
         {"text_id": i, "seed_id": i, "source": "novels", "num_tokens": 9, "num_memory": 1}
+        | {"memory": "vectors"}
         | {"horizon": horizon, "horizon_bits": 10.0 * horizon, "protocol": "strict"}
         | {"failed": failed}
         for i, (horizon, failed) in enumerate([(4, 5), (6, None), (9, None), (9, None)])
