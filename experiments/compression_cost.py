@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import tqdm
 from benchmarks.compression_clock import clock, said
+from benchmarks.random_models import module_of
 from launch import Config, launch
 
 from memcomp.compressors.gradmem.config import GradMemConfig
@@ -22,7 +23,6 @@ from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.compressors.icae.model import ICAE
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
-from memcomp.convert.families import FAMILIES
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES
 from memcomp.report.digest_cost import cost_figure, cost_records, cost_table
@@ -60,15 +60,7 @@ def main(config: Config, workdir: str | None) -> None:
 
 def compressors(config: Config, shape: Config) -> list[Any]:
     """Makes the compressors for the LM of `shape`, which is a config.json."""
-    entries = shape.to_dict()
-    kind = entries["model_type"]
-    if kind not in FAMILIES:
-        raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
-    import transformers  # imported late, as without torch it prints a line
-
-    hf = transformers.AutoConfig.for_model(**entries)
-    module, M = family.model(family.config_from_hf(hf)), config.num_digests
+    module, M = module_of(shape.to_dict()), config.num_digests
     return [
         ICFormer(module, ICFormerConfig(num_digests=M)),
         ICAE(module, ICAEConfig(num_digests=M, rank=config.rank)),

@@ -25,7 +25,6 @@ from memcomp.compressors import training
 from memcomp.compressors.batches import Examples
 from memcomp.compressors.settings import settings_of
 from memcomp.compressors.setup import Setup, finetuning, make_task, pretraining
-from memcomp.convert.families import FAMILIES
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import init_states, lower_cram_chunk
 from memcomp.data.contexts import Contexts, Questions
@@ -35,6 +34,8 @@ from memcomp.lm.load import DTYPES, abstract_params, load_lm
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.flash import resolve_attention
 from memcomp.sharding import BATCH, batch_sharding, make_mesh, param_shardings
+
+from . import random_models
 
 SIZES = CONFIGS / "full_size.json"
 
@@ -122,11 +123,7 @@ def module_of(config: Config, device: Any) -> Any:
         sizes = json.loads(SIZES.read_text())
         if config.lm not in sizes:
             raise InputError(f"configs/full_size.json has no {config.lm!r}; add its sizes")
-        import transformers  # imported late, as without torch it prints a line
-
-        hf = transformers.AutoConfig.for_model(**sizes[config.lm]["config"])
-        family = FAMILIES[hf.model_type]
-        module = family.model(family.config_from_hf(hf))
+        module = random_models.module_of(sizes[config.lm]["config"])
     options = {n: config[n] for n in ("remat",) if n in config}
     if "attention" in config and hasattr(module.config, "attention"):
         dtype = DTYPES[config.dtype]

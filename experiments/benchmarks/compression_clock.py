@@ -1,18 +1,16 @@
 """Time, FLOPs and memory of compressors and of a step of cramming, on this machine."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.random_models import random_weights
-from benchmarks.timing import Side, over, rates, spread
-from memcomp.cost.formulas import compiled_flops, compiled_memory
+from benchmarks.timing import Side, over, rates, spread, timed
+from memcomp.cost.formulas import compiled_flops, compiled_memory, shapes_of
 from memcomp.cost.work import memory_of
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
@@ -43,7 +41,7 @@ def clock(
     sides: dict[str, Side] = {}
     for made in compressors:
         params = random_weights(jax.eval_shape(made.init, jax.random.key(0)), kind)
-        sides[NAMES[type(made)]] = _side(jax.jit(made.digest), params, lm_params, *batch)
+        sides[NAMES[type(made)]] = _digesting(made, params, lm_params, *batch)
     cfg = cram_config(compressors[0].num_digests)
     sides[CRAMMING] = _cramming_side(lm_params, batch, module, cfg)
     found = rates(sides, rounds)
@@ -69,20 +67,10 @@ def cram_config(num_memory: int) -> CramConfig:
     return CramConfig(num_tokens=None, num_memory=num_memory, steps_per_chunk=1)
 
 
-def _timed(run: Callable[[], Any]) -> Side:
-    """Returns a side that runs until the result is ready; it is compiled before."""
-    jax.block_until_ready(run())
-
-    def rate() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        return 1 / (time.perf_counter() - begin)
-
-    return rate
-
-
-def _side(digest: Callable[..., Any], *args: Any) -> Side:
-    return _timed(lambda: digest(*args))
+def _digesting(compressor: Any, *args: Any) -> Side:
+    digest = jax.jit(compressor.digest)
+    jax.block_until_ready(digest(*args))  # compiles
+    return timed(lambda: digest(*args))
 
 
 def _cramming_side(lm_params, batch, module, cfg: CramConfig) -> Side:
@@ -96,7 +84,8 @@ def _cramming_side(lm_params, batch, module, cfg: CramConfig) -> Side:
         held.append(states)
         return states
 
-    return _timed(run)
+    jax.block_until_ready(run())  # compiles
+    return timed(run)
 
 
 def _cramming_cost(module, shape: tuple[int, int], dtype: Any, cfg: CramConfig) -> Record:
@@ -112,9 +101,7 @@ def _cramming_cost(module, shape: tuple[int, int], dtype: Any, cfg: CramConfig) 
 
 def _step_program(module, shape: tuple[int, int], dtype: Any, cfg: CramConfig) -> Any:
     """The compiled program of a step, without any arrays."""
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, dtype), nn.unbox(abstract_params(module))
-    )
+    params = shapes_of(abstract_params(module), dtype)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
     lengths = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
 

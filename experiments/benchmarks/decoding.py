@@ -1,7 +1,6 @@
 """Row `decoding` of benchmark.py: tokens per second decoded, in each way of writing."""
 
 import pathlib
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +10,7 @@ import memcomp
 from memcomp.cram.ways.table import WAYS
 from memcomp.runs.files import Record
 
-from .timing import Side, entry, over, rates, spread
+from .timing import Side, entry, over, rates, spread, timed
 
 
 def decoding(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
@@ -24,12 +23,8 @@ def decoding(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Recor
         shape = section.num_texts, WAYS[way].rows(1), WAYS[way].width(lm.module)
         memory = rng.standard_normal(shape).astype(np.float32)
 
-        def run() -> float:
-            begin = time.perf_counter()
-            tokens = memcomp.decode(lm, memory, section.num_tokens, way=way)
-            return tokens.size / (time.perf_counter() - begin)
-
-        return run
+        work = section.num_texts * section.num_tokens
+        return timed(lambda: memcomp.decode(lm, memory, section.num_tokens, way=way), work)
 
     ways = ("vectors", "one_step")
     sides = {way: side(way) for way in ways}

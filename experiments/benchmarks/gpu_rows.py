@@ -17,16 +17,16 @@ from memcomp.compressors.chunks import Chunks
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.objectives import Batch, Task
-from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
+from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.attention import attend, causal_mask, scaled
 from memcomp.nn.flash import kernel_of, resolve_attention
 from memcomp.runs.files import Record
 from memcomp.sharding import make_mesh
 
-from .random_models import random_weights
-from .speed import held, our_side, token_flops
-from .timing import matmul_side, spread
+from .random_models import module_of, random_weights
+from .speed import our_side, token_flops
+from .timing import compiled, matmul_side, spread
 
 
 @functools.lru_cache(maxsize=1)
@@ -37,15 +37,11 @@ def random_params(module: CausalLM, dtype: Any) -> Any:
 
 def random_lm(config: Config, row: Config) -> LanguageModel:
     """Makes a language model of the row's shape, with random weights."""
-    entries, dtype = config.shapes[row.shape].to_dict(), DTYPES[config.dtype]
-    family = FAMILIES[entries["model_type"]]
-    import transformers  # imported late, as without torch it prints a line
-
-    plain = family.config_from_hf(transformers.AutoConfig.for_model(**entries))
+    plain, dtype = module_of(config.shapes[row.shape].to_dict()), DTYPES[config.dtype]
     attention = resolve_attention(row.attention, jax.devices()[0].platform, dtype)
-    lm_config = dataclasses.replace(plain, remat=row.remat, attention=attention)
-    params = random_params(family.model(plain), dtype)
-    module = family.model(lm_config)
+    lm_config = dataclasses.replace(plain.config, remat=row.remat, attention=attention)
+    params = random_params(plain, dtype)
+    module = plain.clone(config=lm_config)
     return LanguageModel(row.shape, module, lm_config, params, None, dtype, "random")
 
 
@@ -75,9 +71,7 @@ def icformer(config: Config, row: Config) -> Record:
     step = training.jit_train_step(task, cfg, mesh)
     with jax.set_mesh(mesh):
         state = training.init_state(config.seed, task, cfg, mesh)
-        begin = time.perf_counter()
-        program = step.lower(state, lm.params, batch).compile()
-        cost = {"compile_seconds": time.perf_counter() - begin, **held(program)}
+        program, cost = compiled(step.lower(state, lm.params, batch))
         found = []
         for _ in range(config.rounds + 1):
             begin = time.perf_counter()

@@ -4,7 +4,7 @@ Both sides read the same input vectors [T D] with the same frozen weights. They 
 mean loss of the tokens [T], and its gradient with respect to the vectors.
 """
 
-import time
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from memcomp.lm.protocol import LanguageModel, hidden_states
 from memcomp.lm.score import score_hidden
 
-from .timing import Side
+from .timing import Side, timed
 
 
 def our_programs(lm: LanguageModel, vectors: np.ndarray, tokens: np.ndarray):
@@ -36,14 +36,12 @@ def our_sides(programs: dict[str, Any], steps: int) -> dict[str, Side]:
     """Returns measurements of the runs per second of each program."""
 
     def side(program, arguments):
-        def run() -> float:
-            begin = time.perf_counter()
+        def run():
             for _ in range(steps):
                 jax.block_until_ready(program(*arguments))
-            return steps / (time.perf_counter() - begin)
 
         run()
-        return run
+        return timed(run, steps)
 
     return {name: side(*program) for name, program in programs.items()}
 
@@ -52,19 +50,13 @@ def pytorch_sides(model: Any, vectors: np.ndarray, tokens: np.ndarray) -> dict[s
     """Returns the same measurements of a transformers model; each call is one run."""
     import torch
 
-    def forward() -> float:
-        begin = time.perf_counter()
+    def forward() -> None:
         with torch.no_grad():
             pytorch_loss(model, torch.as_tensor(vectors), tokens)
-        return 1 / (time.perf_counter() - begin)
-
-    def gradient() -> float:
-        begin = time.perf_counter()
-        pytorch_gradient(model, vectors, tokens)
-        return 1 / (time.perf_counter() - begin)
 
     forward()
-    return {"forward": forward, "gradient": gradient}
+    gradient = functools.partial(pytorch_gradient, model, vectors, tokens)
+    return {"forward": timed(forward), "gradient": timed(gradient)}
 
 
 def pytorch_gradient(model: Any, vectors: np.ndarray, tokens: np.ndarray) -> np.ndarray:

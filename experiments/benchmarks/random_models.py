@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from launch import Config
 
-from memcomp.lm.load import DTYPES, FAMILIES, export_lm
+from memcomp.convert.families import FAMILIES
+from memcomp.errors import InputError
+from memcomp.lm.load import DTYPES, export_lm
 
 
 def random_weights(abstract: Any, dtype: Any) -> Any:
@@ -23,14 +25,25 @@ def random_weights(abstract: Any, dtype: Any) -> Any:
     return jax.tree.unflatten(tree, drawn)
 
 
-def random_module(section: Config, remat: str = "none") -> Any:
-    """Makes the Flax module of `section.shape`, which is a config.json."""
-    shape = section.shape.to_dict()
-    family = FAMILIES[shape["model_type"]]
+def module_of(entries: dict[str, Any]) -> Any:
+    """Makes the Flax module of the entries of a config.json.
+
+    Raises:
+      InputError: the entries are of no family.
+    """
     import transformers  # imported late, as without torch it prints a line
 
-    config = family.config_from_hf(transformers.AutoConfig.for_model(**shape))
-    return family.model(dataclasses.replace(config, remat=remat))
+    if (kind := entries["model_type"]) not in FAMILIES:
+        raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
+    hf = transformers.AutoConfig.for_model(**entries)
+    return family.model(family.config_from_hf(hf))
+
+
+def random_module(section: Config, remat: str = "none") -> Any:
+    """Makes the Flax module of `section.shape`, which is a config.json."""
+    module = module_of(section.shape.to_dict())
+    return module.clone(config=dataclasses.replace(module.config, remat=remat))
 
 
 def random_folder(section: Config, folder: pathlib.Path) -> pathlib.Path:

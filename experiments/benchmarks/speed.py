@@ -7,7 +7,6 @@ import os
 import pathlib
 import platform
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,18 @@ from . import input_gradient
 from .random_models import random_folder, random_module
 from .step_memory import measure
 from .step_parts import ENDLESS, long_text
-from .timing import Side, entry, has_pytorch, matmul_side, over, rates, spread
+from .timing import (
+    Side,
+    compiled,
+    entry,
+    has_pytorch,
+    held,
+    matmul_side,
+    over,
+    rates,
+    spread,
+    timed,
+)
 
 
 def about() -> dict[str, Any]:
@@ -49,12 +59,12 @@ def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
     rng = np.random.default_rng(config.seed)
     shape = (section.num_texts, section.num_tokens)
     tokens = rng.integers(lm.config.vocab_size, size=shape, dtype=np.int32)
-    ours, compiled = our_side(lm, tokens, section.steps)
+    ours, more = our_side(lm, tokens, section.steps)
     sides = {"ours": ours, "matmul": matmul_side(section.matmul, lm.dtype)}
     if config.pytorch and has_pytorch():
         path = str(memcomp.lm.load.BUILTIN) if lm.name == "builtin" else lm.name
-        more, compiled["pytorch_attention"] = pytorch_sides(path, section, tokens)
-        sides |= more
+        theirs, more["pytorch_attention"] = pytorch_sides(path, section, tokens)
+        sides |= theirs
     rates(sides, 1)
     found = rates(sides, config.rounds)
     work = token_flops(lm, section.num_tokens)
@@ -62,7 +72,7 @@ def speed(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
         "unit": "token-steps per second",
         "rates": {side: spread(values) for side, values in found.items()},
         "matmul_flops_per_token_step": work,
-        **compiled,
+        **more,
     }
     for side, label in (("one", "one text at a time"), ("batched", "batched")):
         if side in found:
@@ -86,29 +96,16 @@ def our_side(
     ids = np.arange(num_texts, dtype=np.int32)
     lengths = np.full(num_texts, num_tokens, np.int32)
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
-    begin = time.perf_counter()
-    program = lower_cram_chunk(
-        states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
-    ).compile()
-    seconds = time.perf_counter() - begin
+    program, cost = compiled(
+        lower_cram_chunk(states, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+    )
 
-    def run() -> float:
+    def run() -> Any:
         nonlocal states
-        begin = time.perf_counter()
-        arguments = states, tokens, lengths, lm.params, cfg.numbers()
-        states, _ = jax.block_until_ready(program(*arguments))
-        return tokens.size * steps / (time.perf_counter() - begin)
+        states, _ = program(states, tokens, lengths, lm.params, cfg.numbers())
+        return states
 
-    return run, {"compile_seconds": seconds, **held(program)}
-
-
-def held(program: Any) -> dict[str, int]:
-    """Memory that a compiled program needs, in bytes, as the compiler reports it."""
-    memory = program.memory_analysis()
-    return {
-        "temp_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-    }
+    return timed(run, tokens.size * steps), cost
 
 
 def pytorch_sides(

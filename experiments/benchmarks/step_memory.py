@@ -1,17 +1,18 @@
 """Row cross_entropy of benchmark.py: memory of one gradient, as the compiler reports it."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from memcomp.cost.formulas import shapes_of
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.load import abstract_params
 from memcomp.lm.protocol import CausalLM, embed, hidden_states, unembedding
 from memcomp.nn.cross_entropy import token_scores
+
+from .timing import compiled
 
 
 def plain_losses(hidden: jax.Array, rows: jax.Array, targets: jax.Array) -> jax.Array:
@@ -38,17 +39,14 @@ def measure(
     """
     V, D = module.config.vocab_size, module.config.d_model
     chunks = {"in chunks": vocab_chunk, "in one chunk": V, "plain": None}
-    params = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
-        nn.unbox(abstract_params(module)),
-    )
+    params = shapes_of(abstract_params(module), dtype)
     tokens = jax.ShapeDtypeStruct((num_texts, num_tokens), jnp.int32)
     memory = jax.ShapeDtypeStruct((num_texts, 1, D), jnp.float32)
     hidden = jax.ShapeDtypeStruct((num_texts, num_tokens, D), dtype)
     rows = jax.ShapeDtypeStruct((V, D), dtype)
     for label, chunk in chunks.items():
-        whole = _compiled(_memory_loss(module, chunk), (0, 0, None), memory, tokens, params)
-        alone = _compiled(_hidden_loss(chunk), (0, None, 0), hidden, rows, tokens)
+        whole = _cost(_memory_loss(module, chunk), (0, 0, None), memory, tokens, params)
+        alone = _cost(_hidden_loss(chunk), (0, None, 0), hidden, rows, tokens)
         yield {"loss": label, "vocab_chunk": chunk, "step": whole, "alone": alone}
 
 
@@ -75,12 +73,6 @@ def _memory_loss(module: CausalLM, chunk: int | None) -> Callable[..., jax.Array
     return loss
 
 
-def _compiled(loss: Callable[..., jax.Array], axes: Any, *shapes: Any) -> dict[str, Any]:
-    begin = time.perf_counter()
+def _cost(loss: Callable[..., jax.Array], axes: Any, *shapes: Any) -> dict[str, Any]:
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=axes))
-    memory: Any = gradient.lower(*shapes).compile().memory_analysis()
-    return {
-        "temp_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "compile_seconds": time.perf_counter() - begin,
-    }
+    return compiled(gradient.lower(*shapes))[1]

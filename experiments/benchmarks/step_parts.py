@@ -2,17 +2,16 @@
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from launch import Config
 
 import memcomp
+from memcomp.cost.formulas import shapes_of
 from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
@@ -23,7 +22,7 @@ from memcomp.lm.protocol import CausalLM, LanguageModel, embed, hidden_states
 from memcomp.lm.score import score_hidden
 from memcomp.runs.files import Record
 
-from .timing import Side, entry, rates, spread
+from .timing import Side, compiled, entry, rates, spread, timed
 
 # With this recipe no text is ever finished, so that every step does the full work.
 ENDLESS = Recipe(learning_rate=1e-2, max_steps=10**9, patience=10**9, margin=1e9)
@@ -115,12 +114,7 @@ def parts(
 
             return jax.lax.scan(body, start, length=cfg.steps_per_chunk)[0]
 
-        def run() -> float:
-            begin = time.perf_counter()
-            jax.block_until_ready(program(start, tokens, params))
-            return cfg.steps_per_chunk / (time.perf_counter() - begin)
-
-        return run
+        return timed(lambda: program(start, tokens, params), cfg.steps_per_chunk)
 
     return {
         "forward": side(forward, memory),
@@ -138,20 +132,15 @@ def loops(
     states = init_states(ids, lm.params, module=lm.module, cfg=cfg)
     pool = Pool(lm, [Text(i, "random", row) for i, row in enumerate(tokens)], cfg)
 
-    def chunk() -> float:
+    def chunk() -> Any:
         nonlocal states
-        begin = time.perf_counter()
-        states, _ = jax.block_until_ready(
-            cram_chunk(states, tokens, lengths, lm.params, module=lm.module, cfg=cfg)
+        states, metrics = cram_chunk(
+            states, tokens, lengths, lm.params, module=lm.module, cfg=cfg
         )
-        return cfg.steps_per_chunk / (time.perf_counter() - begin)
+        return states, metrics
 
-    def advance() -> float:
-        begin = time.perf_counter()
-        pool.advance()
-        return cfg.steps_per_chunk / (time.perf_counter() - begin)
-
-    return {"chunk": chunk, "pool": advance}
+    sides = {"chunk": chunk, "pool": pool.advance}
+    return {name: timed(run, cfg.steps_per_chunk) for name, run in sides.items()}
 
 
 def long_text(module: CausalLM, section: Config, name: str) -> Iterator[Record]:
@@ -179,21 +168,12 @@ def step_bytes(module: CausalLM, section: Config) -> dict[str, float]:
         steps_per_chunk=1,
         vocab_chunk=section.vocab_chunk,
     )
-    params = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, DTYPES[section.dtype]),
-        nn.unbox(abstract_params(module)),
-    )
+    params = shapes_of(abstract_params(module), DTYPES[section.dtype])
     texts = jax.ShapeDtypeStruct((section.num_texts,), jnp.int32)
     shape = (section.num_texts, section.num_tokens)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
     states = jax.eval_shape(
         lambda ids, params: init_states(ids, params, module=module, cfg=cfg), texts, params
     )
-    begin = time.perf_counter()
     lowered = lower_cram_chunk(states, tokens, texts, params, module=module, cfg=cfg)
-    memory: Any = lowered.compile().memory_analysis()
-    return {
-        "temp_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "compile_seconds": time.perf_counter() - begin,
-    }
+    return compiled(lowered)[1]

@@ -47,6 +47,33 @@ def over(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
+def timed(run: Callable[[], Any], work: float = 1.0) -> Side:
+    """Returns a measurement of `work` per second of a call, until its result is ready."""
+
+    def rate() -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(run())
+        return work / (time.perf_counter() - begin)
+
+    return rate
+
+
+def compiled(lowered: Any) -> tuple[Any, dict[str, float]]:
+    """Compiles a program; returns it, with the seconds that it took and its memory."""
+    begin = time.perf_counter()
+    program = lowered.compile()
+    return program, {"compile_seconds": time.perf_counter() - begin, **held(program)}
+
+
+def held(program: Any) -> dict[str, int]:
+    """Memory that a compiled program needs, in bytes, as the compiler reports it."""
+    memory = program.memory_analysis()
+    return {
+        "temp_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+    }
+
+
 def matmul_side(shape: Sequence[int], dtype: Any, seconds: float = 0.5) -> Side:
     """Returns a measurement of the FLOP/s of one large matrix product."""
     rows, inner, columns = shape

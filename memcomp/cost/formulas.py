@@ -119,9 +119,7 @@ def gradmem_flops(cfg: GradMemConfig, lm_module: CausalLM, num_tokens: int) -> F
     return cram_step_flops(lm_module, num_tokens, cfg.num_digests) * cfg.num_steps
 
 
-def compiled_flops(
-    compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
-) -> float:
+def compiled_flops(compressor: Any, num_tokens: int, *, num_chunks: int = 1) -> float:
     """Compiler's count of all operations of `compressor.digest`; no parameters are made.
 
     The LM's layers are unrolled, because the compiler counts the body of a loop only once.
@@ -130,7 +128,6 @@ def compiled_flops(
       compressor: an `ICFormer`, an `ICAE` or a `GradMem`.
       num_tokens: number of tokens of each chunk.
       num_chunks: number of chunks in the batch (B).
-      dtype: dtype of all parameters; with bfloat16 on a CPU, conversions count too.
 
     Raises:
       InputError: the LM's layers cannot be unrolled.
@@ -142,23 +139,25 @@ def compiled_flops(
             "give an LM with attention"
         )
     compressor = dataclasses.replace(compressor, lm_module=lm_module.clone(unroll=True))
-    return _compiled(compressor, num_tokens, num_chunks, dtype).cost_analysis()["flops"]
+    made = _compiled(compressor, num_tokens, num_chunks, jnp.float32)
+    return made.cost_analysis()["flops"]
 
 
 def compiled_memory(
     compressor: Any, num_tokens: int, *, num_chunks: int = 1, dtype: Any = jnp.float32
 ) -> Memory:
-    """Compiler's memory plan of `compressor.digest`; arguments as of `compiled_flops`."""
+    """Compiler's memory plan of `compressor.digest` with all parameters in one dtype."""
     return memory_of(_compiled(compressor, num_tokens, num_chunks, dtype))
 
 
 def _compiled(compressor, num_tokens, num_chunks, dtype) -> Any:
-    params = _shapes(jax.eval_shape(compressor.init, jax.random.key(0)), dtype)
-    lm_params = _shapes(abstract_params(compressor.lm_module), dtype)
+    params = shapes_of(jax.eval_shape(compressor.init, jax.random.key(0)), dtype)
+    lm_params = shapes_of(abstract_params(compressor.lm_module), dtype)
     tokens = jax.ShapeDtypeStruct((num_chunks, num_tokens), jnp.int32)
     lengths = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
     return jax.jit(compressor.digest).lower(params, lm_params, tokens, lengths).compile()
 
 
-def _shapes(tree: Any, dtype: Any) -> Any:
+def shapes_of(tree: Any, dtype: Any) -> Any:
+    """Shapes of boxed or abstract parameters, all in one dtype."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), nn.unbox(tree))
