@@ -16,9 +16,8 @@ from memcomp.compressors.chunks import Chunks, stack_chunks
 from memcomp.compressors.layout import Question, Row
 from memcomp.compressors.objectives import Batch
 from memcomp.compressors.templates import Template
-from memcomp.data.contexts import Contexts, Questions
+from memcomp.data.contexts import Contexts, Questions, process_part
 from memcomp.data.ragged import Padded
-from memcomp.data.windows import process_part
 from memcomp.errors import InputError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from memcomp.data.ragged import Padded, Ragged
-from memcomp.data.windows import in_passes, process_part
+from memcomp.data.windows import in_passes
 from memcomp.errors import InputError
 
 
@@ -201,6 +201,23 @@ def question_batches(
         return questions.batch(chosen, context=context, prompt=prompt, answer=answer)
 
     return grain.MapDataset.range(num_batches).map(gather)
+
+
+def process_part(
+    batch_size: int, process_index: int, process_count: int
+) -> Int[np.ndarray, " P"]:
+    """Indices in each batch of this process's examples, one of several equal ranges.
+
+    Raises:
+      InputError: `batch_size` is no multiple of `process_count`.
+    """
+    if batch_size % process_count:
+        raise InputError(
+            f"batch_size {batch_size} cannot be divided by {process_count} processes; "
+            "give a multiple of it"
+        )
+    local = batch_size // process_count
+    return process_index * local + np.arange(local)
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -156,31 +156,26 @@ def read_stored(name: str, options: Options) -> Iterator[Found]:
             yield found
 
     key = f"{name}-{_content_key(source.files(options), chosen)}"
-    corpus = _prepare(MemcompTexts, key, read, None, name)
+    corpus = _prepare(MemcompTexts, key, read, name)
     return itertools.starmap(Found, corpus.texts(*Found._fields))
 
 
-def prepare_documents(
-    source: str, *, field: str = "text", data_dir: str | os.PathLike | None = None
-) -> Corpus:
+def prepare_documents(source: str, *, field: str = "text") -> Corpus:
     """Returns the documents of JSON lines without exact duplicates; makes it if needed.
 
     Args:
       source: a .jsonl file, or a folder of them.
       field: field of each object that has the text.
-      data_dir: folder of data sets; None for that of the environment variable
-        TFDS_DATA_DIR, or else ~/tensorflow_datasets.
 
     Raises:
-      InputError: files are missing or wrong, have no documents, or `data_dir` cannot be
-        written.
+      InputError: files are missing or wrong, have no documents, or TFDS_DATA_DIR cannot
+        be written.
     """
     files = find_documents(source)
     return _prepare(
         MemcompDocuments,
         _content_key(files, {"field": field}),
         lambda counts: ((text,) for text in read_documents(files, field, counts)),
-        data_dir,
         source,
     )
 
@@ -190,7 +185,6 @@ def prepare_pwc(
     *,
     manual_dir: str | None,
     filters: Sequence[str] | None = None,
-    data_dir: str | os.PathLike | None = None,
 ) -> Corpus:
     """Returns questions of Prompt-with-Context; makes the data set if it does not exist.
 
@@ -199,7 +193,6 @@ def prepare_pwc(
       manual_dir: folder of PwC_train.jsonl and PwC_test.jsonl.
       filters: keys of `memcomp.data.pwc.FILTERS`; None for the published ones, which are
         "cjk" for "train", and "cjk" and "general" for "test".
-      data_dir: folder of data sets, as for `prepare_documents`.
 
     Raises:
       InputError: files are missing or wrong, a filter is unknown, or no question passes.
@@ -210,7 +203,6 @@ def prepare_pwc(
         MemcompPwc,
         f"{split}-{_content_key([path], {'filters': chosen})}",
         lambda counts: read_pwc(path, chosen, counts),
-        data_dir,
         str(path),
     )
 
@@ -219,10 +211,9 @@ def _prepare(
     builder_class: type[_Rows],
     name: str,
     read: Callable[[collections.Counter[str]], Iterable[tuple[str, ...]]],
-    data_dir: str | os.PathLike | None,
     source: str,
 ) -> Corpus:
-    builder = _made(builder_class, CorpusConfig(name=name, read=read), data_dir)
+    builder = _made(builder_class, CorpusConfig(name=name, read=read))
     counts = {reason: int(number) for reason, number in builder.info.metadata.items()}
     if not counts.get("kept"):
         left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
@@ -230,15 +221,13 @@ def _prepare(
     return Corpus(builder.as_data_source(SPLIT), counts)
 
 
-def _made(
-    builder_class: type[_Rows], config: CorpusConfig, data_dir: str | os.PathLike | None
-) -> Any:
+def _made(builder_class: type[_Rows], config: CorpusConfig) -> Any:
     """Returns the builder of a data set; makes the data set if it does not exist.
 
     The name of `config` is a hash of all options and of the content of all files, so that
     none is stale.
     """
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    folder = os.environ.get("TFDS_DATA_DIR")
     builder: Any = functools.partial(  # Any: TFDS's decorators hide its types
         builder_class, config=config, data_dir=folder, file_format="array_record"
     )

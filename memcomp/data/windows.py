@@ -73,10 +73,8 @@ def windows(
     batch_size: int,
     num_batches: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
 ) -> grain.MapDataset:
-    """Batches [batch_size / process_count, length + 1] of windows, as a grain dataset.
+    """Batches [batch_size, length + 1] of windows, as a grain dataset.
 
     The first `length` tokens of a window are inputs, its last `length` are targets. In one
     pass over the data the windows are adjacent, so that no token is a target twice, and
@@ -86,22 +84,18 @@ def windows(
     Args:
       tokens: token ids, such as `cached_tokens` returns.
       length: number of targets of a window.
-      batch_size: number of windows in a batch, over all processes.
+      batch_size: number of windows in a batch.
       num_batches: length of the dataset; passes are repeated as needed.
       seed: seed of order and offsets.
-      process_index: index of this process, which selects its part of each batch.
-      process_count: number of processes, each with an equal part.
 
     Raises:
-      InputError: there are too few tokens for a window, or the processes do not divide a
-        batch.
+      InputError: there are too few tokens for a window.
     """
     check_window(len(tokens), length)
-    part = process_part(batch_size, process_index, process_count)
     starts = window_starts(len(tokens), length, seed)
 
     def gather(batch: int) -> UInt16[np.ndarray, "B W"]:
-        rows = starts(batch * batch_size + part)
+        rows = starts(batch * batch_size + np.arange(batch_size))
         return tokens[rows[:, None] + np.arange(length + 1)]
 
     return grain.MapDataset.range(num_batches).map(gather)
@@ -114,23 +108,6 @@ def check_window(num_tokens: int, length: int) -> None:
             f"the texts have {num_tokens} tokens, fewer than the {length + 1} of one "
             "window; give more text or a shorter window"
         )
-
-
-def process_part(
-    batch_size: int, process_index: int, process_count: int
-) -> Int[np.ndarray, " P"]:
-    """Indices in each batch of this process's examples, one of several equal ranges.
-
-    Raises:
-      InputError: `batch_size` is no multiple of `process_count`.
-    """
-    if batch_size % process_count:
-        raise InputError(
-            f"batch_size {batch_size} cannot be divided by {process_count} processes; "
-            "give a multiple of it"
-        )
-    local = batch_size // process_count
-    return process_index * local + np.arange(local)
 
 
 def window_starts(

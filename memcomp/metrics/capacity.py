@@ -217,26 +217,24 @@ def decoding_capacity(
     )
 
 
-def theoretical_capacity(
-    d_model: int, vocab_size: int, num_memory: int = 1, bits: int = 16
-) -> float:
-    """Largest number of tokens that vectors can encode, with `bits` per dimension.
+def theoretical_capacity(d_model: int, vocab_size: int, num_memory: int = 1) -> float:
+    """Largest number of tokens that vectors can encode, with 16 bits per dimension.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, equation 1.
     """
-    return num_memory * d_model * bits / math.log2(vocab_size)
+    return num_memory * d_model * 16 / math.log2(vocab_size)
 
 
 # --- gains
 
 
-def failed(accuracy: Numbers, threshold: float = THRESHOLD) -> Bool[np.ndarray, " n"]:
+def failed(accuracy: Numbers) -> Bool[np.ndarray, " n"]:
     """Mask of the records that published gains are averaged over: accuracy at most 0.99.
 
     A text with all tokens right is no longer optimised, so its remaining cross-entropy is
     arbitrary.
     """
-    return np.asarray(accuracy) <= threshold
+    return np.asarray(accuracy) <= THRESHOLD
 
 
 def pooled_gain(

@@ -69,11 +69,11 @@ def text_bleu(
     return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
 
 
-def bleu_signatures(words: str = "13a") -> dict[str, str]:
+def bleu_signatures() -> dict[str, str]:
     """Signatures of sacrebleu, with its version and settings, to report with scores."""
     found = {}
     for name, whole in (("text_bleu", False), ("corpus_bleu", True)):
-        metric = _bleu(words, effective_order=not whole)
+        metric = _bleu("13a", effective_order=not whole)
         metric.corpus_score(["a"], [["a"]])  # sets the number of references
         found[name] = metric.get_signature().format()
     return found
@@ -84,18 +84,15 @@ def words_of_ids(tokens: Sequence[int]) -> str:
     return " ".join(map(str, tokens))
 
 
-def rouge(
-    outputs: Sequence[str], references: Sequence[str], *, stem: bool = False
-) -> dict[str, Rouge]:
+def rouge(outputs: Sequence[str], references: Sequence[str]) -> dict[str, Rouge]:
     """ROUGE of each pair: single words, pairs of words, longest common subsequence.
 
     Words are runs of the letters a to z and digits, in lower case. So a text in another
-    script has no words, and scores 0.
+    script has no words, and scores 0. Words are not stemmed.
 
     Args:
       outputs: an output for each reference, which may be an empty string.
       references: a reference for each output.
-      stem: whether words are reduced to their stems by Porter's rules.
 
     Returns:
       Scores by the names in `ROUGE`.
@@ -108,7 +105,7 @@ def rouge(
     """
     _check_pairs(outputs, references)
     module = _package("rouge_score.rouge_scorer", "ROUGE", "rouge-score")
-    scorer = module.RougeScorer(list(ROUGE.values()), use_stemmer=stem)
+    scorer = module.RougeScorer(list(ROUGE.values()))
     pairs = zip(outputs, references, strict=True)
     scores = [scorer.score(target=b, prediction=a) for a, b in pairs]
     return {

@@ -160,7 +160,6 @@ def means(
     field: str,
     *,
     each: bool = False,
-    seed: int = 0,
 ) -> dict[tuple, Estimate]:
     """Means over texts of a field of one study's records, in the order of the records.
 
@@ -170,7 +169,6 @@ def means(
       field: name of a field with a number or a list of numbers.
       each: whether each entry of a list gets its own mean, with its index at the end of the
         key; otherwise a list is averaged.
-      seed: seed of the bootstrap.
 
     Returns:
       Means by the values of the fields that SHARED names; None for a missing field.
@@ -180,24 +178,20 @@ def means(
         texts, table = np.array(list(values)), np.array(list(values.values()))
         columns = np.atleast_2d(table.T)
         if not each:
-            found[key] = estimate(columns.mean(axis=0), texts, seed=seed)
+            found[key] = estimate(columns.mean(axis=0), texts)
         else:
-            found |= {
-                (*key, i): estimate(c, texts, seed=seed) for i, c in enumerate(columns)
-            }
+            found |= {(*key, i): estimate(c, texts) for i, c in enumerate(columns)}
     return found
 
 
 def differences(
-    kind: str, records: Iterable[Record], field: str, against: str, *, seed: int = 0
+    kind: str, records: Iterable[Record], field: str, against: str
 ) -> dict[tuple, Estimate]:
     """Same as `means`, of each text's difference from its value in condition `against`."""
     values = _values(kind, records, field)
     base = next((of for key, of in values.items() if key[0] == against), {})
     return {
-        key: estimate(
-            np.array([of[text] - base[text] for text in of]), np.array(list(of)), seed=seed
-        )
+        key: estimate(np.array([of[text] - base[text] for text in of]), np.array(list(of)))
         for key, of in values.items()
     }
 

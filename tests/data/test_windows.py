@@ -110,18 +110,9 @@ def test_an_iterator_goes_on_from_its_saved_state():
         np.testing.assert_array_equal(got, want)
 
 
-def test_the_parts_of_the_processes_are_the_batch():
-    parts = [batches(process_index=i, process_count=2) for i in range(2)]
-    for i in range(40):
-        got = np.concatenate([part[i] for part in parts])
-        np.testing.assert_array_equal(got, batches()[i])
-
-
 def test_bad_sizes_are_refused():
     with pytest.raises(InputError, match="1000 tokens, fewer than the 1001"):
         batches(length=1000)
-    with pytest.raises(InputError, match="4 cannot be divided by 3"):
-        batches(process_count=3)
 
 
 def test_a_large_vocabulary_is_refused():

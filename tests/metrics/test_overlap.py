@@ -102,15 +102,11 @@ def test_rouge_is_its_definition():
             np.testing.assert_allclose(score, [hits / of_output, hits / of_reference, f1])
 
 
-def test_rouge_of_nothing_is_0_and_stems_are_an_option():
+def test_rouge_of_nothing_is_0_and_words_are_not_stemmed():
     for output, reference in (("", "a b"), ("\u732b", "\u732b")):
         for score in overlap.rouge([output], [reference]).values():
             assert [float(part[0]) for part in score] == [0, 0, 0]
-    plain, stemmed = (
-        overlap.rouge(["running cats"], ["Run, cat!"], stem=stem)["rouge_1"].f1[0]
-        for stem in (False, True)
-    )
-    assert (plain, stemmed) == (0, 1)
+    assert overlap.rouge(["running cats"], ["Run, cat!"])["rouge_1"].f1[0] == 0
 
 
 @pytest.mark.parametrize("measure", [overlap.corpus_bleu, overlap.text_bleu, overlap.rouge])
