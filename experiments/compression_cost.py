@@ -17,10 +17,8 @@ from benchmarks.compression_clock import clock, said
 from benchmarks.random_models import module_of
 from launch import Config, launch
 
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
-from memcomp.compressors.icae.config import ICAEConfig
-from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
+from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.errors import InputError

@@ -15,17 +15,14 @@ import numpy as np
 
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor, check_lm
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
-from memcomp.compressors.icae.config import ICAEConfig
-from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
+from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.checkpoint_file import BESIDE, load_published
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.compressors.layout import SPECIAL
 from memcomp.compressors.objectives import Task
-from memcomp.compressors.pooling.config import PoolingConfig
-from memcomp.compressors.pooling.model import Pooling
+from memcomp.compressors.pooling import Pooling, PoolingConfig
 from memcomp.compressors.protocol import Compressor
 from memcomp.compressors.training import init_params
 from memcomp.disk import path_of

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.compressors.gradmem import GradMemConfig
+from memcomp.compressors.icae import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.cost.work import Memory, memory_of
 from memcomp.errors import InputError

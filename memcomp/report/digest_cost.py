@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from memcomp.compressors.gradmem.model import GradMem
-from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.gradmem import GradMem
+from memcomp.compressors.icae import ICAE
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.cost.formulas import (
     Flops,

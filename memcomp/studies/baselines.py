@@ -13,8 +13,7 @@ import numpy as np
 
 from memcomp.compressors.compress import SoftPrompts, TrainedCompressor
 from memcomp.compressors.layout import SPECIAL
-from memcomp.compressors.pooling.config import PoolingConfig
-from memcomp.compressors.pooling.model import Pooling
+from memcomp.compressors.pooling import Pooling, PoolingConfig
 from memcomp.errors import InputError
 from memcomp.lm.protocol import embed
 from memcomp.runs.files import Record

@@ -11,8 +11,7 @@ from flax import linen as nn
 
 from memcomp.compressors import files
 from memcomp.compressors.compress import TrainedCompressor, compress
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.compressors.objectives import Task
 from memcomp.compressors.registry import (
     FORMAT,

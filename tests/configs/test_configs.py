@@ -17,10 +17,10 @@ from tiny_lm import LLAMA_2_7B
 
 import memcomp
 from memcomp.compressors.batches import Finetuning, Pretraining, Shapes
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.icae.config import ICAEConfig
+from memcomp.compressors.gradmem import GradMemConfig
+from memcomp.compressors.icae import ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
-from memcomp.compressors.pooling.config import PoolingConfig
+from memcomp.compressors.pooling import PoolingConfig
 from memcomp.compressors.settings import Settings, Sources, settings_of
 from memcomp.compressors.templates import Template
 from memcomp.compressors.training import learning_rate

@@ -5,10 +5,8 @@ import dataclasses
 import pytest
 from tiny_lm import LLAMA_2_7B, TINY
 
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
-from memcomp.compressors.icae.config import ICAEConfig
-from memcomp.compressors.icae.model import ICAE
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
+from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
 from memcomp.cost.formulas import (

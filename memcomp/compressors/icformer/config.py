@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from memcomp.errors import InputError
+from memcomp.ranges import check_count, check_number
 
 DIGEST_INITS = ("zeros", "normal")
 
@@ -63,12 +64,9 @@ class ICFormerConfig:
             value = getattr(self, name)
             if value is None and name in Sizes._fields:
                 continue
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number from 1")
+            check_count(name, value)
         for name in ("rope_theta", "norm_eps"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise InputError(f"{name} is {value!r}; give a number above 0")
+            check_number(name, getattr(self, name), above=0)
         if self.digest_init not in DIGEST_INITS:
             raise InputError(
                 f"digest_init {self.digest_init!r} is not one of {', '.join(DIGEST_INITS)}"

@@ -13,8 +13,7 @@ import pytest
 from flax import linen as nn
 from tiny_lm import TINY, make_tiny_lm
 
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.cram import recipe
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_step, init_state

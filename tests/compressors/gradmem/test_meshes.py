@@ -9,8 +9,7 @@ from tiny_lm import EIGHT_HEADS, make_tiny_lm
 from training_run import ROWS, M, losses, run, step_rows
 
 from memcomp.compressors import training
-from memcomp.compressors.gradmem.config import GradMemConfig
-from memcomp.compressors.gradmem.model import GradMem
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.compressors.objectives import Task
 
 STEPS = 20

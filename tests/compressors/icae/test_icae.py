@@ -11,8 +11,7 @@ import pytest
 from flax import linen as nn
 from tiny_lm import LLAMA_2_7B, TINY, make_tiny_lm
 
-from memcomp.compressors.icae.config import ICAEConfig
-from memcomp.compressors.icae.model import ICAE, followed_by
+from memcomp.compressors.icae import ICAE, ICAEConfig, followed_by
 from memcomp.errors import InputError
 from memcomp.lm.load import FAMILIES, load_lm
 from memcomp.models.llama import Llama

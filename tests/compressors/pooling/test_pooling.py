@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from memcomp.compressors.pooling.config import PoolingConfig
-from memcomp.compressors.pooling.model import Pooling, groups
+from memcomp.compressors.pooling import Pooling, PoolingConfig, groups
 from memcomp.errors import InputError
 
 KEY = jax.random.key(0)

@@ -14,10 +14,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from memcomp.compressors.pooling.config import PoolingConfig
 from memcomp.compressors.protocol import Params
 from memcomp.lm.protocol import CausalLM, embed
 from memcomp.nn.parameters import with_axes
+from memcomp.ranges import check_count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoolingConfig:
+    """Size of mean pooling.
+
+    Attributes:
+      num_digests: number of vectors of a chunk (M).
+
+    Raises:
+      InputError: the number is below 1 or not whole.
+    """
+
+    num_digests: int = 128
+
+    def __post_init__(self):
+        check_count("num_digests", self.num_digests)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,16 +20,57 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from memcomp.compressors.icae.config import ICAEConfig
 from memcomp.convert.engine import Params
 from memcomp.errors import InputError
 from memcomp.lm.load import abstract_params
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.nn.parameters import with_axes
+from memcomp.ranges import check_count, check_number
 
 INITS = {"zeros": nn.initializers.zeros, "normal": nn.initializers.normal(1.0)}
 # Indices of queries and values in a kernel that holds queries, keys and values.
 FUSED = {"q": 0, "v": 2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ICAEConfig:
+    """Sizes of ICAE; the defaults are the published ones.
+
+    There are two differences from the authors' training. Their adapters have a dropout of
+    0.05, and ours have none. They draw the vectors AE and FT from N(0, 1), in one table
+    with the slots; ours begin at 0, as IC-Former's do.
+
+    Attributes:
+      num_digests: number of memory slots of a chunk (M).
+      rank: rank of the adapters (R).
+      alpha: the adapters' products are multiplied by alpha / rank.
+      slot_init: initialisation of the vectors that the LM reads in the slots: "normal" with
+        a standard deviation of 1, or "zeros", as in the replica that IC-Former was
+        compared with.
+      bidirectional: whether the tokens of a chunk see each other in both directions while
+        it is compressed. The slots still see only the chunk and the slots before them.
+        False, as published, keeps the LM's causal mask.
+
+    Raises:
+      InputError: a value is out of its range.
+
+    Source: Ge et al. 2024, arXiv:2307.06945, section 3.1 and table 8.
+    """
+
+    num_digests: int = 128
+    rank: int = 128
+    alpha: float = 32.0
+    slot_init: str = "normal"
+    bidirectional: bool = False
+
+    def __post_init__(self):
+        check_count("num_digests", self.num_digests)
+        check_count("rank", self.rank)
+        check_number("alpha", self.alpha, above=0)
+        if self.slot_init not in INITS:
+            raise InputError(
+                f"slot_init {self.slot_init!r} is not one of {', '.join(INITS)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

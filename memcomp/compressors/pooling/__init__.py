@@ -1,1 +1,0 @@
-"""Mean pooling: groups of neighbouring tokens become linear maps of their means."""
