@@ -1,6 +1,7 @@
 """The words around a context and a question about it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,17 +24,15 @@ class Template:
 
     Attributes:
       before: tokens before the context.
-      prompt: text of a prompt, which contains {prompt}.
       end: tokens between the prompt and the answer.
     """
 
     before: tuple[int, ...]
-    prompt: str
     end: tuple[int, ...]
 
     def written(self, prompt: str) -> str:
         """Returns the text of a prompt, before it is tokenized."""
-        return self.prompt.replace("{prompt}", prompt)
+        return f"\n\nPrompt: {prompt}"
 
     def question(
         self, prompt: Int[np.ndarray, "_"], answer: Int[np.ndarray, "_"]
@@ -60,25 +59,11 @@ def make_template(name: str, tokenizer: Any) -> Template:
     return TEMPLATES[name](tokenizer)
 
 
-def _published(tokenizer: Any) -> Template:
-    """<s>[INST] instruction, the context, "Prompt: ", the prompt, [/INST].
-
-    Source: the authors' code, modules.py:386-439.
-    """
+def _plain(begin: str, end: str, tokenizer: Any) -> Template:
+    """BOS, `begin`, the context, "Prompt: ", the prompt, `end`."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    before = bos + _tokens(tokenizer, f"[INST] {INSTRUCTION}")
-    return Template(
-        tuple(before), "\n\nPrompt: {prompt}", tuple(_tokens(tokenizer, "[/INST]"))
-    )
-
-
-def _plain(tokenizer: Any) -> Template:
-    """The published words without marks of turns, for an LM that does not know them."""
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    before = bos + _tokens(tokenizer, INSTRUCTION)
-    return Template(
-        tuple(before), "\n\nPrompt: {prompt}", tuple(_tokens(tokenizer, "\n\nAnswer:"))
-    )
+    before = bos + _tokens(tokenizer, begin)
+    return Template(tuple(before), tuple(_tokens(tokenizer, end)))
 
 
 def _chat(tokenizer: Any) -> Template:
@@ -97,11 +82,7 @@ def _chat(tokenizer: Any) -> Template:
             "the chat template of a tokenizer takes jinja2; install memcomp[compress]"
         ) from error
     before, _, end = said.partition(_MARK)
-    return Template(
-        tuple(_tokens(tokenizer, before)),
-        "\n\nPrompt: {prompt}",
-        tuple(_tokens(tokenizer, end)),
-    )
+    return Template(*(tuple(_tokens(tokenizer, part)) for part in (before, end)))
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
@@ -110,7 +91,9 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 TEMPLATES: dict[str, Callable[[Any], Template]] = {
-    "published": _published,
-    "plain": _plain,
+    # Source: the authors' code, modules.py:386-439.
+    "published": functools.partial(_plain, f"[INST] {INSTRUCTION}", "[/INST]"),
+    # The same without marks of turns, for an LM that does not know them.
+    "plain": functools.partial(_plain, INSTRUCTION, "\n\nAnswer:"),
     "chat": _chat,
 }

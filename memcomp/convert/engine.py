@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import einops
 import flax.traverse_util
@@ -127,6 +127,20 @@ def sizes_of(config: Any) -> dict[str, int]:
     sizes = {c: getattr(config, name, None) for c, name in LETTERS.items()}
     known = {c: size for c, size in sizes.items() if size is not None}
     return {"layers": config.num_layers, **CONSTANTS, **known}
+
+
+class Tensor(NamedTuple):
+    """Tensor of a file that has not been read yet.
+
+    Attributes:
+      shape: shape according to the header, which fits the size of the file.
+      dtype: dtype as safetensors names it, such as "BF16".
+      read: function that reads the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
 
 
 @runtime_checkable  # the tests check annotations

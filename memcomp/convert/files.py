@@ -16,8 +16,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from memcomp.convert.engine import Tensor
 from memcomp.convert.pickled import open_pickle
-from memcomp.convert.tensors import Tensor
 from memcomp.disk import local_path, writing
 from memcomp.errors import InputError
 

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from memcomp.convert.tensors import Tensor
+from memcomp.convert.engine import Tensor
 from memcomp.errors import InputError
 
 # Before 2.6, a file could run code despite `weights_only` (CVE-2025-32434).

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-BITS_PER_NAT = 1 / math.log(2)
+from memcomp.lm.score import BITS_PER_NAT
+
 THRESHOLD = 0.99
 LEVEL = 0.95  # confidence level of all intervals
 RESAMPLES = 1000

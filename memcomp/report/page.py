@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from memcomp.metrics.capacity import BITS_PER_NAT
+from memcomp.lm.score import BITS_PER_NAT
 from memcomp.report.load import Group, Runs, read_records
 from memcomp.report.section import Section
 from memcomp.report.style import Drawn

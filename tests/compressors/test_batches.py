@@ -98,7 +98,7 @@ def test_answers_are_asked_for_in_words_and_with_the_whole_context():
     tokens = QuestionTokens(
         *(Ragged.of([rng.integers(9, 99, n).tolist() for n in sizes]) for sizes in columns)
     )
-    template = Template((5, 6), "{prompt}", (7,))
+    template = Template((5, 6), (7,))
     task = Finetuning(SHAPES, template, prompt=4, answer=5)
     sizes = dict(context=7, prompt=4, answer=5)
     source = question_batches(tokens, **sizes, batch_size=4, num_batches=3, seed=0)

@@ -170,7 +170,7 @@ def test_the_stated_cost_of_a_compressor_is_that_of_its_padded_rows(name, monkey
     sizes = Shapes(cfg.num_digests, config.context.length, config.context.max_chunk, eos=2)
     rows = Pretraining(sizes)
     if name == "finetune":
-        words = Template(before=(0,) * 20, prompt="", end=(0,) * 5)
+        words = Template(before=(0,) * 20, end=(0,) * 5)
         rows = Finetuning(sizes, words, config.question.prompt, config.question.answer)
         assert f"padded to {rows.length} positions" in module.__doc__
     weights = jax.tree.leaves(nn.unbox(abstract_params(lm)))
