@@ -14,9 +14,6 @@ XLA_FLAGS=--xla_gpu_deterministic_ops=true.
 Whitespace is collapsed in all texts, as in the texts that memcomp compresses.
 """
 
-import importlib
-from typing import Any
-
 import jax
 import numpy as np
 import tokenizers
@@ -30,6 +27,7 @@ from memcomp.disk import path_of
 from memcomp.distributed import say
 from memcomp.errors import InputError
 from memcomp.ranges import check_count, check_number, check_seed
+from memcomp.runs.cramming import environment
 from memcomp.runs.files import claim_workdir
 from memcomp.runs.pretraining import Run, finish, train
 from memcomp.runs.training import Intervals
@@ -61,7 +59,11 @@ def main(config: Config, workdir: str | None) -> None:
         check_window(len(made[1]), cfg.window)
     digests = {name: whole_texts_sha256(config[name]) for name in ("texts", "valid")}
     content = {name: {"sha256": one} if one else {} for name, one in digests.items()}
-    folder = claim_workdir(folder, config.to_dict(), about() | content)
+    folder = claim_workdir(
+        folder,
+        config.to_dict(),
+        environment("orbax-checkpoint", "grain", "tokenizers") | content,
+    )
     tokenizer, tokens = kept(made, folder, config.model.max_positions)
     intervals = Intervals(
         num_steps=cfg.num_steps,
@@ -90,14 +92,6 @@ def check(config: Config) -> None:
             f"model.head_dim is {config.model.head_dim}; give an even number, since rotary "
             "positions turn pairs"
         )
-
-
-def about() -> dict[str, Any]:
-    """Returns versions and devices, for config.json."""
-    names = ("jax", "flax", "optax", "orbax.checkpoint", "grain", "tokenizers", "numpy")
-    versions = {name: importlib.import_module(name).__version__ for name in names}
-    devices = [device.device_kind for device in jax.devices()]
-    return {"versions": versions, "devices": devices}
 
 
 def prepare(config: Config) -> tuple[tokenizers.Tokenizer, np.ndarray]:

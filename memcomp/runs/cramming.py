@@ -245,9 +245,9 @@ def describe(lm: LanguageModel, texts_sha256: str | None = None) -> dict[str, An
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions, devices and git revision of a run."""
-    packages = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "transformers")
+def environment(*more: str) -> dict[str, Any]:
+    """Versions of packages, those of `more` included, devices and git revision of a run."""
+    packages = ("memcomp", "jax", "jaxlib", "flax", "optax", "numpy", "transformers", *more)
     return {
         "versions": {
             "python": platform.python_version(),
