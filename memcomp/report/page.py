@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from memcomp.cram.ways.table import WAYS
 from memcomp.lm.score import BITS_PER_NAT
 from memcomp.report.load import Group, Runs, read_records
 from memcomp.report.section import Section
@@ -83,7 +84,7 @@ def _text(group: Group, record: Mapping[str, Any], number: int) -> dict[str, Any
     """Returns the fields of a record that the page shows."""
     key = group.key
     exact = bool(record["exact_greedy"])
-    vectors = f"{key.num_memory} vector{'s' * (key.num_memory > 1)}"
+    held = f"{key.num_memory} {WAYS[record['memory']].noun}{'s' * (key.num_memory > 1)}"
     came_back = "exact" if exact else f"{100 * record['accuracy']:.1f}% of tokens right"
     if record.get("text_comes_back") is False:
         came_back += ", of tokens that the tokenizer makes no such text of"
@@ -92,12 +93,12 @@ def _text(group: Group, record: Mapping[str, Any], number: int) -> dict[str, Any
     if record["loss_nats"] is not None:
         after = f"{record['loss_nats'] * scale:.1f}"
     facts = (
-        f"{record['num_tokens']} tokens in {vectors}: {came_back} after {record['steps']} "
+        f"{record['num_tokens']} tokens in {held}: {came_back} after {record['steps']} "
         f"steps; {before:.0f} bits of surprise without memory, {after} with it. "
         f"Protocol {key.protocol}; {key.lm}, {key.revision}; recipe {key.recipe}."
     )
     return {
-        "group": f"{key.protocol}: {group.label}, {key.source}, {vectors}",
+        "group": f"{key.protocol}: {group.label}, {key.source}, {held}",
         "name": f"{record['num_tokens']} tokens, text {number}, {came_back}",
         "facts": facts,
         "exact": exact,

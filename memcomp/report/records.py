@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any, NamedTuple
 
+from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError
 from memcomp.runs.files import Record
 
@@ -80,6 +81,8 @@ def check(kind: str, record: Mapping[str, Any]) -> None:
             raise TypeError(f"{field} is {value!r}"[:80])
         if field == "num_memory" and value < 1:
             raise ValueError(f"num_memory is {value}")
+        if field == "memory" and value not in WAYS:
+            raise ValueError(f"memory is {value!r}")
 
 
 @contextlib.contextmanager

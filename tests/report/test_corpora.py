@@ -106,6 +106,7 @@ def test_an_odd_config_is_one_sentence(tmp_path, odd):
         ({"source": ["a"]}, "source is"),
         ({"num_memory": 0}, "num_memory is 0"),
         ({"num_memory": "1"}, "num_memory is '1'"),
+        ({"memory": "cash"}, "memory is 'cash'"),
         ({"text_id": 10**400}, "int too large"),
         ({"loss_nats": float("nan")}, "NaN is not JSON"),
     ],
