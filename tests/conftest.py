@@ -14,10 +14,6 @@ if "MEMCOMP_REAL_LMS" not in os.environ:
     # others, and refuse the flag.
     if release.startswith("0.10."):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-    # XLA splits a program into 32 parts for as many threads. For small programs that takes
-    # 1.5 times the CPU time. Only releases that are known to take the flag: others abort.
-    if release.startswith(("0.10.", "0.12.")):
-        os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Scripts would keep compiled programs in the user's cache folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -32,6 +28,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # memcomp is imported by the fixtures, not here: shape annotations are checked only in
 # what is imported after pytest has started.
+
+
+def pytest_configure(config):
+    """Has XLA compile a program in one part, and not in 32 for as many threads.
+
+    For small programs that takes two thirds of the CPU time. It also moves roundings, by
+    which errors against PyTorch were measured before: with it, one value of
+    `smollm3_mlp_bias` has an error of 7.1e-5 where at most 7e-5 is allowed.
+    """
+    if "MEMCOMP_REAL_LMS" in os.environ or config.option.markexpr == "parity":
+        return
+    # Other releases may not know the flag, and abort.
+    if importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 
 @pytest.fixture(scope="session")

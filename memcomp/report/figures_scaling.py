@@ -20,6 +20,7 @@ from memcomp.report.style import (
     label_ends,
     line,
     plain_ticks,
+    plain_wide_ticks,
     source_colours,
     tick_lengths,
 )
@@ -104,16 +105,19 @@ def horizons_over_parameters(section: Section) -> Drawn | None:
     """Draws the bits of mean horizons over the free parameters of memory, of all ways."""
     groups = collections.defaultdict[Key, dict[int, list[Any]]](dict)
     ways = collections.defaultdict[str, set[str]](set)
+    names: dict[Key, str] = {}
     for r in section.horizons:
         if "num_parameters" in r:
-            key = r["key"]._replace(num_memory=0)
+            key, way = r["key"]._replace(num_memory=0), r["memory"]
             groups[key].setdefault(r["num_parameters"], []).append(r)
-            ways[key.lm].add(r["memory"])
+            ways[key.lm].add(way)
+            # The recipe of any other way begins with its name.
+            label = f"{key.recipe}, {key.source}"
+            names[key] = f"vectors, {label}" if way == "vectors" else label
 
     def draw(axis: Axes, lm: str) -> list[tuple]:
         ends, rows = [], []
         lines = {key: by_n for key, by_n in sorted(groups.items()) if key.lm == lm}
-        names = {key: f"{key.recipe}, {key.source}" for key in lines}
         colours = source_colours(names.values())
         for key, by_n in lines.items():
             means = {n: estimate_of(of, "horizon_bits") for n, of in sorted(by_n.items())}
@@ -127,6 +131,7 @@ def horizons_over_parameters(section: Section) -> Drawn | None:
         axis.set(xscale="log", yscale="log", title=lm_name(lm))
         axis.set(xlabel="free parameters of a memory", ylabel="surprise held exactly, bits")
         plain_ticks(axis)
+        plain_wide_ticks(axis)
         label_ends(axis, [end for end in ends if math.isfinite(end[0])])
         return rows
 
