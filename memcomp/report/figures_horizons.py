@@ -123,7 +123,9 @@ def _draw_ours(axis: Axes, panel: str, y: int, records: list[dict], figure: str)
     e = estimate_of(records, field)
     words = "≥ " * any(map(is_lower_bound, records)) + f"{e.mean:.4g}"
     label = f"ours, {figure}" if panel == "bits" else "ours"
-    style = {"s": 14, "alpha": 0.6, "label": label, "words": words}
+    # A gain is less than the surprise, beside which it stands.
+    aligned = {"gain": "right", "surprise": "left"}.get(figure, "center")
+    style = {"s": 14, "alpha": 0.6, "label": label, "words": words, "aligned": aligned}
     rng = np.random.default_rng(0)
     dots(axis, y + 0.1, _values(records, field), e.mean, OURS[figure], rng, **style)
     return figure, panel, e.n, e.mean, e.standard_error, "standard error"

@@ -5,7 +5,7 @@ import io
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -174,12 +174,16 @@ def dots(
     rng: np.random.Generator,
     *,
     words: str = "",
+    aligned: Literal["left", "center", "right"] = "center",
     **style: Any,
 ) -> None:
-    """Draws dots at about height `y`, with random offsets, and a black bar at `middle`."""
+    """Draws dots at about height `y`, with random offsets, and a black bar at `middle`.
+
+    `words` stand above the bar: `aligned` "right" has their right end there.
+    """
     axis.scatter(values, y + rng.uniform(-0.15, 0.15, len(values)), color=colour, **style)
     axis.plot([middle] * 2, [y - 0.25, y + 0.25], color="black", lw=2)
-    axis.text(middle, y + 0.27, words, ha="center", va="bottom", fontsize=9)
+    axis.text(middle, y + 0.27, words, ha=aligned, va="bottom", fontsize=9)
 
 
 def plain_ticks(axis: Axes) -> None:
