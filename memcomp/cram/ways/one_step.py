@@ -20,18 +20,14 @@ class OneStep:
     Output i predicts token i, with outputs counted from the first vector, or from the first
     m. The rows of the memory are the K vectors and then m.
 
-    Shared, m belongs to a group of K texts: the LM reads [e_i, m, m ...] for text i.
-
     Attributes:
       after: whether the outputs of the vectors e predict nothing, so that the LM reads one
         m a token: the arrangement [e][m]xN, and otherwise [e][m]x(N-1).
-      shared: whether each vector e is that of a text of its own.
 
     Source: Mezentsev and Oseledets 2025, arXiv:2505.21189, with K = 1.
     """
 
     after: bool = False
-    shared: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
         # No token is given, so that no token depends on those before it being right.
@@ -55,13 +51,12 @@ class OneStep:
         return module.config.d_model
 
     def num_texts(self, num_memory: int) -> int:
-        """One for each e, if m is shared."""
-        return num_memory if self.shared else 1
+        """Each text has its own."""
+        return 1
 
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """One position a token, and in the arrangement `after` one for each e."""
-        num_e = 1 if self.shared else num_memory
-        return num_tokens + num_e if self.after else max(num_tokens, num_e)
+        return num_tokens + num_memory if self.after else max(num_tokens, num_memory)
 
     def check(self, module: CausalLM, num_memory: int) -> None:
         """Every LM reads input vectors."""
@@ -75,7 +70,7 @@ class OneStep:
         raise InputError("one_step cannot start from tokens; choose another init")
 
     def inputs(self, params, memory, tokens, start, *, module):
-        """[e_1 ... e_K, m, m ...]; shared, [e_i, m, m ...] for each i; without a cache."""
+        """[e_1 ... e_K, m, m ...], without a cache."""
         dtype = embed(params, tokens[None, :1], module=module).dtype
         return self._read(memory.astype(dtype), len(tokens)), None
 
@@ -102,8 +97,47 @@ class OneStep:
 
     def _read(self, memory, num_tokens):
         """Rows of input vectors, the last of which predict the tokens."""
-        e, m = memory[:-1], memory[-1]
-        e = e[:, None] if self.shared else e[None]
+        e, m = self._first(memory[:-1]), memory[-1]
         length = -(-num_tokens // len(e))
         x = jnp.concatenate([e, jnp.broadcast_to(m, (len(e), length, len(m)))], axis=1)
         return x if self.after else x[:, :length]
+
+    def _first(self, e):
+        """Vectors with which each row begins."""
+        return e[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedOneStep(OneStep):
+    """One m for a group of K texts: the LM reads [e_i, m, m ...] for text i.
+
+    Source: Mezentsev and Oseledets 2025, arXiv:2505.21189.
+    """
+
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": OneStep.recipes["reference"],
+        # GGT's directions are of all numbers of a group together, and far worse than AdamW.
+        "default": {
+            **OneStep.recipes["default"],
+            "learning_rate": 0.1,
+            "patience": 500,
+            "schedule": "constant",
+            "optimizer": "adamw",
+            "b1": 0.9,
+            "b2": 0.9,
+            "eps": 1e-8,
+            "init": "fixed_normal",
+        },
+    }
+
+    def num_texts(self, num_memory: int) -> int:
+        """One for each e."""
+        return num_memory
+
+    def num_positions(self, num_memory: int, num_tokens: int) -> int:
+        """Those of one text."""
+        return super().num_positions(1, num_tokens)
+
+    def _first(self, e):
+        """A row for each text."""
+        return e[:, None]

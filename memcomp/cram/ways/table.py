@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from memcomp.cram.ways.cache import CacheMemory
-from memcomp.cram.ways.one_step import OneStep
+from memcomp.cram.ways.one_step import OneStep, SharedOneStep
 from memcomp.cram.ways.vectors import Vectors
 from memcomp.cram.ways.way import Way
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params
@@ -19,7 +19,7 @@ WAYS: dict[str, Way] = {
     "cache": CacheMemory(),
     "one_step": OneStep(),
     "one_step_after": OneStep(after=True),
-    "one_step_shared": OneStep(shared=True),
+    "one_step_shared": SharedOneStep(),
 }
 
 
