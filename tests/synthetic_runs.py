@@ -86,6 +86,7 @@ def record(rng, lm, source, num_memory, protocol, text_id, T, *, detail=True):
         "num_tokens": T,
         "num_memory": num_memory,
         "memory": "vectors",
+        "num_parameters": num_memory * lm["d_model"],
         "protocol": protocol,
         "accuracy": accuracy,
         "exact_teacher_forced": fits,

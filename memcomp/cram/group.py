@@ -30,9 +30,9 @@ def groups_of(texts: Sequence[Text], cfg: CramConfig) -> list[list[Text]]:
     for length, same in by_length.items() if size > 1 else ():
         if len(same) % size:
             raise InputError(
-                f"memory {cfg.memory!r} holds {size} texts of one length, but there are "
-                f"{len(same)} texts of {length} tokens; give a multiple of {size}, and set "
-                "num_tokens, or set num_memory to the number of texts of a group"
+                f"memory {cfg.memory!r} holds {size} texts of one length, and the number "
+                f"of texts of {length} tokens is {len(same)}; give a multiple of {size}, "
+                "all cut to one num_tokens, or change num_memory, the size of a group"
             )
     return [
         same[i : i + size] for same in by_length.values() for i in range(0, len(same), size)

@@ -218,12 +218,12 @@ def decoding_capacity(
     )
 
 
-def theoretical_capacity(d_model: int, vocab_size: int, num_memory: int = 1) -> float:
-    """Largest number of tokens that vectors can encode, with 16 bits per dimension.
+def theoretical_capacity(num_parameters: int, vocab_size: int) -> float:
+    """Largest number of tokens that the numbers of a memory encode, with 16 bits each.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, equation 1.
     """
-    return num_memory * d_model * 16 / math.log2(vocab_size)
+    return num_parameters * 16 / math.log2(vocab_size)
 
 
 # --- gains
@@ -278,13 +278,13 @@ def utilisation(token_gain: Estimate, capacity: float) -> Estimate:
     return token_gain.times(1 / capacity)
 
 
-def bits_per_dimension(gain_nats: Estimate, d_model: int, num_memory: int = 1) -> Estimate:
+def bits_per_dimension(gain_nats: Estimate, num_parameters: int) -> Estimate:
     """Bits that each number of the memory carries; divide by 16 for the share used."""
-    return gain_nats.times(BITS_PER_NAT / (d_model * num_memory))
+    return gain_nats.times(BITS_PER_NAT / num_parameters)
 
 
 def byte_ratios(
-    num_bytes: Numbers, texts: Texts, d_model: int, num_memory: int = 1, *, seed: int = 0
+    num_bytes: Numbers, texts: Texts, num_parameters: int, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """UTF-8 bytes of the text divided by bytes of its memory, for each number format.
 
@@ -294,6 +294,5 @@ def byte_ratios(
     """
     size = estimate(num_bytes, texts, seed=seed)
     return {
-        name: size.times(1 / (width * d_model * num_memory))
-        for name, width in FORMATS.items()
+        name: size.times(1 / (width * num_parameters)) for name, width in FORMATS.items()
     }

@@ -37,6 +37,7 @@ HORIZONS = "horizons.jsonl"
 COLUMNS = (
     "text_id",
     "num_tokens",
+    "num_parameters",
     "accuracy",
     "exact_teacher_forced",
     "exact_greedy",

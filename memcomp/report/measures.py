@@ -109,13 +109,15 @@ class Measures:
             seed=self._seed,
         )
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of a memory, the same for all texts of a group."""
+        return int(self.group.columns["num_parameters"][0])
+
     @functools.cached_property
     def bound(self) -> float:
         """Theoretical capacity in tokens (equation 1)."""
-        about = self.group.about
-        return theoretical_capacity(
-            about["d_model"], about["vocab_size"], self.key.num_memory
-        )
+        return theoretical_capacity(self.num_parameters, self.group.about["vocab_size"])
 
     @property
     def utilisation(self) -> Estimate:
@@ -125,18 +127,17 @@ class Measures:
     @property
     def bits_per_dimension(self) -> Estimate:
         """Information gain in bits, as published, per number of the memory."""
-        width = self.group.about["d_model"]
-        return bits_per_dimension(self.information_gain, width, self.key.num_memory)
+        return bits_per_dimension(self.information_gain, self.num_parameters)
 
     @functools.cached_property
     def byte_ratios(self) -> dict[str, Estimate]:
         """Bytes of text at the capacity divided by bytes of memory; empty if unknown."""
-        c, width = self.group.columns, self.group.about["d_model"]
+        c = self.group.columns
         here = c["num_tokens"] == self.capacity.tokens
         if not np.isfinite(c["num_bytes"][here]).any():
             return {}
         sizes, texts = c["num_bytes"][here], self.group.texts[here]
-        return byte_ratios(sizes, texts, width, self.key.num_memory, seed=self._seed)
+        return byte_ratios(sizes, texts, self.num_parameters, seed=self._seed)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

@@ -163,8 +163,8 @@ def test_theoretical_capacity_and_utilisation_of_llama_1b_are_the_published_ones
     bits = bits_per_dimension(nats, 2048)
     assert bits.mean == pytest.approx(1.49, abs=5e-3)
     assert bits.mean / 16 == pytest.approx(0.0933, abs=5e-5)
-    assert theoretical_capacity(2048, 128256, num_memory=4) == pytest.approx(4 * bound)
-    assert bits_per_dimension(nats, 2048, 4).mean == pytest.approx(bits.mean / 4)
+    assert theoretical_capacity(4 * 2048, 128256) == pytest.approx(4 * bound)
+    assert bits_per_dimension(nats, 4 * 2048).mean == pytest.approx(bits.mean / 4)
 
 
 def test_bytes_of_text_over_bytes_of_the_vector():
@@ -172,4 +172,4 @@ def test_bytes_of_text_over_bytes_of_the_vector():
     assert got["bfloat16"].mean == pytest.approx(0.835, abs=5e-4)  # appendix F
     assert got["float32"].mean == pytest.approx(6841 / 16384)
     assert got["int8"].mean == pytest.approx(6841 / 4096)
-    assert byte_ratios(np.array([80]), np.array([0]), 10, 2)["int8"].mean == 4.0
+    assert byte_ratios(np.array([80]), np.array([0]), 20)["int8"].mean == 4.0

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from synthetic_runs import BUILTIN, config, make_cell, make_sweep, record, write
 
 from memcomp.report.load import read_runs
 from memcomp.report.page import chosen_texts
+from memcomp.report.section import sections
 from memcomp.report.write import write_report
 
 HOSTILE = "</script ><script>throw 1</script><!--<script <b>&amp; \" ' ` \\ \u2028 ∑"
@@ -104,9 +106,23 @@ def test_texts_are_dealt_evenly(report):
     assert first == [str(n) for n in (8, 16, 24, 32, 48, 64, 96, 128) for _ in range(4)]
 
 
-def test_no_text_can_leave_its_place(tmp_path):
-    import numpy as np
+def test_a_cache_is_reported_as_what_it_is(tmp_path):
+    """Its numbers set the bound, and not the LM's width; the page counts positions."""
+    line = record(np.random.default_rng(0), BUILTIN, "novels", 2, "strict", 0, 8)
+    line |= {"memory": "cache", "num_parameters": 4096}
+    line |= {"accuracy": 0.5, "exact_greedy": False}
+    write_run(tmp_path, config(BUILTIN, "novels", 2, "strict"), [line])
+    runs = read_runs([tmp_path])
+    (measures,) = sections(runs)[0].measures
+    assert measures.bound == 4096 * 16 / math.log2(BUILTIN["vocab_size"])
+    gain = line["information_gain_bits"]
+    assert measures.bits_per_dimension.mean == pytest.approx(gain / 4096)
+    (text,) = chosen_texts(runs.groups, 1)
+    assert text["facts"].startswith("8 tokens in 2 cache positions: ")
+    assert text["group"].endswith("novels, 2 cache positions")
 
+
+def test_no_text_can_leave_its_place(tmp_path):
     line = record(np.random.default_rng(0), BUILTIN, "novels", 1, "strict", 0, 8)
     line |= {"tokens_text": [HOSTILE] * 8, "text": HOSTILE, "decoded": HOSTILE}
     about = config(BUILTIN | {"name": "<i>lm</i>"}, HOSTILE, 1, "strict")

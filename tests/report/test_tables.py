@@ -30,6 +30,7 @@ def a_line(text_id, T, accuracy, gain, protocol="reference", **changes):
         "num_tokens": T,
         "num_memory": 1,
         "memory": "vectors",
+        "num_parameters": 768,
         "protocol": protocol,
         "accuracy": accuracy,
         "exact_teacher_forced": accuracy == 1,

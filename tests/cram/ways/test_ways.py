@@ -308,7 +308,7 @@ def test_what_a_way_cannot_do_is_said(tiny_lm):
     with pytest.raises(memcomp.InputError, match="takes none"):
         memcomp.decode(tiny_lm, np.zeros((2, 16)), 4, [1], way="one_step")
     texts, shared = texts_of(4, 4, 5), config("one_step_shared", num_memory=2)
-    with pytest.raises(memcomp.InputError, match="1 texts of 5 tokens; give a multiple"):
+    with pytest.raises(memcomp.InputError, match="of 5 tokens is 1; give a multiple of 2"):
         memcomp.cram(tiny_lm, [text.tokens for text in texts], shared)
     with pytest.raises(memcomp.InputError, match="a start is of one text"):
         starts = [np.zeros((3, 16))] * 2
