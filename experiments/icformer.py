@@ -42,11 +42,15 @@ from memcomp.distributed import is_first, say
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.metrics.overlap import bleu_signatures, rouge
-from memcomp.report.digest_figures import attention_map, learning_curves
+from memcomp.report.digest_figures import (
+    attention_map,
+    learning_curves,
+    stored_by_cost,
+)
 from memcomp.runs.answering import Asked, answer, load_asked
 from memcomp.runs.compressor_training import as_trained, num_params, train_compressor
 from memcomp.runs.cramming import describe
-from memcomp.runs.files import SUMMARY, claim_workdir, read_records, write_whole
+from memcomp.runs.files import RECORDS, SUMMARY, claim_workdir, read_records, write_whole
 from memcomp.runs.profile import Profile
 from memcomp.runs.records import said_of_lost_texts
 from memcomp.runs.training import Intervals
@@ -148,6 +152,8 @@ def evaluate(
         attention_map(*study.attention).write(folder / "figures", "attention")
     table = run_table(study, setup.lm, folder, stop_if_told)
     if is_first():
+        if stored := stored_by_cost(read_records(folder / RECORDS)):
+            stored.write(folder / "figures", "stored")
         for name, row in table.items():
             means = [f"{k} {row[k]['mean']:.3f}" for k in SHOWN if k in row]
             print(f"{name}: n {row['n']}, {', '.join(means)}")

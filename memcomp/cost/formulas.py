@@ -11,9 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memcomp.compressors.gradmem import GradMemConfig
-from memcomp.compressors.icae import ICAEConfig
+from memcomp.compressors.gradmem import GradMem, GradMemConfig
+from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
+from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.pooling import PoolingConfig
 from memcomp.cost.work import Memory, memory_of
 from memcomp.errors import InputError
 from memcomp.lm.load import abstract_params
@@ -117,6 +119,21 @@ def cram_step_flops(
 def gradmem_flops(cfg: GradMemConfig, lm_module: CausalLM, num_tokens: int) -> Flops:
     """FLOPs of GradMem for one chunk, without a projection: its steps are of cramming."""
     return cram_step_flops(lm_module, num_tokens, cfg.num_digests) * cfg.num_steps
+
+
+def pooling_flops(cfg: PoolingConfig, lm_config: Any, num_tokens: int) -> Flops:
+    """FLOPs of mean pooling for one chunk: its means, and its linear map."""
+    D = lm_config.d_model
+    return Flops(projections=2 * cfg.num_digests * D * (num_tokens + D), attention=0, mlp=0)
+
+
+def compress_flops(compressor: Any, num_tokens: int) -> Flops:
+    """FLOPs of any compressor for one chunk, by its formula."""
+    cfg, lm_module = compressor.config, compressor.lm_module
+    if isinstance(compressor, GradMem):
+        return gradmem_flops(cfg, lm_module, num_tokens)
+    of = {ICFormer: icformer_flops, ICAE: icae_flops}.get(type(compressor), pooling_flops)
+    return of(cfg, lm_module.config, num_tokens)
 
 
 def compiled_flops(compressor: Any, num_tokens: int, *, num_chunks: int = 1) -> float:

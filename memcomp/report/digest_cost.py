@@ -5,28 +5,12 @@ from collections.abc import Iterator, Sequence
 from memcomp.compressors.gradmem import GradMem
 from memcomp.compressors.icae import ICAE
 from memcomp.compressors.icformer.model import ICFormer
-from memcomp.cost.formulas import (
-    Flops,
-    compiled_flops,
-    gradmem_flops,
-    icae_flops,
-    icformer_flops,
-)
+from memcomp.cost.formulas import compiled_flops, compress_flops
 from memcomp.report.style import COLOURS, Drawn, panels, tick_lengths
 from memcomp.report.table_format import Table
 from memcomp.runs.files import Record
 
 NAMES = {ICFormer: "IC-Former", ICAE: "ICAE", GradMem: "GradMem"}
-
-
-def formula(compressor: ICFormer | ICAE | GradMem, num_tokens: int) -> Flops:
-    """FLOPs of one chunk, by the formulas."""
-    lm_config = compressor.lm_module.config
-    if isinstance(compressor, GradMem):
-        return gradmem_flops(compressor.config, compressor.lm_module, num_tokens)
-    if isinstance(compressor, ICFormer):
-        return icformer_flops(compressor.config, lm_config, num_tokens)
-    return icae_flops(compressor.config, lm_config, num_tokens)
 
 
 def cost_records(
@@ -45,7 +29,7 @@ def cost_records(
         for parts in sorted({1, num_chunks}):
             chunk = -(-context // parts)
             for compressor in compressors:
-                flops = formula(compressor, chunk) * parts
+                flops = compress_flops(compressor, chunk) * parts
                 yield {
                     "compressor": NAMES[type(compressor)],
                     "context": context,

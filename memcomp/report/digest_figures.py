@@ -1,14 +1,19 @@
-"""Figures of context compressors: learning curves, and attention of each digest."""
+"""Figures of context compressors: learning curves, what they store, what digests read."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 
-from memcomp.report.style import COLOURS, Drawn, panels
+from memcomp.metrics.capacity import Estimate, estimate
+from memcomp.report.style import COLOURS, Drawn, drawn, label_ends, panels
 from memcomp.runs.files import Record
 
 WATCHED = "valid_reconstruction_nats_per_token"
+GAIN = "gain_nats_per_token"
+CEILING = "cramming"
 
 
 def learning_curves(runs: Mapping[str, Sequence[Record]]) -> Drawn:
@@ -39,6 +44,56 @@ def learning_curves(runs: Mapping[str, Sequence[Record]]) -> Drawn:
         head=("run", "step", "nats_per_token", WATCHED),
         rows=rows,
     )
+
+
+def stored_by_cost(records: Sequence[Record]) -> Drawn | None:
+    """Draws what vectors store of a text over what it costs to make them.
+
+    Args:
+      records: those of a table of reconstructions; other kinds of text are left out.
+
+    Returns:
+      A figure with one panel for each length; None if there are no vectors of such texts.
+    """
+    found: dict[int, dict[str, list[Record]]] = {}
+    for r in records:
+        if r.get("text_kind") == "normal":
+            found.setdefault(r["num_tokens"], {}).setdefault(r["vectors"], []).append(r)
+    return drawn(
+        found.items(),
+        _stored,
+        title="What the vectors of a text store, by what it costs to make them",
+        caption="In brackets: share of what cramming stores in as many vectors.",
+        head=("tokens", "vectors", "flops", GAIN, "low", "high"),
+        width=6.5,
+    )
+
+
+def _stored(axis: Axes, num_tokens: int, lines: Mapping[str, list[Record]]) -> list[Any]:
+    """Draws a panel: a point for each cost, and a level for what costs nothing."""
+    ends, rows = [], []
+    gains = {name: _mean(of, GAIN) for name, of in lines.items()}
+    for name, of in lines.items():
+        gain, colour = gains[name], COLOURS[len(rows) % len(COLOURS)]
+        low, high = gain.interval
+        cost = _mean(of, "flops").mean if "flops" in of[0] else None
+        if cost is None:
+            axis.axhline(gain.mean, color=colour, lw=1, ls=":")
+        else:
+            axis.plot([cost, cost], [low, high], color=colour, lw=1.4)
+            axis.plot(cost, gain.mean, "o", color=colour)
+        share = f" ({gain.mean / gains[CEILING].mean:.0%})" if CEILING in gains else ""
+        ends.append((gain.mean, name + share, colour))
+        rows.append([num_tokens, name, cost, gain.mean, low, high])
+    axis.set(xscale="log", xlabel="FLOPs a text", ylabel="gain, nats a token")
+    axis.set_title(f"{num_tokens} tokens", loc="left")
+    label_ends(axis, ends)
+    return rows
+
+
+def _mean(records: Sequence[Record], field: str) -> Estimate:
+    texts = np.array([record["text_id"] for record in records])
+    return estimate(np.array([float(record[field]) for record in records]), texts)
 
 
 def attention_map(weights: Float[np.ndarray, "L N M S"], tokens: Sequence[str]) -> Drawn:

@@ -11,7 +11,7 @@ from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compres
 from memcomp.compressors.layout import Row, check_room, stack_rows
 from memcomp.compressors.registry import kind_of, load_trained
 from memcomp.compressors.setup import Setup, load_start, shapes
-from memcomp.cost.formulas import cram_step_flops
+from memcomp.cost.formulas import compress_flops, cram_step_flops
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import OF_MARGINS
 from memcomp.errors import InputError
@@ -30,7 +30,8 @@ class Compared(NamedTuple):
     """A compressor in a table.
 
     Attributes:
-      name: name of its lines: its kind, with a number from the second of a kind on.
+      name: name of its lines: its kind, and the fields in which its config differs from
+        that of the first of its kind.
       setup: setup of the run, with this compressor's network.
       trained: the compressor.
     """
@@ -60,12 +61,17 @@ def load_compared(setup: Setup) -> list[Compared]:
 
 def named(found: Sequence[tuple[Setup, TrainedCompressor]]) -> list[Compared]:
     """Gives compressors the names of their lines in the table."""
-    kinds = [kind_of(trained.compressor) for _, trained in found]
-    compared = []
-    for i, (kind, one) in enumerate(zip(kinds, found, strict=True)):
-        before = kinds[:i].count(kind)
-        compared.append(Compared(f"{kind} {before + 1}" if before else kind, *one))
-    return compared
+    firsts: dict[str, Any] = {}
+    names: list[str] = []
+    for _, trained in found:
+        made: Any = trained.compressor
+        kind, config = kind_of(made), vars(made.config)
+        first = firsts.setdefault(kind, config)
+        differ = [f"{k}={v}" for k, v in config.items() if v != first[k]]
+        name = " ".join([kind, *differ])
+        same = sum(other.partition(" (")[0] == name for other in names)
+        names.append(f"{name} ({same + 1})" if same else name)
+    return [Compared(name, *one) for name, one in zip(names, found, strict=True)]
 
 
 def cram_config(setup: Setup) -> CramConfig:
@@ -94,12 +100,19 @@ def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
 
 
 def by_compressor(one: Compared) -> Make:
-    """Returns a function that compresses contexts with a compressor."""
+    """Returns a function that compresses contexts with a compressor.
+
+    Its records have `flops`, the cost of a context by `compress_flops`.
+    """
+    made, max_chunk = one.trained.compressor, one.setup.settings.context.max_chunk
+
+    def flops(context: np.ndarray) -> int:
+        chunks = split(context, max_chunk)
+        return sum(sum(compress_flops(made, len(chunk))) for chunk in chunks)
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
-        max_chunk = one.setup.settings.context.max_chunk
         prompts = compress(one.setup.lm, one.trained, contexts, max_chunk=max_chunk)
-        return prompts, [{} for _ in contexts]
+        return prompts, [{"flops": flops(context)} for context in contexts]
 
     return make
 

@@ -167,11 +167,17 @@ def reconstructions(
         return unaided(lm, texts(kind, length), length)
 
     def row(
-        counts: Counts, make: Make, wanted: Any, kind: str, length: int, most: int
+        vectors: str,
+        how: tuple[Counts, Make, Any],
+        kind: str,
+        length: int,
+        most: int,
     ) -> list[Record]:
-        own = texts(kind, length)
+        (counts, make, wanted), own = how, texts(kind, length)
         rows = [wanted(text, n) for text, n in zip(own, counts(own), strict=True)]
-        return with_gains(scored(lm, make, own, rows, most, report), bare(kind, length))
+        made = scored(lm, make, own, rows, most, report)
+        same = {"vectors": vectors, "text_kind": kind}
+        return [same | record for record in with_gains(made, bare(kind, length))]
 
     rows, reproduce = {}, functools.partial(layout.autoencoding_row, eos=None)
     cells = list(itertools.product(asked.kinds, asked.lengths))
@@ -179,17 +185,18 @@ def reconstructions(
         name = f"{one.name} {kind} {length}" if asked.beside else f"{kind} {length}"
         how = functools.partial(num_vectors, one), by_compressor(one), reproduce
         # One token more than expected, because an answer that does not end is not exact.
-        rows[name] = functools.partial(row, *how, kind, length, length + 1)
+        rows[name] = functools.partial(row, one.name, how, kind, length, length + 1)
     for name, how in untrained(main, layout.continuation_row, report).items():
         # No token more than expected, because nothing has stored that its text ends.
         for length in asked.lengths:
             last = ("normal", length, length)
-            rows[f"{name} {length}"] = functools.partial(row, *how, *last)
+            rows[f"{name} {length}"] = functools.partial(row, name, how, *last)
     begun = compared if asked.cramming_starts else ()
     for one, length in itertools.product(begun, asked.lengths):
         crammed = by_cramming(one, report, from_digests=True)
-        options = (one, crammed, layout.continuation_row, "normal", length, length)
-        rows[f"cramming from {one.name} {length}"] = functools.partial(row, *options)
+        how = functools.partial(num_vectors, one), crammed, layout.continuation_row
+        name, last = f"cramming from {one.name}", ("normal", length, length)
+        rows[f"{name} {length}"] = functools.partial(row, name, how, *last)
     for length in asked.lengths:
         rows[f"no vectors {length}"] = functools.partial(bare, "normal", length)
     read = attention_of(main, tokens[0])

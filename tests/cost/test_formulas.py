@@ -9,13 +9,16 @@ from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
+from memcomp.compressors.pooling import Pooling, PoolingConfig
 from memcomp.cost.formulas import (
     Flops,
     compiled_flops,
     compiled_memory,
+    compress_flops,
     gradmem_flops,
     icae_flops,
     icformer_flops,
+    pooling_flops,
 )
 from memcomp.errors import InputError
 from memcomp.models.llama import Llama
@@ -66,6 +69,26 @@ def test_the_compiler_counts_every_layer_of_icae_and_its_adapters():
     got = compiled_flops(ICAE(Llama(MIDDLE), config), 96)
     # Measured 1.004; adapters are 4 % of it.
     assert got == pytest.approx(want, rel=1e-2)
+
+
+def test_the_compiler_counts_what_the_formula_of_pooling_says():
+    pooling = Pooling(Llama(MIDDLE), PoolingConfig(num_digests=32))
+    # Measured 1.0035: what is no matrix product.
+    got = compiled_flops(pooling, 96)
+    assert got == pytest.approx(sum(compress_flops(pooling, 96)), rel=1e-2)
+
+
+def test_each_compressor_costs_what_its_own_formula_says():
+    module = Llama(MIDDLE)
+    made = {
+        icformer_flops: ICFormer(module, ICFORMER),
+        icae_flops: ICAE(module, ICAE_),
+        pooling_flops: Pooling(module, PoolingConfig()),
+    }
+    for formula, one in made.items():
+        assert compress_flops(one, 96) == formula(one.config, MIDDLE, 96)
+    gradmem = GradMem(module, GradMemConfig())
+    assert compress_flops(gradmem, 96) == gradmem_flops(gradmem.config, module, 96)
 
 
 def test_the_compiler_counts_every_step_of_gradmem_and_every_chunk_of_the_vocabulary():

@@ -227,7 +227,12 @@ def test_names_tell_compressors_of_one_kind_apart(folder, files):
     beside = tuple(files[name] for name in ("icae", "large", "icae"))
     config = evaluation(folder, start=files["icformer"], **{"evaluate.beside": beside})
     compared = rows.load_compared(setup_of(config))
-    assert [one.name for one in compared] == ["icformer", "icae", "icformer 2", "icae 2"]
+    assert [one.name for one in compared] == [
+        "icformer",
+        "icae",
+        "icformer num_digests=60",
+        "icae (2)",
+    ]
     counts = [rows.num_vectors(one, [np.arange(12)])[0] for one in compared]
     assert counts == [4, 6, 120, 6]
 
