@@ -125,6 +125,8 @@ def everything() -> config_dict.ConfigDict:
         cramming_starts=False,
         # Passed as CramConfig(**config.evaluate.cram). None: as the recipe has it.
         cram=config_dict.create(
+            memory="vectors",  # as many as the compressor makes, or "cache"
+            num_memory=1,  # positions of a cache
             recipe="default",
             learning_rate=config_dict.placeholder(float),
             patience=config_dict.placeholder(int),

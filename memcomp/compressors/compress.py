@@ -46,6 +46,8 @@ class SoftPrompts:
       special: trained vectors that tell the LM its task, in the order of `SPECIAL`.
       lm_name: name of the LM that they are for.
       lm_fingerprint: `LanguageModel.fingerprint` of that LM.
+      cache: numbers of a cache of each context (`memcomp.lm.cache`), after which the
+        sequence with the vectors is read; None for none.
     """
 
     vectors: Float[np.ndarray, "B P D"]
@@ -53,6 +55,7 @@ class SoftPrompts:
     special: Float[np.ndarray, "N D"]
     lm_name: str
     lm_fingerprint: str
+    cache: Float[np.ndarray, "B C W"] | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -22,7 +22,11 @@ Tensors = dict[str, np.ndarray]
 
 
 def save_soft_prompts(path: str | os.PathLike, prompts: SoftPrompts) -> None:
-    """Writes soft prompts; the file appears whole or not at all."""
+    """Writes soft prompts without a cache; the file appears whole or not at all."""
+    if prompts.cache is not None:
+        raise InputError(
+            "soft prompts with a cache have no file; save the memory with save_memory"
+        )
     tensors = {
         "vectors": prompts.vectors,
         "counts": prompts.counts.astype(np.int32),

@@ -18,6 +18,7 @@ from memcomp.compressors.layout import TOKEN, Row, check_room, input_vectors
 from memcomp.compressors.templates import make_template
 from memcomp.data.tokens import ids_to_text
 from memcomp.errors import InputError
+from memcomp.lm.cache import from_numbers
 from memcomp.lm.decode import check_sampling, continue_vectors
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params, embed
 from memcomp.sharding import fetch
@@ -132,7 +133,8 @@ def decode_rows(
     check_sampling(temperature, top_p)
     if temperature > 0 and key is None:
         raise InputError("sampling needs a random key; give key, or temperature=0")
-    check_rows(lm, rows, num_tokens)
+    cache = prompts.cache
+    check_rows(lm, rows, num_tokens, 0 if cache is None else cache.shape[1])
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
     if stop is None:
@@ -157,6 +159,7 @@ def decode_rows(
             -1 if stop is None else stop,
             np.float32(temperature),
             np.float32(top_p),
+            None if cache is None else cache[numbers],
             num_tokens=num_tokens,
             num_prefill=least // STRIDE * STRIDE or least,
             sampled=temperature > 0,
@@ -167,13 +170,18 @@ def decode_rows(
     return answers[: len(rows)]
 
 
-def check_rows(lm: LanguageModel, rows: Sequence[Row], num_tokens: int) -> None:
-    """Raises `InputError` if `decode_rows` cannot add `num_tokens` to each sequence."""
+def check_rows(
+    lm: LanguageModel, rows: Sequence[Row], num_tokens: int, num_cached: int = 0
+) -> None:
+    """Raises `InputError` if `decode_rows` cannot add `num_tokens` to each sequence.
+
+    `num_cached` is the number of positions of a cache before the sequences.
+    """
     if num_tokens < 1:
         raise InputError(f"num_tokens is {num_tokens}; give 1 or more")
     if min(len(row.tokens) for row in rows) < 1:
         raise InputError("a row is empty; give at least one vector or token to continue")
-    longest = max(len(row.tokens) for row in rows)
+    longest = num_cached + max(len(row.tokens) for row in rows)
     # The LM never reads the last token.
     check_room(longest + num_tokens - 1, lm.name, lm.config.max_positions)
 
@@ -203,6 +211,7 @@ def _continue_rows(
     stop: Int[Array, ""] | int,
     temperature: Float[Array, ""],
     top_p: Float[Array, ""],
+    cache: Float[Array, "B M W"] | None,
     *,
     module: CausalLM,
     num_tokens: int,
@@ -210,12 +219,16 @@ def _continue_rows(
     sampled: bool,
 ) -> tuple[Int[Array, "B {num_tokens}"], Int[Array, "B"], Bool[Array, ""]]:
     embedded = embed(params, tokens, module=module)
+    if cache is not None:
+        room = cache.shape[1] + tokens.shape[1] + num_tokens
+        cache = from_numbers(cache, room, embedded.dtype, module=module)
     return continue_vectors(
         params,
         input_vectors(tokens, slots, embedded, special, prompts),
         lengths,
         stop,
         (keys, temperature, top_p) if sampled else None,
+        cache,
         module=module,
         num_tokens=num_tokens,
         num_prefill=num_prefill,

@@ -16,6 +16,7 @@ from memcomp.compressors.chunks import Chunks, soft_prompts
 from memcomp.compressors.layout import SPECIAL, Rows, input_vectors
 from memcomp.compressors.protocol import Compressor, Params
 from memcomp.errors import InputError
+from memcomp.lm.cache import from_numbers
 from memcomp.lm.protocol import CausalLM, embed, hidden_states, unembedding
 from memcomp.lm.score import score_hidden
 from memcomp.nn.divergence import divergence
@@ -137,6 +138,7 @@ def row_scores(
     rows: Rows,
     module: CausalLM,
     vocab_chunk: int,
+    cache: Float[Array, "B C W"] | None = None,
 ) -> RowScores:
     """Scores sequences in which soft prompts stand among tokens.
 
@@ -147,10 +149,11 @@ def row_scores(
       rows: sequences that the LM reads.
       module: Flax module of the LM.
       vocab_chunk: number of vocabulary entries of the unembedding at once.
+      cache: see `SoftPrompts`.
     """
     embedded = embed(lm_params, rows.tokens, module=module)
     x = input_vectors(rows.tokens, rows.slots, embedded, specials, prompts)
-    hidden = _hidden(x, rows, lm_params, module)
+    hidden = _hidden(x, rows, lm_params, module, cache)
     targets = rows.targets
     chunks = {"module": module, "vocab_chunk": vocab_chunk}
     scores = score_hidden(lm_params, hidden, targets.ravel(), **chunks)
@@ -158,13 +161,16 @@ def row_scores(
     return RowScores(hidden, nats, margin > 0)
 
 
-def _hidden(x, rows: Rows, lm_params, module) -> Float[Array, "R D"]:
+def _hidden(x, rows: Rows, lm_params, module, cache=None) -> Float[Array, "R D"]:
     """Final hidden states at the positions that predict a scored token, in order.
 
     Only these are multiplied with the unembedding, which saves most of the work if answers
     are short.
     """
-    hidden = hidden_states(lm_params, constrain_batch(x), module=module)
+    if cache is not None:
+        room = cache.shape[1] + x.shape[1]
+        cache = from_numbers(cache, room, x.dtype, module=module)
+    hidden = hidden_states(lm_params, constrain_batch(x), cache, module=module)
     D = hidden.shape[-1]
     indices = jnp.broadcast_to(rows.read[:, :, None], (*rows.read.shape, D))
     return jnp.take_along_axis(hidden, indices, axis=1).reshape(-1, D)

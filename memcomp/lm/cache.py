@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from memcomp.lm.protocol import Cache, CausalLM, Params, logits_of, masked
+from memcomp.lm.protocol import Cache, CausalLM, Params, logits_of
 
 
 def empty_cache(module: CausalLM, num_texts: int, length: int, dtype: Any) -> Cache:
@@ -26,13 +26,9 @@ def hidden_after(
     x: Float[Array, "B S D"],
     *,
     module: CausalLM,
-    mask: Bool[Array, "L S keys"] | None = None,
 ) -> tuple[Float[Array, "B S D"], Cache]:
-    """Reads input vectors after those in the cache; returns their final hidden states.
-
-    `mask` hides keys, those of the cache first, from queries (`memcomp.nn.decoder`).
-    """
-    return module.apply({"params": params}, x, cache, **masked(mask))
+    """Reads input vectors after those in the cache; returns their final hidden states."""
+    return module.apply({"params": params}, x, cache)
 
 
 def advance(

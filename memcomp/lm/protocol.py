@@ -89,21 +89,23 @@ def embed(
 def hidden_states(
     params: Params,
     x: Float[Array, "B S D"],
+    cache: Cache = None,
     *,
     module: CausalLM,
     adapters: Params | None = None,
-    mask: Bool[Array, "L S S"] | None = None,
+    mask: Bool[Array, "L S keys"] | None = None,
     prefix: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B S D"]:
-    """Final hidden states of input vectors at the first positions.
+    """Final hidden states of input vectors.
 
     Args:
       params: parameters of the LM.
       x: input vectors.
+      cache: cache after which they are read; None for the first positions.
       module: the LM's Flax module.
       adapters: adapters of the kernels with the same names (`memcomp.nn.einsum`).
-      mask: mask that hides keys from queries, for an LM with attention
-        (`memcomp.nn.decoder`).
+      mask: mask that hides keys, those of the cache first, from queries, for an LM with
+        attention (`memcomp.nn.decoder`).
       prefix: number of first positions of each text that see each other in both
         directions, for an LM with attention; None for causal attention throughout.
     """
@@ -111,7 +113,7 @@ def hidden_states(
     if adapters is not None:
         variables["adapters"] = adapters
     options = masked(mask) if prefix is None else masked(mask) | {"prefix": prefix}
-    hidden, _ = module.apply(variables, x, **options)
+    hidden, _ = module.apply(variables, x, cache, **options)
     return hidden
 
 

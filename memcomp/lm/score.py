@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.errors import InputError
-from memcomp.lm.cache import from_numbers, hidden_after
+from memcomp.lm.cache import from_numbers
 from memcomp.lm.protocol import (
     Cache,
     CausalLM,
@@ -81,10 +81,7 @@ def read_scores(
     # Where parameters and texts are sharded over the same mesh axis, the compiler might
     # otherwise gather the activations, which are larger, instead of the parameters.
     x = constrain_example(x)
-    if cache is None:
-        hidden = hidden_states(params, x, module=module)
-    else:
-        hidden, _ = hidden_after(params, cache, x, module=module)
+    hidden = hidden_states(params, x, cache, module=module)
     return score_hidden(
         params,
         in_turn(hidden, len(targets)),
@@ -114,10 +111,7 @@ def score_last(
     mask: Bool[Array, "L S keys"] | None = None,
 ) -> TokenScores:
     """Loss and margin [B T] of the targets, predicted by the last T of S input vectors."""
-    if cache is None:
-        hidden = hidden_states(params, x, module=module, mask=mask)
-    else:
-        hidden, _ = hidden_after(params, cache, x, module=module, mask=mask)
+    hidden = hidden_states(params, x, cache, module=module, mask=mask)
     hidden = hidden[:, -targets.shape[1] :]
     rows = unembedding(params, module=module)
     score = functools.partial(token_scores, chunk=vocab_chunk, softcap=module.softcap)

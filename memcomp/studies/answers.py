@@ -75,7 +75,8 @@ def teacher_forced_from(
     scores = functools.partial(
         _scores, prompts.special, lm.params, module=lm.module, vocab_chunk=vocab_chunk
     )
-    return _records(lm, scores, (prompts.vectors, rows), rows.scored, batch_size)
+    batch = prompts.vectors, rows, prompts.cache
+    return _records(lm, scores, batch, rows.scored, batch_size)
 
 
 def _records(
@@ -112,13 +113,13 @@ def _losses(
 def _scores(
     special: Float[Array, "N D"],
     lm_params: Params,
-    batch: tuple[Float[Array, "B P D"], Rows],
+    batch: tuple[Float[Array, "B P D"], Rows, Float[Array, "B C W"] | None],
     *,
     module: CausalLM,
     vocab_chunk: int,
 ) -> _Scores:
-    prompts, rows = batch
-    found = row_scores(prompts, special, lm_params, rows, module, vocab_chunk)
+    prompts, rows, cache = batch
+    found = row_scores(prompts, special, lm_params, rows, module, vocab_chunk, cache)
     return found.nats, found.right
 
 
@@ -130,7 +131,7 @@ def cram_contexts(
     report: Callable[[], None] = lambda: None,
     starts: Sequence[Float[np.ndarray, "_ D"]] | None = None,
 ) -> tuple[SoftPrompts, list[CramResult]]:
-    """Crams each context into its own vectors, which an LM reads as soft prompts.
+    """Crams each context into its own memory, which an LM reads as a soft prompt.
 
     The result shows how much of a text so many vectors can hold, which no compressor
     reaches in one pass. It is no bound on how well vectors answer questions: memory is
@@ -140,17 +141,21 @@ def cram_contexts(
     Args:
       lm: the frozen language model.
       contexts: token ids of each context; equal contexts are crammed once.
-      counts: number of vectors of each context.
-      cfg: how to cram; its `num_tokens` and `num_memory` are not used.
+      counts: number of vectors of each context; not used if memory is a cache.
+      cfg: how to cram; its `num_tokens` is not used, and its `num_memory` only for a cache.
       report: called after each chunk of steps.
       starts: initial vectors of each context; None for the recipe's.
 
     Returns:
-      Prompts, whose special vectors are 0, and the result of cramming each context.
+      Prompts, whose special vectors are 0, and the result of cramming each context. A cache
+      is read without vectors.
 
     Raises:
       InputError: a context does not fit into the LM's positions.
     """
+    of_vectors = cfg.memory == "vectors"
+    if not of_vectors:
+        counts = [cfg.num_memory] * len(contexts)
     keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
     begin = None if starts is None else dict(zip(keys, starts, strict=True))
     found: dict[Any, CramResult] = {}
@@ -162,12 +167,24 @@ def cram_contexts(
         results = cram(lm, texts, how, report, first)
         found |= zip(own, results, strict=True)
     results = [found[key] for key in keys]
-    vectors = np.zeros((len(keys), max(counts), lm.config.d_model), np.float32)
-    for row, result in zip(vectors, results, strict=True):
-        row[: len(result.memory)] = result.memory
-    special = np.zeros((len(SPECIAL), lm.config.d_model), np.float32)
-    made = SoftPrompts(vectors, np.asarray(counts), special, lm.name, lm.fingerprint)
-    return made, results
+    memories = [result.memory for result in results]
+    if of_vectors:
+        return untrained_prompts(lm, memories), results
+    none = [np.zeros((0, lm.config.d_model), np.float32)] * len(memories)
+    made = untrained_prompts(lm, none)
+    return dataclasses.replace(made, cache=np.stack(memories)), results
+
+
+def untrained_prompts(
+    lm: LanguageModel, vectors: Sequence[Float[np.ndarray, "_ D"]]
+) -> SoftPrompts:
+    """Makes soft prompts of vectors that no compressor made; special vectors are 0."""
+    counts, D = np.array([len(own) for own in vectors]), lm.config.d_model
+    padded = np.zeros((len(vectors), counts.max(), D), np.float32)
+    for row, own in zip(padded, vectors, strict=True):
+        row[: len(own)] = own
+    special = np.zeros((len(SPECIAL), D), np.float32)
+    return SoftPrompts(padded, counts, special, lm.name, lm.fingerprint)
 
 
 def from_soft_prompts(
@@ -185,15 +202,8 @@ def from_soft_prompts(
 
 def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoken:
     """Decodes the LM's answers from sequences of tokens alone, without vectors."""
-    D = lm.config.d_model
-    nothing = SoftPrompts(
-        vectors=np.zeros((len(rows), 0, D), np.float32),
-        counts=np.zeros(len(rows), int),
-        special=np.zeros((len(SPECIAL), D), np.float32),
-        lm_name=lm.name,
-        lm_fingerprint=lm.fingerprint,
-    )
-    return spoken_from(lm, nothing, rows, **decoding)
+    nothing = [np.zeros((0, lm.config.d_model), np.float32)] * len(rows)
+    return spoken_from(lm, untrained_prompts(lm, nothing), rows, **decoding)
 
 
 def spoken_from(

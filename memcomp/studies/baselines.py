@@ -18,6 +18,7 @@ from memcomp.errors import InputError
 from memcomp.lm.protocol import embed
 from memcomp.runs.files import Record
 from memcomp.sharding import fetch
+from memcomp.studies.answers import untrained_prompts
 from memcomp.studies.compared import Compared, Make, by_compressor, num_vectors
 
 
@@ -53,10 +54,8 @@ def by_truncation(one: Compared) -> Make:
         for row, context, n in zip(tokens, contexts, counts, strict=True):
             row[:n] = context[len(context) - n :]
         vectors = fetch(lm.run(_embed, tokens)).astype(np.float32)
-        vectors *= np.arange(max(counts))[None, :, None] < np.asarray(counts)[:, None, None]
-        special = np.zeros((len(SPECIAL), lm.config.d_model), np.float32)
-        made = SoftPrompts(vectors, np.asarray(counts), special, lm.name, lm.fingerprint)
-        return made, [{} for _ in contexts]
+        kept = [row[:n] for row, n in zip(vectors, counts, strict=True)]
+        return untrained_prompts(lm, kept), [{} for _ in contexts]
 
     return make
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from memcomp.compressors.chunks import split
 from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compress
-from memcomp.compressors.layout import Row, check_room, stack_rows
+from memcomp.compressors.layout import Row, check_room, join, stack_rows, text
 from memcomp.compressors.registry import kind_of, load_trained
 from memcomp.compressors.setup import Setup, load_start, shapes
 from memcomp.cost.formulas import compress_flops, cram_step_flops
@@ -16,7 +16,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import OF_MARGINS
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
-from memcomp.lm.score import baselines
+from memcomp.lm.score import baselines, start_token
 from memcomp.runs.files import Record
 from memcomp.studies import answers as compressed
 
@@ -80,16 +80,41 @@ def cram_config(setup: Setup) -> CramConfig:
     Raises:
       InputError: a value is out of its range, or contexts do not fit the LM.
     """
-    made, settings = shapes(setup), setup.settings
-    needed = made.num_vectors + made.context - 1  # the LM never reads the last token
-    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+    made, settings, lm = shapes(setup), setup.settings, setup.lm
     cfg = CramConfig(seed=settings.seed, **settings.evaluate.cram)
-    if cfg.memory != "vectors":
+    cfg.way.before(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1), np.int32))
+    of_vectors = cfg.memory == "vectors"
+    if settings.evaluate.cramming_starts and not of_vectors:
         raise InputError(
-            f"evaluate.cram.memory is {cfg.memory!r}, but the table compares vectors that "
-            "stand where digests would; set it to vectors"
+            f"evaluate.cram.memory is {cfg.memory!r}, which cannot begin with the vectors "
+            "of a compressor; set it to vectors, or evaluate.cramming_starts to False"
         )
+    num_memory = made.num_vectors if of_vectors else cfg.num_memory
+    cfg.way.check(lm.module, num_memory)
+    needed = cfg.way.num_positions(num_memory, made.context)
+    if settings.evaluate.study == "answers":
+        asked = settings.question.prompt + settings.question.answer
+        needed = max(needed, num_memory + 1 + asked)
+    check_room(needed, lm.name, lm.config.max_positions)
     return cfg
+
+
+def num_crammed(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
+    """Number of vectors of crammed memory in the sequences that the LM reads."""
+    if cram_config(one.setup).memory == "vectors":
+        return num_vectors(one, contexts)
+    return [0] * len(contexts)
+
+
+def after_memory(one: Compared, wanted: Callable[..., Row]) -> Callable[..., Row]:
+    """Makes the sequences that the LM reads after crammed memory.
+
+    After a cache, the LM reads the start token first, as it did when the cache was made.
+    """
+    if cram_config(one.setup).memory == "vectors":
+        return wanted
+    first = text([start_token(one.setup.lm) or 0])
+    return lambda *args: join(first, wanted(*args))
 
 
 def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
@@ -122,6 +147,8 @@ def by_cramming(
 ) -> Make:
     """Returns a function that crams contexts, into as many vectors as a compressor makes.
 
+    In the way `cache`, they are crammed into `evaluate.cram.num_memory` cache positions.
+
     Its records have `context_accuracy`, the share of the context that is right,
     teacher-forced; `steps`, the gradient evaluations until all of it was right or the
     context was given up; and `flops`, the cost of these steps by
@@ -137,8 +164,7 @@ def by_cramming(
     cfg = cram_config(one.setup)
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
-        counts = num_vectors(one, contexts)
-        starts = None
+        counts, starts = num_vectors(one, contexts), None
         if from_digests:
             digests, _ = by_compressor(one)(contexts)
             pairs = zip(digests.vectors, counts, strict=True)
@@ -150,7 +176,9 @@ def by_cramming(
         of_margins = cfg.resolved_recipe().loss in OF_MARGINS
         for result, count in zip(results, counts, strict=True):
             T, module = len(result.tokens), one.setup.lm.module
-            step = cram_step_flops(module, T, count, loss_gradient=not of_margins)
+            # After a cache the LM reads the start token in place of vectors.
+            read = count if cfg.memory == "vectors" else 1
+            step = cram_step_flops(module, T, read, loss_gradient=not of_margins)
             about.append(
                 {
                     "context_accuracy": result.accuracy,

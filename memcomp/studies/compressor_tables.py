@@ -33,10 +33,12 @@ from memcomp.studies.baselines import BASELINES, check_baselines
 from memcomp.studies.compared import (
     Compared,
     Make,
+    after_memory,
     by_compressor,
     by_cramming,
     cram_config,
     load_compared,
+    num_crammed,
     num_vectors,
     scored,
     unaided,
@@ -224,8 +226,8 @@ def untrained(
         counts, make = BASELINES[name]
         lines[name] = functools.partial(counts, main), make(main), wanted
     if asked.cramming:
-        counts, make = functools.partial(num_vectors, main), by_cramming(main, report)
-        lines["cramming"] = counts, make, remembered or wanted
+        counts, make = functools.partial(num_crammed, main), by_cramming(main, report)
+        lines["cramming"] = counts, make, after_memory(main, remembered or wanted)
     return lines
 
 

@@ -101,6 +101,14 @@ def test_metadata_without_sense_is_refused(tiny_lm, tmp_path, metadata, message)
         load_compressor(tmp_path / "f", tiny_lm)
 
 
+def test_soft_prompts_with_a_cache_are_not_saved_without_it(tiny_lm, trained, tmp_path):
+    made = compress(tiny_lm, trained, [[1, 2]])
+    made = dataclasses.replace(made, cache=np.zeros((1, 1, 4), np.float32))
+    with pytest.raises(InputError, match="with a cache have no file"):
+        files.save_soft_prompts(tmp_path / "p", made)
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize(
     "change", [{"counts": None}, {"counts": np.array([3])}, {"vectors": np.zeros((2, 16))}]
 )

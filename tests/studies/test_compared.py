@@ -5,6 +5,7 @@ import json
 import threading
 from unittest import mock
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -22,6 +23,7 @@ from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.decode import decode
 from memcomp.cram.result import CramResult
+from memcomp.cram.ways.table import WAYS
 from memcomp.errors import InputError, Stopped
 from memcomp.studies import answers as compressed
 from memcomp.studies import compared as rows
@@ -304,9 +306,68 @@ def test_a_context_and_its_memory_have_room_in_the_lm(folder):
     config = evaluation(folder)
     config.context.update(length=117, max_chunk=20)  # twelve vectors
     rows.cram_config(setup_of(config))
-    config.evaluate.cram = {"memory": "cache"}
-    with pytest.raises(InputError, match="'cache', but the table compares vectors"):
-        rows.cram_config(setup_of(config))
     config.context.length = 118
     with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
         rows.cram_config(setup_of(config))
+    config.evaluate.cram = {"memory": "cache", "num_memory": 10}
+    rows.cram_config(setup_of(config))
+    config.evaluate.cram = {"memory": "cache", "num_memory": 11}
+    with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
+        rows.cram_config(setup_of(config))
+    config.evaluate.study = "answers"
+    config.question.update(prompt=100, answer=18)
+    config.evaluate.cram = {"memory": "cache", "num_memory": 10}
+    with pytest.raises(InputError, match="needs 129 positions, but .* has 128"):
+        rows.cram_config(setup_of(config))
+
+
+@pytest.mark.parametrize(
+    ("cram", "message"),
+    [
+        ({"memory": "cache"}, "'cache', which cannot begin with the vectors of a compr"),
+        ({"memory": "one_step"}, "in the way one_step the LM reads no text"),
+    ],
+)
+def test_ways_that_a_table_has_no_line_for_are_refused(folder, cram, message):
+    config = evaluation(folder)
+    config.evaluate.update(cram=cram, cramming_starts=True)
+    with pytest.raises(InputError, match=message):
+        rows.cram_config(setup_of(config))
+
+
+def cached(lm, text):
+    """The cache that the LM has after it has read a text, as numbers."""
+    way = WAYS["cache"]
+    return np.asarray(way.of_tokens(lm.params, jnp.asarray(text), module=lm.module))
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "answers"])
+def test_a_cache_of_real_tokens_is_read_as_these_tokens_are(
+    folder, files, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    config = evaluation(folder, start=files["icformer"], **{"evaluate.study": kind})
+    config.evaluate.update(num_texts=3, cramming=True, cram={"memory": "cache"})
+    given = np.array([7, 5, 9, 6], np.int32)
+
+    def cram(lm, texts, cfg, report, starts):
+        made = dict(spec=CramResult, accuracy=0.5, steps=2, token_steps=24)
+        return [mock.Mock(memory=cached(lm, given), tokens=x, **made) for x in texts]
+
+    monkeypatch.setattr(compressed, "cram", cram)
+    made, one = study(config, tmp_path)
+    lm, read = one.setup.lm, []
+    monkeypatch.setattr(rows, "stack_rows", lambda own: read.extend(own) or stack(own))
+    stack = layout.stack_rows
+    (records,) = [made.rows[name]() for name in made.rows if name.startswith("cramming")]
+    whole = [layout.join(layout.text(given), row) for row in read]
+    nothing = compressed.untrained_prompts(lm, [np.zeros((0, 16), np.float32)] * len(read))
+    wanted = compressed.teacher_forced_from(lm, nothing, stack(whole))
+    num_tokens = 12 if kind == "reconstruction" else 13  # an answer, and one more
+    spoken = compressed.from_texts(lm, whole, num_tokens=num_tokens)
+    answers = compressed.overlap(lm, spoken)
+    for record, forced, answer, row in zip(records, wanted, answers, read, strict=True):
+        assert row.tokens[0] == lm.tokenizer.bos_token_id and record["num_vectors"] == 0
+        assert record["nats_per_token"] == pytest.approx(forced["nats_per_token"], abs=1e-5)
+        assert record["output"] == answer["output"]
+        assert record["flops"] > 0
