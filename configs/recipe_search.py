@@ -3,11 +3,14 @@ r"""Recipes over texts: choose on the texts of "search", compare on those of "fi
   python experiments/recipe_search.py --config configs/recipe_search.py:search \
       --config.lms.nano.texts=FOLDER --config.lms.stories.lm=FOLDER \
       --config.lms.stories.texts=FILE --workdir runs/recipe_search
+  python experiments/recipe_search.py --config configs/recipe_search.py:real \
+      --config.lms.real.lm=DIR_OR_HUB_ID --config.lms.real.texts=FOLDER --workdir runs/real
 
 Stages: search, margins (what a margin is worth), vectors (four of them), speed (fewer steps
-to what is easy), final. All may share one workdir. An LM without texts is left out; nano is
-the built-in LM. Numbers: docs/recipe_search.md and docs/recipe_full.md. Cost on one CPU
-core: 15 to 60 s for each recipe, LM and length.
+to what is easy), real (each part of `default` on a real model), final. All may share one
+workdir. An LM without texts is left out; nano is the built-in LM. Numbers:
+docs/recipe_search.md and docs/recipe_full.md. Cost on one CPU core: 15 to 60 s for each
+recipe, LM and length; of a real model a few minutes on two cores.
 """
 
 from ml_collections import config_dict
@@ -107,42 +110,65 @@ SPEED = tuple(
         "sure weight 0.2": dict(sure_weight=0.2),
     }.items()
 )
-# stage -> recipes, vectors a text, first and number of texts, lengths of nano and stories
+# The parts of `default` on a real model, most telling first.
+REAL = tuple(
+    dict(changes, name=name, base="default")
+    for name, changes in {
+        "default": {},
+        "adamw": ADAMW,
+        "lr 0.35": dict(learning_rate=0.35),
+        "lr 1.4": dict(learning_rate=1.4),
+        "cross-entropy": dict(loss="cross_entropy"),
+        "all tokens at once": dict(grows=False),
+        "0 ahead": dict(ahead=0),
+        "sure weight 1": dict(sure_weight=1.0),
+        "init 1": dict(init_scale=1.0),
+        "constant rate": dict(schedule="constant"),
+        "low_dim 256": dict(parametrisation="low_dim"),
+        "adamw, lr 0.5": dict(ADAMW, learning_rate=0.5),
+        "adamw, lr 5": dict(ADAMW, learning_rate=5.0),
+        "power 0": dict(power=0.0),
+        "window 8": dict(window=8),
+        "window 64": dict(window=64),
+        "lr 0.175": dict(learning_rate=0.175),
+        "lr 2.8": dict(learning_rate=2.8),
+        "low_dim 64": dict(parametrisation="low_dim", rank=64),
+        "margin 0": dict(margin=0.0),
+    }.items()
+)
+# stage -> recipes, vectors a text, first and number of texts, lengths of each LM
 STAGES = {
-    "search": (SEARCH, 1, 0, 24, (8,), (16,)),
-    "margins": (MARGINS, 1, 32, 48, (4,), (8,)),
-    "vectors": (FINAL[1:], 4, 32, 24, (16, 20, 24), (32, 48, 64)),
-    "speed": (SPEED, 1, 0, 24, (6,), (8,)),
-    "final": (FINAL, 1, 32, 48, (4, 6, 8, 10), (8, 12, 16, 20, 24)),
+    "search": (SEARCH, 1, 0, 24, dict(nano=(8,), stories=(16,))),
+    "margins": (MARGINS, 1, 32, 48, dict(nano=(4,), stories=(8,))),
+    "vectors": (FINAL[1:], 4, 32, 24, dict(nano=(16, 20, 24), stories=(32, 48, 64))),
+    "speed": (SPEED, 1, 0, 24, dict(nano=(6,), stories=(8,))),
+    "real": (REAL, 1, 0, 8, dict(real=(24,))),
+    "final": (FINAL, 1, 32, 48, dict(nano=(4, 6, 8, 10), stories=(8, 12, 16, 20, 24))),
+}
+LMS = {
+    "nano": dict(lm="builtin", passages=32),  # passages of each file
+    "stories": dict(lm="stories260k", passages=128),
+    "real": dict(lm="", passages=2),
 }
 
 
 def get_config(stage: str = "search") -> config_dict.ConfigDict:
     """Everything that experiments/recipe_search.py reads."""
-    recipes, num_memory, first, num_texts, nano_lengths, stories_lengths = STAGES[stage]
+    recipes, num_memory, first, num_texts, lengths = STAGES[stage]
     config = config_dict.ConfigDict()
     config.seed = 0
     config.recipes = recipes  # fields of Recipe, on top of the recipe `base`
     config.num_memory = num_memory
     config.batch_size = 16
-    config.steps_per_chunk = 50
+    config.steps_per_chunk = 10 if stage == "real" else 50
+    config.vocab_chunk = 2048  # vocabulary entries whose logits exist at once
 
     config.split = stage
     config.texts_seed = 0  # all passages are shuffled, and a slice of them taken
     config.first_text = first
     config.num_texts = num_texts
-    config.lms = config_dict.create(
-        nano=dict(
-            lm="builtin",
-            texts=config_dict.placeholder(str),
-            passages=32,  # of each novel
-            lengths=nano_lengths,
-        ),
-        stories=dict(
-            lm="stories260k",
-            texts=config_dict.placeholder(str),
-            passages=128,
-            lengths=stories_lengths,
-        ),
-    )
+    config.lms = config_dict.ConfigDict()
+    for name, lm in LMS.items():
+        texts = config_dict.placeholder(str)
+        config.lms[name] = dict(lm, texts=texts, lengths=lengths.get(name, ()))
     return config

@@ -76,6 +76,7 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
                 seed=config.seed,
                 batch_size=config.batch_size,
                 steps_per_chunk=config.steps_per_chunk,
+                vocab_chunk=config.vocab_chunk,
             )
             # Programs of another recipe are not needed again, and on a CPU their number is
             # limited; see `memcomp.studies.recipe_costs.ask`.

@@ -117,7 +117,7 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
     assert all(f"config.{field}" in text for field in config if field not in read)
 
 
-@pytest.mark.parametrize("stage", ["search", "margins", "vectors", "final"])
+@pytest.mark.parametrize("stage", ["search", "margins", "vectors", "real", "final"])
 def test_the_recipe_search_builds(stage, monkeypatch):
     config = load("recipe_search.py", monkeypatch).get_config(stage)
     for fields in config.recipes:
