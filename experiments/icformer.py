@@ -10,6 +10,7 @@ Stages:
   evaluate   measures reconstruction by length and kind of text, or answers to PwC's test
              set; config.evaluate.beside adds compressors, .baselines adds baselines
              without weights, .cramming adds crammed memory
+  both       pretrain, and then evaluate, whose table is in WORKDIR/table
 
 --config.compressor is icformer, icae, gradmem or pooling; --config.start is the folder of
 another run, or its compressor.safetensors. Without flags, a small IC-Former for the
@@ -20,6 +21,7 @@ XLA_FLAGS=--xla_gpu_deterministic_ops=true, its weights then equal those of a ru
 interruption, bit for bit.
 """
 
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -28,6 +30,7 @@ import jax
 from etils import epath
 from launch import Config, is_profiled, is_told_to_stop, launch, stop_if_told
 
+from memcomp.compressors.batches import Pretraining
 from memcomp.compressors.registry import COMPRESSOR, save_compressor
 from memcomp.compressors.settings import settings_of
 from memcomp.compressors.setup import (
@@ -57,10 +60,16 @@ from memcomp.runs.training import Intervals
 from memcomp.runs.training_log import LOG
 from memcomp.sharding import make_mesh
 from memcomp.studies.compared import Compared
-from memcomp.studies.compressor_tables import STUDIES, load_evaluated, run_table
+from memcomp.studies.compressor_tables import (
+    STUDIES,
+    check_evaluated,
+    load_evaluated,
+    run_table,
+)
 from memcomp.studies.held_out import scores_of_examples
 
 DEFAULT_WORKDIR = "runs/icformer"
+TABLE = "table"  # folder of stage both's table in its workdir
 # Figures of a table that are printed.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
 SHOWN += ("rouge_l_f1", "steps")
@@ -107,7 +116,7 @@ def intervals(config: Config) -> Intervals:
 
 def train(config: Config, setup: Setup, made: Any, folder: epath.Path) -> None:
     """Trains, resuming from the last checkpoint if there is one; writes the compressor."""
-    make = pretraining_data if config.stage == "pretrain" else finetuning_data
+    make = finetuning_data if config.stage == "finetune" else pretraining_data
     data = make(setup, made, folder)
     with Profile(folder, is_profiled()) as profile:
         state = train_compressor(
@@ -160,12 +169,27 @@ def evaluate(
         write_whole(folder / SUMMARY, json.dumps(table | study.counts, indent=2) + "\n")
 
 
+def prepare_both(setup: Setup) -> Pretraining:
+    """Prepares stage both: what would be wrong with its table is said before training."""
+    check_evaluated(setup)
+    return pretraining_of_texts(setup)
+
+
+def both(config: Config, setup: Setup, made: Pretraining, folder: epath.Path) -> None:
+    """Trains a compressor and makes its table, in WORKDIR/table."""
+    train(config, setup, made, folder)
+    settings = dataclasses.replace(setup.settings, start=str(folder))
+    setup = setup._replace(settings=settings)
+    evaluate(config, setup, load_evaluated(setup), folder / TABLE)
+
+
 # Stage -> the function that prepares it before the workdir is claimed, and that runs it.
 STAGES = {
     "pretrain": (pretraining_of_texts, train),
     "finetune": (finetuning_of_questions, train),
     "generate": (load_asked, generate),
     "evaluate": (load_evaluated, evaluate),
+    "both": (prepare_both, both),
 }
 
 

@@ -6,7 +6,8 @@ from ml_collections import config_dict
 def everything() -> config_dict.ConfigDict:
     """All fields, with what they are where a config says nothing else."""
     config = config_dict.ConfigDict()
-    config.stage = "pretrain"  # "pretrain", "finetune", "generate" or "evaluate"
+    # "pretrain", "finetune", "generate", "evaluate", or "both": pretrain, then evaluate.
+    config.stage = "pretrain"
     config.seed = 0
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.dtype = "auto"  # float32 on a CPU, else bfloat16

@@ -154,7 +154,7 @@ class Settings:
     """All settings of a run except those of the LM and its mesh.
 
     Attributes:
-      stage: "pretrain", "finetune", "generate" or "evaluate".
+      stage: "pretrain", "finetune", "generate", "evaluate" or "both".
       seed: seed of all random draws.
       start: the compressor to begin with; "" for none, `FRESH` for random weights.
       compressor: a key of `memcomp.compressors.registry.COMPRESSORS`.

@@ -1,5 +1,6 @@
 """Makes the parts of a compressor's run, and checks that it fits the LM."""
 
+import itertools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -190,7 +191,7 @@ def finetuning_of_questions(setup: Setup) -> Finetuning:
     return finetuning(setup)
 
 
-# Inputs whose SHA-256 is recorded, by stage, or by the study of stage evaluate.
+# Inputs whose SHA-256 is recorded, by stage or study.
 _CONTENT = {
     "pretrain": ("texts", "valid", "start"),
     "finetune": ("questions", "start"),
@@ -213,6 +214,8 @@ def content(settings: Settings) -> dict[str, dict[str, str]]:
         names = (settings.start,) if name == "start" else settings.evaluate.beside
         return trained_sha256([one for one in names if one not in ("", FRESH)])
 
-    used = _CONTENT[settings.evaluate.study if stage == "evaluate" else stage]
-    found = {name: sha256(name) for name in used}
+    study = settings.evaluate.study
+    parts = {"evaluate": (study,), "both": ("pretrain", study)}.get(stage, (stage,))
+    used = itertools.chain.from_iterable(_CONTENT[part] for part in parts)
+    found = {name: sha256(name) for name in dict.fromkeys(used)}
     return {name: {"sha256": digest} for name, digest in found.items() if digest}

@@ -47,7 +47,12 @@ def load_compared(setup: Setup) -> list[Compared]:
     Raises:
       InputError: a file is missing, is damaged, or is for another LM.
     """
-    found = [(setup, load_start(setup))]
+    return named([(setup, load_start(setup)), *load_beside(setup)])
+
+
+def load_beside(setup: Setup) -> list[tuple[Setup, TrainedCompressor]]:
+    """Loads the compressors of evaluate.beside, with a setup for each."""
+    found = []
     for name in setup.settings.evaluate.beside:
         if not isinstance(name, str) or not name:
             raise InputError(
@@ -56,7 +61,7 @@ def load_compared(setup: Setup) -> list[Compared]:
         trained = load_trained(name, setup.lm)
         task = dataclasses.replace(setup.task, compressor=trained.compressor)
         found.append((setup._replace(task=task), trained))
-    return named(found)
+    return found
 
 
 def named(found: Sequence[tuple[Setup, TrainedCompressor]]) -> list[Compared]:

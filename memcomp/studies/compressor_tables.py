@@ -37,6 +37,7 @@ from memcomp.studies.compared import (
     by_compressor,
     by_cramming,
     cram_config,
+    load_beside,
     load_compared,
     num_crammed,
     num_vectors,
@@ -348,12 +349,8 @@ STUDIES = {
 }
 
 
-def load_evaluated(setup: Setup) -> list[Compared]:
-    """Loads the compressors to evaluate, and checks that their study can be made.
-
-    Raises:
-      InputError: a compressor cannot be loaded, or the study cannot be made.
-    """
+def check_evaluated(setup: Setup) -> None:
+    """Raises `InputError` unless the study of stage evaluate can be made."""
     asked = setup.settings.evaluate
     if asked.study not in STUDIES:
         raise InputError(
@@ -373,7 +370,15 @@ def load_evaluated(setup: Setup) -> list[Compared]:
     check(setup)
     if asked.cramming or asked.cramming_starts:
         cram_config(setup)
-    compared = load_compared(setup)
-    for one in compared[1:]:  # they may make more vectors than the first
-        check(one.setup)
-    return compared
+    for beside, _ in load_beside(setup):  # they may make more vectors than the first
+        check(beside)
+
+
+def load_evaluated(setup: Setup) -> list[Compared]:
+    """Loads the compressors to evaluate, and checks that their study can be made.
+
+    Raises:
+      InputError: a compressor cannot be loaded, or the study cannot be made.
+    """
+    check_evaluated(setup)
+    return load_compared(setup)

@@ -79,6 +79,32 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     assert_same_runs(cut, whole)
 
 
+@pytest.mark.ci
+def test_both_stages_at_once_make_the_table_of_what_was_trained(script, folder, tmp_path):
+    def both(name, **changes):
+        config = tiny(folder, stage="both", evaluate_every=6)
+        config.evaluate.update(lengths=(12,), kinds=("normal",), **changes)
+        script.main(config, str(tmp_path / name))
+        return tmp_path / name
+
+    with pytest.raises(
+        InputError, match="evaluate.num_texts None"
+    ):  # before anything is trained
+        both("refused", num_texts=None)
+    with pytest.raises(InputError, match="nowhere cannot be read"):
+        both("refused", beside=("nowhere",))
+    assert not (tmp_path / "refused").exists()
+    made = both("made")
+    config = tiny(folder, stage="evaluate", start=str(made))
+    config.evaluate.update(lengths=(12,), kinds=("normal",))
+    script.main(config, str(tmp_path / "alone"))
+    for file in ("results.jsonl", "summary.json", "figures/stored.csv"):
+        assert (made / "table" / file).read_text() == (
+            tmp_path / "alone" / file
+        ).read_text()
+    assert "test questions" not in json.loads((made / "config.json").read_text())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["icformer", "icae", "gradmem"])
 def test_all_stages(script, folder, whole, tmp_path, capsys, kind):
