@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from launch import Config, launch
 
 import memcomp
@@ -81,7 +82,9 @@ def run_lm(lm: LanguageModel, name: str, one: Any, config: Any, path: Any) -> No
             # Programs of another recipe are not needed again, and on a CPU their number is
             # limited; see `memcomp.studies.recipe_costs.ask`.
             jax.clear_caches()
-            results = cram(lm, [t[:length] for t in texts], cfg)
+            what = f"{name}, {length} tokens, {recipe_name}"
+            with tqdm.tqdm(desc=what, unit="chunk", mininterval=5, leave=False) as bar:
+                results = cram(lm, [t[:length] for t in texts], cfg, bar.update)
             record = about | shares_exact(lm, results)
             append_records(path, [record])
             print(line(record), file=sys.stderr, flush=True)
