@@ -19,7 +19,7 @@ def cram(
     lm: LanguageModel,
     texts: Sequence[str | np.ndarray],
     cfg: CramConfig = CramConfig(),  # noqa: B008  frozen
-    report: Callable[[], None] = lambda: None,
+    report: Callable[[], object] = lambda: None,
     starts: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> list[CramResult]:
     """Crams every text and returns the results in the order of the texts.
