@@ -76,7 +76,8 @@ MARGINS = tuple(
     for margin in (0.0, 0.05, 0.1, 0.2, 0.5)
 )
 # Fewer steps to exactness, at lengths that `reference` solves for about 90 % of texts.
-ADAMW = dict(optimizer="adamw", learning_rate=1.0, eps=1e-8)
+ADAMW = dict(optimizer="adamw", learning_rate=1.0, eps=1e-8, unit_rate=False)
+ADAMW |= dict(weight_decay=0.01)
 SPEED = tuple(
     dict(changes, name=name, base="default")
     for name, changes in {
@@ -99,8 +100,9 @@ SPEED = tuple(
         "b1 0.8": dict(b1=0.8),
         "b2 0.8": dict(b2=0.8),
         "b2 0.95": dict(b2=0.95),
-        "lr 0.35": dict(learning_rate=0.35),
-        "lr 1.4": dict(learning_rate=1.4),
+        "rate 40": dict(learning_rate=40.0),
+        "rate 400": dict(learning_rate=400.0),
+        "decay 0.01": dict(weight_decay=0.01),
         "warm-up 20": dict(warmup_steps=20),
         "init 1": dict(init_scale=1.0),
         "init 30": dict(init_scale=30.0),
@@ -110,30 +112,35 @@ SPEED = tuple(
         "sure weight 0.2": dict(sure_weight=0.2),
     }.items()
 )
-# The parts of `default` on a real model, most telling first.
+# The parts of `default` on a real model, most telling first; and what it was before.
+LOW_DIM = dict(parametrisation="low_dim", learning_rate=0.05, weight_decay=0.01)
+LOW_DIM |= dict(unit_rate=False)
 REAL = tuple(
-    dict(changes, name=name, base="default")
+    dict(base="default", max_steps=600) | dict(changes, name=name)
     for name, changes in {
         "default": {},
-        "adamw": ADAMW,
-        "lr 0.35": dict(learning_rate=0.35),
-        "lr 1.4": dict(learning_rate=1.4),
-        "cross-entropy": dict(loss="cross_entropy"),
+        "rate 5, decay 0.01": dict(learning_rate=5.2, weight_decay=0.01),
+        "rate 20, decay 0.01": dict(learning_rate=20.7, weight_decay=0.01),
+        "decay 0.01": dict(weight_decay=0.01),
+        "rate 20": dict(learning_rate=20.7),
+        "rate 40": dict(learning_rate=44.0),
+        "rate 400": dict(learning_rate=370.0),
+        "cross-entropy": dict(loss="cross_entropy", sure_weight=1.0),
+        "adamw": dict(optimizer="adamw", eps=1e-8),
+        "adamw, rate 40": dict(optimizer="adamw", eps=1e-8, learning_rate=40.0),
+        "init 1": dict(init_scale=1.0),
         "all tokens at once": dict(grows=False),
         "0 ahead": dict(ahead=0),
         "sure weight 1": dict(sure_weight=1.0),
-        "init 1": dict(init_scale=1.0),
         "constant rate": dict(schedule="constant"),
-        "low_dim 256": dict(parametrisation="low_dim"),
-        "adamw, lr 0.5": dict(ADAMW, learning_rate=0.5),
-        "adamw, lr 5": dict(ADAMW, learning_rate=5.0),
-        "power 0": dict(power=0.0),
+        "power 0.5": dict(power=0.5),
+        "power 1": dict(power=1.0),
         "window 8": dict(window=8),
-        "window 64": dict(window=64),
-        "lr 0.175": dict(learning_rate=0.175),
-        "lr 2.8": dict(learning_rate=2.8),
-        "low_dim 64": dict(parametrisation="low_dim", rank=64),
-        "margin 0": dict(margin=0.0),
+        "b1 0.9, b2 0.95": dict(b1=0.9, b2=0.95),
+        "low_dim": LOW_DIM,
+        "low_dim, lr 0.1": dict(LOW_DIM, learning_rate=0.1),
+        "low_dim, adamw, lr 0.1": dict(ADAMW, parametrisation="low_dim", learning_rate=0.1),
+        "published low_dim": dict(base="low_dim", margin=0.1, patience=600),
     }.items()
 )
 # stage -> recipes, vectors a text, first and number of texts, lengths of each LM
@@ -142,13 +149,13 @@ STAGES = {
     "margins": (MARGINS, 1, 32, 48, dict(nano=(4,), stories=(8,))),
     "vectors": (FINAL[1:], 4, 32, 24, dict(nano=(16, 20, 24), stories=(32, 48, 64))),
     "speed": (SPEED, 1, 0, 24, dict(nano=(6,), stories=(8,))),
-    "real": (REAL, 1, 0, 8, dict(real=(24,))),
+    "real": (REAL, 1, 100, 4, dict(real=(32,))),
     "final": (FINAL, 1, 32, 48, dict(nano=(4, 6, 8, 10), stories=(8, 12, 16, 20, 24))),
 }
 LMS = {
     "nano": dict(lm="builtin", passages=32),  # passages of each file
     "stories": dict(lm="stories260k", passages=128),
-    "real": dict(lm="", passages=2),
+    "real": dict(lm="", passages=4),
 }
 
 

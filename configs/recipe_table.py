@@ -26,6 +26,8 @@ PLAIN = dict(
     base="default",
     optimizer="adamw",
     learning_rate=1.0,
+    unit_rate=False,
+    weight_decay=0.01,
     eps=1e-8,
     warmup_steps=20,
     loss="cross_entropy",
@@ -36,7 +38,14 @@ PLAIN = dict(
     growth=(4, 1.25),
 )
 PARTS = {
-    "ggt": dict(optimizer="ggt", learning_rate=0.7, eps=0.01, warmup_steps=0),
+    "ggt": dict(
+        optimizer="ggt",
+        learning_rate=125.0,
+        unit_rate=True,
+        weight_decay=0.0,
+        eps=0.01,
+        warmup_steps=0,
+    ),
     "margin": dict(loss="margin"),
     "small weight": dict(sure_weight=0.02),
     "ahead": dict(ahead=4),

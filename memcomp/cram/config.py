@@ -38,7 +38,7 @@ class CramConfig:
         writing has in their place; in the way "one_step_shared", of texts in a group.
       memory: way of writing, a key of `memcomp.cram.ways.table.WAYS`.
       recipe: a key of `RECIPES`, or a `Recipe` of your own.
-      learning_rate: peak learning rate; None for the recipe's.
+      learning_rate: peak learning rate, in the recipe's units; None for the recipe's.
       max_steps: largest number of gradient evaluations of a text; None for the recipe's.
       patience: evaluations without progress before a text is given up; None for the
         recipe's.

@@ -49,6 +49,7 @@ class CramState(NamedTuple):
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
+      unit: what learning rates are multiplied by; see `Recipe.unit_rate`.
       failed: whether a loss was not finite; `step` counts the steps before it.
       done: whether the text is finished, so that its state no longer changes.
     """
@@ -63,6 +64,7 @@ class CramState(NamedTuple):
     min_loss: Float[Array, "*B"]
     stale: Int[Array, "*B"]
     step: Int[Array, "*B"]
+    unit: Float[Array, "*B"]
     failed: Bool[Array, "*B"]
     done: Bool[Array, "*B"]
 
@@ -81,13 +83,13 @@ def init_state(
     With the init "tokens" it is a function of the text's first `tokens` instead.
     """
     recipe, way = cfg.resolved_recipe(), cfg.way
+    unit = way.unit(params, cfg.start, module=module)
     if recipe.init == OF_TOKENS:
         memory = way.of_tokens(params, tokens, module=module)
         memory = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
     else:
         key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
         shape = way.rows(cfg.num_memory), way.width(module)
-        unit = way.unit(params, cfg.start, module=module)
         memory = INITS[recipe.init](key, shape, unit, recipe.init_scale)
     return CramState(
         memory=memory,
@@ -100,6 +102,7 @@ def init_state(
         min_loss=jnp.full((), jnp.inf, memory.dtype),
         stale=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
+        unit=jnp.mean(unit) if recipe.unit_rate else jnp.ones((), unit.dtype),
         failed=jnp.zeros((), bool),
         done=jnp.zeros((), bool),
     )
@@ -174,11 +177,9 @@ def cram_step(
         longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
+    rate = state.unit * learning_rate(recipe.schedule, numbers, state.step, stale)
     updates, opt_state = optimizer(recipe).update(
-        grad,
-        state.opt_state,
-        state.memory,
-        learning_rate=learning_rate(recipe.schedule, numbers, state.step, stale),
+        grad, state.opt_state, state.memory, learning_rate=rate
     )
     memory: Any = optax.apply_updates(state.memory, updates)
     new = CramState(
@@ -192,6 +193,7 @@ def cram_step(
         min_loss=jnp.minimum(loss, state.min_loss),
         stale=stale,
         step=step,
+        unit=state.unit,
         failed=state.failed,
         done=solved | (stale >= numbers.patience) | (step >= numbers.max_steps),
     )

@@ -29,6 +29,9 @@ class Recipe:
 
     Attributes:
       learning_rate: peak learning rate.
+      unit_rate: whether learning rates are in units of the usual size of the memory's
+        numbers (`Way.unit`), as the scale of the init "normal" is; they are absolute
+        otherwise.
       max_steps: largest number of gradient evaluations of a text; in a horizon, of each
         target, or of all targets together if the recipe `grows`.
       patience: a text is given up after this many evaluations without a new best
@@ -62,6 +65,7 @@ class Recipe:
     max_steps: int
     patience: int
     margin: float
+    unit_rate: bool = False
     warmup_steps: int = 0
     schedule: str = "constant"
     final_learning_rate: float = 0.0
@@ -241,7 +245,8 @@ RECIPES = {
     "low_dim": dataclasses.replace(_PROGRESSIVE, parametrisation="low_dim"),
     # Ours, see docs/recipes.md. For exact reproduction of whole texts:
     "default": Recipe(
-        learning_rate=0.7,
+        learning_rate=125.0,
+        unit_rate=True,
         max_steps=10_000,
         patience=200,
         margin=0.1,
@@ -250,6 +255,7 @@ RECIPES = {
         optimizer="ggt",
         b1=0.7,
         eps=0.01,
+        weight_decay=0.0,
         init_scale=10.0,
         loss="margin",
         grows=True,

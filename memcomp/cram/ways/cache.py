@@ -38,10 +38,12 @@ class CacheMemory:
         # A cache holds hundreds of tokens after few steps on all of them.
         "default": {
             "learning_rate": 0.1,
+            "unit_rate": False,
             "schedule": "constant",
             "optimizer": "adamw",
             "b1": 0.9,
             "eps": 1e-8,
+            "weight_decay": 0.01,
             "init": "tokens",
             "loss": "cross_entropy",
             "grows": False,

@@ -32,6 +32,9 @@ class OneStep:
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
         # No token is given, so that no token depends on those before it being right.
         "default": {
+            "learning_rate": 0.7,
+            "unit_rate": False,
+            "weight_decay": 0.01,
             "init_scale": 1.0,
             "loss": "cross_entropy",
             "grows": False,
