@@ -48,6 +48,7 @@ ALL = (
     "icformer/builtin.py",
     "icformer/builtin.py:icae,32",
     "icformer/builtin.py:gradmem",
+    "icformer/smollm2.py",
     "icformer/llama_2_7b_pretrain.py",
     "icformer/llama_2_7b_finetune.py",
     "pretrain/tiny.py",

@@ -258,7 +258,11 @@ def _num_params(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-STAGES = {"pretrain": _longest_pretraining, "finetune": _longest_finetuning}
+STAGES = {
+    "pretrain": _longest_pretraining,
+    "both": _longest_pretraining,
+    "finetune": _longest_finetuning,
+}
 KINDS: dict[str, Callable[..., Step]] = {
     "cram": _cram,
     "icformer": _icformer,
