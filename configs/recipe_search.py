@@ -76,8 +76,13 @@ MARGINS = tuple(
     for margin in (0.0, 0.05, 0.1, 0.2, 0.5)
 )
 # Fewer steps to exactness, at lengths that `reference` solves for about 90 % of texts.
-ADAMW = dict(optimizer="adamw", learning_rate=1.0, eps=1e-8, unit_rate=False)
-ADAMW |= dict(weight_decay=0.01)
+ADAMW = dict(
+    optimizer="adamw",
+    learning_rate=1.0,
+    unit_rate=False,
+    weight_decay=0.01,
+    eps=1e-8,
+)
 SPEED = tuple(
     dict(changes, name=name, base="default")
     for name, changes in {
@@ -113,8 +118,12 @@ SPEED = tuple(
     }.items()
 )
 # The parts of `default` on a real model, most telling first; and what it was before.
-LOW_DIM = dict(parametrisation="low_dim", learning_rate=0.05, weight_decay=0.01)
-LOW_DIM |= dict(unit_rate=False)
+LOW_DIM = dict(
+    parametrisation="low_dim",
+    learning_rate=0.05,
+    unit_rate=False,
+    weight_decay=0.01,
+)
 REAL = tuple(
     dict(base="default", max_steps=600) | dict(changes, name=name)
     for name, changes in {

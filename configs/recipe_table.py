@@ -59,6 +59,10 @@ ABLATION = {
         f"without {name}": RECIPES["default"] | {key: PLAIN[key] for key in part}
         for name, part in PARTS.items()
     },
+    **{
+        f"rate {rate}": RECIPES["default"] | dict(learning_rate=float(rate))
+        for rate in (5, 12, 40)
+    },
     "patience 100": RECIPES["default"] | dict(patience=100),
     "patience 400": RECIPES["default"] | dict(patience=400),
 }

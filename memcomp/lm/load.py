@@ -152,7 +152,7 @@ def _find(lm: str) -> tuple[pathlib.Path, str | None]:
     if lm == "builtin":
         return BUILTIN, None
     folder = local_path(lm)
-    if folder.is_dir():
+    if lm and folder.is_dir():  # an empty name would be the current folder
         return folder, None
     lm = _SHORT_NAMES.get(lm, lm)
     if folder.exists() or lm.count("/") != 1 or lm.startswith((".", "/", "~")):

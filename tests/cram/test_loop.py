@@ -217,6 +217,22 @@ def test_an_exact_memory_is_kept_although_a_longer_prefix_was_surer(tiny_lm_floa
     assert after.best_accuracy == 1 and after.best_prefix >= 0 and after.stale == 0
 
 
+@pytest.mark.parametrize("unit_rate", [False, True])
+def test_a_rate_in_units_is_of_the_size_of_input_vectors(tiny_lm, unit_rate):
+    # GGT's first step has a root mean square of 1 before it is multiplied by the rate.
+    changes = dict(optimizer="ggt", b1=0.7, b2=0.9, weight_decay=0.0, unit_rate=unit_rate)
+    cfg = CramConfig(recipe=dataclasses.replace(RECIPE, **changes), num_memory=2)
+    tokens, lengths = some_texts(1)
+    begun = jax.tree.map(lambda leaf: leaf[0], start(tiny_lm, cfg, rows=1))
+    length, tail = jnp.int32(lengths[0]), (tiny_lm.params, cfg.numbers())
+    step = jax.jit(functools.partial(cram_step, module=tiny_lm.module, cfg=cfg))
+    new, _ = step(begun, jnp.asarray(tokens[0]), length, *tail)
+    unit = np.std(np.asarray(tiny_lm.params["embedding"])) if unit_rate else 1.0
+    moved = np.sqrt(np.mean(np.square(new.memory - begun.memory)))
+    assert moved == pytest.approx(0.1 * unit, rel=1e-4)
+    assert unit_rate == (abs(unit - 1) > 0.1)  # the two cases differ
+
+
 def test_memory_starts_from_seed_and_text_alone(tiny_lm):
     all_three = start(tiny_lm, CFG).memory
     last = init_states(

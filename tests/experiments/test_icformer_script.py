@@ -87,9 +87,8 @@ def test_both_stages_at_once_make_the_table_of_what_was_trained(script, folder, 
         script.main(config, str(tmp_path / name))
         return tmp_path / name
 
-    with pytest.raises(
-        InputError, match="evaluate.num_texts None"
-    ):  # before anything is trained
+    # Before anything is trained:
+    with pytest.raises(InputError, match="evaluate.num_texts None"):
         both("refused", num_texts=None)
     with pytest.raises(InputError, match="nowhere cannot be read"):
         both("refused", beside=("nowhere",))

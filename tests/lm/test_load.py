@@ -59,7 +59,7 @@ def change_weights(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    "name", ["no/such/folder", "./nowhere", "/nowhere", "gpt99", "a b/c"]
+    "name", ["", "no/such/folder", "./nowhere", "/nowhere", "gpt99", "a b/c"]
 )
 def test_a_path_that_does_not_exist_is_refused(name):
     assert repr(name) in refusal(name)
