@@ -83,6 +83,7 @@ ADAMW = dict(
     weight_decay=0.01,
     eps=1e-8,
 )
+LOW_RANK = dict(parametrisation="low_dim", stuck_after=0)
 SPEED = tuple(
     dict(changes, name=name, base="default")
     for name, changes in {
@@ -92,7 +93,7 @@ SPEED = tuple(
         "adamw, lr 0.5": dict(ADAMW, learning_rate=0.5),
         "adamw, b1 0.5": dict(ADAMW, b1=0.5),
         "adamw, b1 0.9": dict(ADAMW, b1=0.9),
-        "adamw, low_dim, lr 0.1": dict(ADAMW, parametrisation="low_dim", learning_rate=0.1),
+        "adamw, low_dim, lr 0.1": dict(ADAMW, **LOW_RANK, learning_rate=0.1),
         "power 0": dict(power=0.0),
         "power 0.5": dict(power=0.5),
         "power 1": dict(power=1.0),
@@ -118,12 +119,7 @@ SPEED = tuple(
     }.items()
 )
 # The parts of `default` on a real model, most telling first; and what it was before.
-LOW_DIM = dict(
-    parametrisation="low_dim",
-    learning_rate=0.05,
-    unit_rate=False,
-    weight_decay=0.01,
-)
+LOW_DIM = dict(LOW_RANK, learning_rate=0.05, unit_rate=False, weight_decay=0.01)
 REAL = tuple(
     dict(base="default", max_steps=600) | dict(changes, name=name)
     for name, changes in {
@@ -148,7 +144,7 @@ REAL = tuple(
         "b1 0.9, b2 0.95": dict(b1=0.9, b2=0.95),
         "low_dim": LOW_DIM,
         "low_dim, lr 0.1": dict(LOW_DIM, learning_rate=0.1),
-        "low_dim, adamw, lr 0.1": dict(ADAMW, parametrisation="low_dim", learning_rate=0.1),
+        "low_dim, adamw, lr 0.1": dict(ADAMW, **LOW_RANK, learning_rate=0.1),
         "published low_dim": dict(base="low_dim", margin=0.1, patience=600),
     }.items()
 )

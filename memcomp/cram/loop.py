@@ -25,7 +25,14 @@ from memcomp.cram.objective import (
     scored_positions,
     token_weights,
 )
-from memcomp.cram.recipe import INITS, OF_TOKENS, Numbers, learning_rate, optimizer
+from memcomp.cram.recipe import (
+    INITS,
+    OF_TOKENS,
+    Numbers,
+    learning_rate,
+    optimizer,
+    stuck_at,
+)
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.protocol import CausalLM, Params
 from memcomp.sharding import BATCH, constrain_batch
@@ -49,7 +56,7 @@ class CramState(NamedTuple):
       min_loss: smallest mean loss of any step, which the reference protocol reports.
       stale: evaluations since the last new best accuracy, or prefix.
       step: evaluations so far.
-      unit: what learning rates are multiplied by; see `Recipe.unit_rate`.
+      unit: usual size of the memory's numbers (`Way.unit`), a mean over them.
       failed: whether a loss was not finite; `step` counts the steps before it.
       done: whether the text is finished, so that its state no longer changes.
     """
@@ -102,7 +109,7 @@ def init_state(
         min_loss=jnp.full((), jnp.inf, memory.dtype),
         stale=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
-        unit=jnp.mean(unit) if recipe.unit_rate else jnp.ones((), unit.dtype),
+        unit=jnp.mean(unit),
         failed=jnp.zeros((), bool),
         done=jnp.zeros((), bool),
     )
@@ -177,11 +184,18 @@ def cram_step(
         longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
-    rate = state.unit * learning_rate(recipe.schedule, numbers, state.step, stale)
+    stuck = stuck_at(recipe, numbers.patience, longest)
+    waited = jnp.where(stale < stuck, stale, stale - stuck)
+    rate = learning_rate(recipe.schedule, numbers, state.step, waited)
+    if recipe.unit_rate:
+        rate = rate * state.unit
     updates, opt_state = optimizer(recipe).update(
         grad, state.opt_state, state.memory, learning_rate=rate
     )
     memory: Any = optax.apply_updates(state.memory, updates)
+    size = jnp.sqrt(jnp.mean(memory**2))
+    small = memory * (recipe.init_scale * state.unit / size)
+    memory = jnp.where(stale == stuck, small, memory)
     new = CramState(
         memory=memory,
         opt_state=opt_state,
@@ -195,7 +209,7 @@ def cram_step(
         step=step,
         unit=state.unit,
         failed=state.failed,
-        done=solved | (stale >= numbers.patience) | (step >= numbers.max_steps),
+        done=solved | (waited >= numbers.patience) | (step >= numbers.max_steps),
     )
     waits = looked > tokens.shape[0]
     failed = ~jnp.isfinite(loss) & ~state.done & ~waits

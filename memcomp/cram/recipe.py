@@ -17,6 +17,7 @@ from memcomp.errors import InputError
 from memcomp.ranges import check_count, check_number
 
 COUNTS = ("max_steps", "patience", "window", "rank", "warmup_steps", "ahead")
+COUNTS += ("stuck_after",)
 POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "window", "rank")
 POSITIVE += ("sure_weight",)
 NOT_NEGATIVE = ("margin", "weight_decay", "power", "init_scale", "final_learning_rate")
@@ -57,6 +58,8 @@ class Recipe:
         longest; otherwise both go by accuracy.
       ahead: number of further tokens in a target that has just grown, see `token_weights`.
       sure_weight: weight of the loss of tokens that are surely right, see `token_weights`.
+      stuck_after: steps without progress, for each token of the longest prefix, after
+        which a text begins again, see `stuck_at`; 0 for never.
       parametrisation: what the optimiser updates, a key of `PARAMETRISATIONS`.
       rank: number of coordinates of each memory vector in "low_dim".
     """
@@ -82,6 +85,7 @@ class Recipe:
     grows: bool = False
     ahead: int = 0
     sure_weight: float = 1.0
+    stuck_after: int = 0
     parametrisation: str = "direct"
     rank: int = 256
 
@@ -110,6 +114,11 @@ class Recipe:
         if self.optimizer == "ggt" and not 0 <= self.b1 < self.b2 <= 1:
             raise InputError(
                 f"b1 is {self.b1} and b2 {self.b2}; ggt wants 0 <= b1 < b2 <= 1"
+            )
+        if self.stuck_after and self.parametrisation != "direct":
+            raise InputError(
+                f"stuck_after is {self.stuck_after}, but a memory that is parametrised as "
+                f"{self.parametrisation} cannot begin again; set stuck_after to 0"
             )
 
 
@@ -171,6 +180,26 @@ def learning_rate(
     peak, floor = numbers.learning_rate, numbers.final_learning_rate
     rate = floor + (peak - floor) * (1 + jnp.cos(jnp.pi * down)) / 2
     return rate * jnp.minimum((step + 1) / jnp.maximum(numbers.warmup_steps, 1), 1)
+
+
+SHORTEST = 10  # tokens; a shorter prefix is not stuck earlier than one of this length
+
+
+def stuck_at(
+    recipe: Recipe, patience: int | Array, prefix: Int[Array, ""]
+) -> Int[Array, ""]:
+    """Steps without progress at which a text is stuck, and its memory begins again.
+
+    Large steps make the memory large, so that later ones turn it less and less. A text may
+    then stay at a short prefix from which no small step leads on, although almost every
+    start leads further. So its memory is scaled back to `init_scale` times its usual size,
+    from where the next step turns it wherever the gradient points. This takes about as many steps as
+    the prefix took, and only pays where these are fewer than those of waiting on: a prefix
+    for which the answer is `patience` or more is never stuck.
+    """
+    at = recipe.stuck_after * jnp.maximum(prefix + 1, SHORTEST)
+    never = jnp.iinfo(at.dtype).max
+    return jnp.where((at > 0) & (at < patience), at, never)
 
 
 def _adam(recipe: Recipe) -> optax.GradientTransformation:
@@ -261,6 +290,7 @@ RECIPES = {
         grows=True,
         ahead=4,
         sure_weight=0.02,
+        stuck_after=4,
     ),
     # For the smallest cross-entropy of the whole text, exact or not.
     "full": Recipe(

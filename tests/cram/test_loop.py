@@ -11,7 +11,7 @@ import pytest
 from memcomp.cram import loop
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, cram_step, init_states
-from memcomp.cram.recipe import Recipe
+from memcomp.cram.recipe import Recipe, stuck_at
 from memcomp.cram.ways.table import memory_scores
 
 RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=25, margin=0.05, b2=0.99)
@@ -231,6 +231,52 @@ def test_a_rate_in_units_is_of_the_size_of_input_vectors(tiny_lm, unit_rate):
     moved = np.sqrt(np.mean(np.square(new.memory - begun.memory)))
     assert moved == pytest.approx(0.1 * unit, rel=1e-4)
     assert unit_rate == (abs(unit - 1) > 0.1)  # the two cases differ
+
+
+def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
+    recipe = Recipe(
+        learning_rate=5.0,
+        unit_rate=True,
+        max_steps=1000,
+        patience=50,
+        margin=1e3,  # no token is ever right
+        schedule="restarts",
+        optimizer="ggt",
+        b1=0.7,
+        weight_decay=0.0,
+        init_scale=3.0,
+        grows=True,
+        stuck_after=4,
+    )
+    cfg = CramConfig(recipe=recipe, num_memory=2)
+    tokens, lengths = some_texts(1)
+    state = jax.tree.map(lambda leaf: leaf[0], start(tiny_lm, cfg, rows=1))
+    step = jax.jit(functools.partial(cram_step, module=tiny_lm.module, cfg=cfg))
+    tail = jnp.asarray(tokens[0]), jnp.int32(lengths[0]), tiny_lm.params, cfg.numbers()
+    sizes, moves = [], []
+    while not state.done:
+        new, _ = step(state, *tail)
+        sizes.append(_size(new.memory) / state.unit)
+        moves.append(_size(new.memory - state.memory) / state.unit)
+        state = new
+    # The first step is progress, from no prefix to one of 0 tokens; 4 steps for each of 10.
+    assert len(sizes) == 1 + 40 + 50
+    assert sizes[40] == pytest.approx(3.0, rel=1e-4) and min(sizes[20:40]) > 10
+    assert moves[39] < 1 and moves[41] > 4.9
+
+
+def _size(x):
+    return float(jnp.sqrt(jnp.mean(x**2)))
+
+
+@pytest.mark.parametrize(
+    "stuck_after, prefix, want",
+    [(4, -1, 40), (4, 9, 40), (4, 10, 44), (4, 48, 196), (4, 49, None), (0, 9, None)],
+)
+def test_a_text_is_stuck_where_its_prefix_took_fewer_steps(stuck_after, prefix, want):
+    recipe = dataclasses.replace(RECIPE, stuck_after=stuck_after)
+    never = np.iinfo(np.int32).max
+    assert stuck_at(recipe, 200, jnp.int32(prefix)) == (want or never)
 
 
 def test_memory_starts_from_seed_and_text_alone(tiny_lm):

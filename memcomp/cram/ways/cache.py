@@ -49,6 +49,7 @@ class CacheMemory:
             "grows": False,
             "ahead": 0,
             "sure_weight": 1.0,
+            "stuck_after": 0,
         },
     }
     noun: ClassVar[str] = "cache position"

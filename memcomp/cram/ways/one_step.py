@@ -40,6 +40,7 @@ class OneStep:
             "grows": False,
             "ahead": 0,
             "sure_weight": 1.0,
+            "stuck_after": 0,
         },
     }
     noun: ClassVar[str] = "vector"
