@@ -42,6 +42,11 @@ def test_a_recipe_out_of_range_is_refused_by_name(field, value):
         dataclasses.replace(RECIPES["default"], **{field: value})
 
 
+def test_a_memory_of_coordinates_cannot_begin_again():
+    with pytest.raises(InputError, match="set stuck_after to 0"):
+        dataclasses.replace(RECIPES["default"], parametrisation="low_dim")
+
+
 def test_reference_is_the_papers_to_the_letter():
     assert RECIPES["reference"] == Recipe(
         learning_rate=1e-2,
