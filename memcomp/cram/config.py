@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from memcomp.cram.recipe import RECIPES, Numbers, Recipe
+from memcomp.cram.rates import Numbers
+from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.cram.ways.table import WAYS
 from memcomp.cram.ways.way import Way
 from memcomp.data.texts import PROTOCOLS

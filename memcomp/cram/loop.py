@@ -25,14 +25,8 @@ from memcomp.cram.objective import (
     scored_positions,
     token_weights,
 )
-from memcomp.cram.recipe import (
-    INITS,
-    OF_TOKENS,
-    Numbers,
-    learning_rate,
-    optimizer,
-    stuck_at,
-)
+from memcomp.cram.rates import Numbers, learning_rate, stuck_at
+from memcomp.cram.recipe import INITS, OF_TOKENS, optimizer
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.protocol import CausalLM, Params
 from memcomp.sharding import BATCH, constrain_batch
@@ -184,7 +178,7 @@ def cram_step(
         longest = jnp.maximum(prefix, state.best_prefix)
     stale = jnp.where(higher, 0, state.stale + 1)
     step = state.step + 1
-    stuck = stuck_at(recipe, numbers.patience, longest)
+    stuck = stuck_at(recipe.stuck_after, numbers.patience, longest)
     waited = jnp.where(stale < stuck, stale, stale - stuck)
     rate = learning_rate(recipe.schedule, numbers, state.step, waited)
     if recipe.unit_rate:

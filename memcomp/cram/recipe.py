@@ -1,18 +1,15 @@
 """Recipes: how the memory is initialised, optimised and stopped; one table of them."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt32
 
 from memcomp.cram.objective import LOSSES
 from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
+from memcomp.cram.rates import SCHEDULES
 from memcomp.errors import InputError
 from memcomp.ranges import check_count, check_number
 
@@ -120,87 +117,6 @@ class Recipe:
                 f"stuck_after is {self.stuck_after}, but a memory that is parametrised as "
                 f"{self.parametrisation} cannot begin again; set stuck_after to 0"
             )
-
-
-class Numbers(NamedTuple):
-    """Numbers of a `CramConfig` that are traced, so that programs do not depend on them.
-
-    Attributes:
-      seed: seed of the initial memories.
-      learning_rate, final_learning_rate, max_steps, patience, margin, warmup_steps: as in
-        `Recipe`.
-    """
-
-    seed: np.uint32 | UInt32[Array, ""]
-    learning_rate: float | Array
-    final_learning_rate: float | Array
-    max_steps: int | Array
-    patience: int | Array
-    margin: float | Array
-    warmup_steps: int | Array
-
-
-def _constant(numbers: Numbers, step: Array, stale: Array) -> Array:
-    return jnp.zeros(())
-
-
-def _cosine(numbers: Numbers, step: Array, stale: Array) -> Array:
-    steps = jnp.maximum(numbers.max_steps - numbers.warmup_steps, 1)
-    return (step - numbers.warmup_steps) / steps
-
-
-def _restarts(numbers: Numbers, step: Array, stale: Array) -> Array:
-    return stale / numbers.patience
-
-
-# Position of the learning rate on a half cosine from 0, the peak, to 1, the floor, given
-# the steps taken and the steps since the last progress. "cosine" reaches 1 at `max_steps`.
-# "restarts" reaches 1 after `patience` steps without progress and returns to 0 with each
-# progress: warm restarts as in Loshchilov and Hutter 2017, arXiv:1608.03983, except that
-# theirs come at fixed steps.
-SCHEDULES: dict[str, Callable[[Numbers, Array, Array], Array]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "restarts": _restarts,
-}
-
-
-def learning_rate(
-    schedule: str, numbers: Numbers, step: Int[Array, ""], stale: Int[Array, ""]
-) -> Float[Array, ""]:
-    """Learning rate of the next step.
-
-    Args:
-      schedule: a key of `SCHEDULES`.
-      numbers: peak and floor of the schedule, and the steps that it takes.
-      step: number of steps taken.
-      stale: steps since the last progress.
-    """
-    down = jnp.clip(SCHEDULES[schedule](numbers, step, stale), 0, 1)
-    peak, floor = numbers.learning_rate, numbers.final_learning_rate
-    rate = floor + (peak - floor) * (1 + jnp.cos(jnp.pi * down)) / 2
-    return rate * jnp.minimum((step + 1) / jnp.maximum(numbers.warmup_steps, 1), 1)
-
-
-SHORTEST = 10  # tokens; a shorter prefix is not stuck earlier than one of this length
-
-
-def stuck_at(
-    recipe: Recipe, patience: int | Array, prefix: Int[Array, ""]
-) -> Int[Array, ""]:
-    """Steps without progress at which a text is stuck, and its memory begins again.
-
-    Large steps make the memory large, so that later ones turn it less and less. A text may
-    then stay at a short prefix from which no small step leads on, although almost every
-    start leads further. So its memory is scaled back to `init_scale` times its usual size,
-    from where the next step turns it wherever the gradient points. To come back to the
-    prefix then takes about as many steps as it took before, so that this is only done
-    where they are fewer than those of waiting on: a prefix that would have to wait for
-    `patience` steps or more is never stuck.
-    """
-    at = recipe.stuck_after * jnp.maximum(prefix + 1, SHORTEST)
-    never = jnp.iinfo(at.dtype).max
-    return jnp.where((at > 0) & (at < patience), at, never)
 
 
 def _adam(recipe: Recipe) -> optax.GradientTransformation:

@@ -11,7 +11,8 @@ import pytest
 from memcomp.cram import loop
 from memcomp.cram.config import CramConfig
 from memcomp.cram.loop import cram_chunk, cram_step, init_states
-from memcomp.cram.recipe import Recipe, stuck_at
+from memcomp.cram.rates import stuck_at
+from memcomp.cram.recipe import Recipe
 from memcomp.cram.ways.table import memory_scores
 
 RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=25, margin=0.05, b2=0.99)
@@ -274,9 +275,8 @@ def _size(x):
     [(4, -1, 40), (4, 9, 40), (4, 10, 44), (4, 48, 196), (4, 49, None), (0, 9, None)],
 )
 def test_a_text_is_stuck_where_its_prefix_took_fewer_steps(stuck_after, prefix, want):
-    recipe = dataclasses.replace(RECIPE, stuck_after=stuck_after)
     never = np.iinfo(np.int32).max
-    assert stuck_at(recipe, 200, jnp.int32(prefix)) == (want or never)
+    assert stuck_at(stuck_after, 200, jnp.int32(prefix)) == (want or never)
 
 
 def test_memory_starts_from_seed_and_text_alone(tiny_lm):

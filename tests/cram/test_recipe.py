@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.recipe import RECIPES, learning_rate, optimizer
+from memcomp.cram.rates import learning_rate
+from memcomp.cram.recipe import RECIPES, optimizer
 
 
 def test_reference_is_adamw_with_decoupled_decay():
