@@ -33,6 +33,7 @@ PLAIN = dict(
     loss="cross_entropy",
     ahead=0,
     sure_weight=1.0,
+    stuck_after=0,
     schedule="cosine",
     max_steps=1000,
     growth=(4, 1.25),
@@ -50,6 +51,7 @@ PARTS = {
     "small weight": dict(sure_weight=0.02),
     "ahead": dict(ahead=4),
     "restarts": dict(schedule="restarts", max_steps=10_000),
+    "beginning again": dict(stuck_after=4),
 }
 ABLATION = {
     "default": RECIPES["default"],
@@ -63,6 +65,8 @@ ABLATION = {
         f"rate {rate}": RECIPES["default"] | dict(learning_rate=float(rate))
         for rate in (5, 12, 40)
     },
+    "rate 5, without beginning again": RECIPES["default"]
+    | dict(learning_rate=5.0, stuck_after=0),
     "patience 100": RECIPES["default"] | dict(patience=100),
     "patience 400": RECIPES["default"] | dict(patience=400),
 }
