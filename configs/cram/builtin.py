@@ -14,7 +14,6 @@ def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/cram.py reads."""
     config = base.everything()
     config.texts = "builtin"
-    config.cram.learning_rate = 5.0  # this LM wants smaller steps: docs/recipes.md
     config.cram.num_tokens = (3, 4, 5, 5, 6, 6, 7, 7, 8, 8, 8, 9, 10, 12, 14, 16)
     config.slice = "v5e:1x1"
     return config
