@@ -176,10 +176,10 @@ def cram_step(
     longest = jnp.where(keep, prefix, state.best_prefix)
     if recipe.grows:  # a prefix that has been right once is no progress again
         longest = jnp.maximum(prefix, state.best_prefix)
-    stale = jnp.where(higher, 0, state.stale + 1)
-    step = state.step + 1
+    stale, step = jnp.where(higher, 0, state.stale + 1), state.step + 1
     stuck = stuck_at(recipe.stuck_after, numbers.patience, longest)
-    waited = jnp.where(stale < stuck, stale, stale - stuck)
+    again = (stuck > 0) & (stale >= stuck)
+    waited = jnp.where(again, stale - stuck, stale)
     rate = learning_rate(recipe.schedule, numbers, state.step, waited)
     if recipe.unit_rate:
         rate = rate * state.unit
@@ -189,7 +189,7 @@ def cram_step(
     memory: Any = optax.apply_updates(state.memory, updates)
     size = jnp.sqrt(jnp.mean(memory**2))
     small = memory * (recipe.init_scale * state.unit / size)
-    memory = jnp.where(stale == stuck, small, memory)
+    memory = jnp.where(again & (waited == 0), small, memory)
     new = CramState(
         memory=memory,
         opt_state=opt_state,
@@ -203,7 +203,7 @@ def cram_step(
         step=step,
         unit=state.unit,
         failed=state.failed,
-        done=solved | (waited >= numbers.patience) | (step >= numbers.max_steps),
+        done=solved | (stale >= numbers.patience + stuck) | (step >= numbers.max_steps),
     )
     waits = looked > tokens.shape[0]
     failed = ~jnp.isfinite(loss) & ~state.done & ~waits

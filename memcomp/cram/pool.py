@@ -27,6 +27,7 @@ from memcomp.cram.loop import (
 )
 from memcomp.cram.objective import looked_at
 from memcomp.cram.program_size import padded_length, pays, step_flops
+from memcomp.cram.rates import stuck_at
 from memcomp.cram.result import CramResult
 from memcomp.cram.slot import NEVER, Slot
 from memcomp.data.texts import Text
@@ -156,7 +157,8 @@ class Pool:
         names = ("best_prefix", "stale", "step")
         prefix, stale, step = fetch([getattr(self._states, name) for name in names])
         recipe = self._cfg.resolved_recipe()
-        left = np.minimum(recipe.patience - stale, recipe.max_steps - step)
+        stuck = stuck_at(recipe.stuck_after, recipe.patience, prefix)
+        left = np.minimum(recipe.patience + stuck - stale, recipe.max_steps - step)
         return [
             Flying(
                 seed_id=slot.text.seed_id,

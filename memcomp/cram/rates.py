@@ -72,8 +72,10 @@ SHORTEST = 10  # tokens; a shorter prefix is not stuck earlier than one of this 
 
 
 def stuck_at(
-    stuck_after: int, patience: int | Array, prefix: Int[Array, ""]
-) -> Int[Array, ""]:
+    stuck_after: int,
+    patience: int | Array,
+    prefix: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+) -> Int[Array, "*B"]:
     """Steps without progress at which a text is stuck, and its memory begins again.
 
     Large steps make the memory large, so that later ones turn it less and less. A text may
@@ -86,9 +88,11 @@ def stuck_at(
 
     Args:
       stuck_after: of the recipe, steps for each token of the prefix; 0 for never.
-      patience: of the recipe.
+      patience: of the recipe; a text that has begun again is given up after as many more.
       prefix: number of leading tokens that have been right so far.
+
+    Returns:
+      The number of steps; 0 for never.
     """
-    at = stuck_after * jnp.maximum(prefix + 1, SHORTEST)
-    never = jnp.iinfo(at.dtype).max
-    return jnp.where((at > 0) & (at < patience), at, never)
+    at = stuck_after * jnp.maximum(jnp.asarray(prefix) + 1, SHORTEST)
+    return jnp.where(at < patience, at, 0)

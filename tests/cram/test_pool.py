@@ -1,5 +1,6 @@
 """The loop on the host: buckets, places, refilling, snapshots."""
 
+import dataclasses
 import functools
 
 import jax
@@ -189,6 +190,18 @@ def test_a_text_that_diverges_keeps_what_it_had(tiny_lm):
         assert result.diverged_at == result.steps == len(result.loss_curve) > 0
         assert np.isfinite(result.loss_curve).all() and np.isfinite(result.memory).all()
         assert np.isfinite([result.loss_nats, result.margin]).all()
+
+
+@pytest.mark.parametrize("stuck_after, more", [(0, 0), (3, 30), (4, 0)])
+def test_steps_left_are_those_until_a_text_is_given_up(tiny_lm, stuck_after, more):
+    # No token is ever right, and 3 steps for each of 10 tokens are fewer than the patience.
+    changes = dict(margin=1e3, grows=True, stuck_after=stuck_after, max_steps=1000)
+    cfg = config(recipe=dataclasses.replace(RECIPE, **changes), steps_per_chunk=11)
+    pool = Pool(tiny_lm, some_texts(1), cfg)
+    pool.advance()
+    assert [one.steps_left for one in pool.flying()] == [30 + more]
+    (result,) = [r for _ in range(7) if pool.num_flying for r in pool.advance()]
+    assert result.steps == 11 + 30 + more
 
 
 def test_a_text_that_diverges_stops_no_other(tiny_lm_float64):
