@@ -1,8 +1,9 @@
 """What changes from step to step: the learning rate, and when memory begins again."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
@@ -75,7 +76,7 @@ def stuck_at(
     stuck_after: int,
     patience: int | Array,
     prefix: Int[Array, "*B"] | Int[np.ndarray, "*B"],
-) -> Int[Array, "*B"]:
+) -> Any:
     """Steps without progress at which a text is stuck, and its memory begins again.
 
     Large steps make the memory large, so that later ones turn it less and less. A text may
@@ -92,7 +93,8 @@ def stuck_at(
       prefix: number of leading tokens that have been right so far.
 
     Returns:
-      The number of steps; 0 for never.
+      The number of steps [*B], on the device or on the host as `prefix` is; 0 for never.
     """
-    at = stuck_after * jnp.maximum(jnp.asarray(prefix) + 1, SHORTEST)
-    return jnp.where(at < patience, at, 0)
+    xp: Any = jnp if isinstance(prefix, jax.Array) else np
+    at = stuck_after * xp.maximum(prefix + 1, SHORTEST)
+    return xp.where(at < patience, at, 0)

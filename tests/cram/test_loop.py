@@ -276,6 +276,8 @@ def _size(x):
 )
 def test_a_text_is_stuck_where_its_prefix_took_fewer_steps(stuck_after, prefix, want):
     assert stuck_at(stuck_after, 200, jnp.int32(prefix)) == want
+    on_host = stuck_at(stuck_after, 200, np.array([prefix], np.int32))
+    assert isinstance(on_host, np.ndarray) and on_host.tolist() == [want]
 
 
 def test_memory_starts_from_seed_and_text_alone(tiny_lm):
