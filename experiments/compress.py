@@ -23,7 +23,7 @@ from memcomp.metrics.classical import (
 from memcomp.report.published import SOURCES, published_ratios
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
-from memcomp.runs.inputs import load_texts, text_choice
+from memcomp.runs.inputs import load_texts
 
 DEFAULT_WORKDIR = "runs/compress"
 
@@ -53,7 +53,7 @@ def main(config: Config, workdir: str | None) -> None:
 def _texts(config: Config, lm: LanguageModel) -> tuple[list[tuple[str, str]], str]:
     """Returns pairs of a source's name and a text, and the SHA-256 of the source."""
     num_words = 1568 if config.num_words is None else config.num_words
-    found, sha256 = load_texts(text_choice(config.to_dict()), lm, note, num_words=num_words)
+    found, sha256 = load_texts(config.to_dict(), lm, note, num_words=num_words)
     texts = [(name, text) for name, text in found if isinstance(text, str)]
     if len(texts) < len(found):
         raise InputError(f"{config.texts} has token ids; compressors want text")

@@ -20,7 +20,7 @@ from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
-from memcomp.runs.inputs import load_texts, text_choice
+from memcomp.runs.inputs import load_model, load_texts
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use, means
@@ -32,7 +32,7 @@ STUDIES = (*ATTENDING, "use", "context")
 
 def main(config: Config, workdir: str | None) -> None:
     """Crams the passages, runs the studies and prints their tables."""
-    lm = memcomp.load_lm(config.lm, dtype=config.dtype)
+    lm = load_model(config.to_dict())
     T = one_length(config)
     cfg = memcomp.CramConfig(seed=config.seed, **config.cram)
     kinds = chosen(lm, config.studies, T)
@@ -99,7 +99,7 @@ def chosen(lm: LanguageModel, studies: tuple[str, ...], num_tokens: int) -> list
 
 def read_passages(lm: LanguageModel, config: Config, num_tokens: int) -> list[Text]:
     """Reads texts with the tokens before and after them."""
-    found, sha256 = load_texts(text_choice(config.to_dict()), lm, note)
+    found, sha256 = load_texts(config.to_dict(), lm, note)
     return tokenize(
         lm.tokenizer,
         found,

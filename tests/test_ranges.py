@@ -16,7 +16,7 @@ from memcomp.data.documents import find_documents
 from memcomp.data.texts import ALL, Text, count_texts, read_texts
 from memcomp.errors import InputError
 from memcomp.pretrain import TrainConfig as PretrainConfig
-from memcomp.runs.inputs import TextChoice, load_texts
+from memcomp.runs.inputs import load_texts
 from memcomp.studies.geometry import CurveConfig
 from memcomp.studies.restarts import GeometryConfig
 
@@ -112,7 +112,7 @@ def test_no_name_of_texts_is_not_the_current_folder(tmp_path, monkeypatch, sourc
 def test_how_many_texts_are_taken_is_said(tiny_lm, tmp_path, capsys, num_texts, taken):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "rain"}\n' * 5)
-    choice = TextChoice(
+    entries = dict(
         texts=str(path),
         field="text",
         num_texts=num_texts,
@@ -121,7 +121,7 @@ def test_how_many_texts_are_taken_is_said(tiny_lm, tmp_path, capsys, num_texts, 
         vocabulary="",
         manual_dir="",
     )
-    assert len(load_texts(choice, tiny_lm, launch.note).found) == taken
+    assert len(load_texts(entries, tiny_lm, launch.note)[0]) == taken
     assert not capsys.readouterr().err  # not before all input is accepted
     launch.say_notes()
     said = capsys.readouterr().err

@@ -1,8 +1,7 @@
 """Loads what a config says to cram: the language model, the texts and the cram config."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,70 +23,48 @@ from memcomp.sharding import make_mesh
 Note = Callable[[str], None]  # takes a message for the user about the input
 
 
-@dataclasses.dataclass(frozen=True)
-class TextChoice:
-    """Which texts are taken; see `memcomp.data.texts.read_texts`.
+def load_model(entries: Mapping[str, Any]) -> LanguageModel:
+    """Loads the LM of a config such as configs/cram/base.py, on its mesh.
 
-    Attributes:
-      texts: the source.
-      field: field of a JSON line or CSV record that holds the text.
-      num_texts: number of texts; None for the source's own number.
-      passages: number of passages from each text.
-      seed: seed for what is drawn at random.
-      vocabulary: file of the words of "random_words"; "" for none.
-      manual_dir: folder of files that cannot be downloaded; "" for none.
+    Raises:
+      InputError: the LM cannot be loaded, or not in this way.
     """
-
-    texts: str
-    field: str
-    num_texts: int | None
-    passages: int
-    seed: int
-    vocabulary: str
-    manual_dir: str
-
-
-def text_choice(entries: Mapping[str, Any]) -> TextChoice:
-    """Makes a choice from the fields of a config such as configs/cram/base.py."""
-    fields = dataclasses.fields(TextChoice)
-    return TextChoice(**{field.name: entries[field.name] for field in fields})
+    return load_lm(
+        entries["lm"],
+        dtype=entries["dtype"],
+        mesh=make_mesh(**entries["mesh"]),
+        remat=entries["remat"],
+        attention=entries["attention"],
+    )
 
 
-class Texts(NamedTuple):
-    """Texts that were chosen.
-
-    Attributes:
-      found: pairs of a source's name and a text, as from `read_texts`.
-      sha256: SHA-256 of their source, as from `source_sha256`.
-    """
-
-    found: list[tuple[str, str | np.ndarray]]
-    sha256: str
-
-
-def load_texts(choice: TextChoice, lm: LanguageModel, note: Note, **options: Any) -> Texts:
-    """Reads the texts of a choice.
+def load_texts(
+    entries: Mapping[str, Any], lm: LanguageModel, note: Note, **options: Any
+) -> tuple[list[tuple[str, str | np.ndarray]], str]:
+    """Reads the texts of a config such as configs/cram/base.py.
 
     Args:
-      choice: which texts to read.
+      entries: the fields of the config.
       lm: language model that gives the number of token ids, for "uniform_tokens".
       note: called with a message if the source has more texts.
       options: further options of `read_texts`.
 
+    Returns:
+      Pairs of a source's name and a text, and the SHA-256 of the source.
+
     Raises:
       InputError: see `read_texts`.
     """
+    source = entries["texts"]
+    options |= {name: entries[name] for name in ("field", "passages", "seed")}
     options |= {
-        "field": choice.field,
-        "passages": choice.passages,
-        "seed": choice.seed,
-        "vocabulary": choice.vocabulary or None,
-        "manual_dir": choice.manual_dir or None,
+        "vocabulary": entries["vocabulary"] or None,
+        "manual_dir": entries["manual_dir"] or None,
         "vocab_size": num_token_ids(lm.tokenizer, lm.config.vocab_size),
     }
-    found = read_texts(choice.texts, num_texts=choice.num_texts, **options)
-    note_more_texts(len(found), choice.texts, note, **options)
-    return Texts(found, source_sha256(choice.texts, found, **options))
+    found = read_texts(source, num_texts=entries["num_texts"], **options)
+    note_more_texts(len(found), source, note, **options)
+    return found, source_sha256(source, found, **options)
 
 
 def note_more_texts(taken: int, source: str, note: Note, **options: Any) -> None:
@@ -121,14 +98,8 @@ def load_cramming(
     """
     seed, protocol = entries["seed"], entries["protocol"]
     cfg = CramConfig(seed=seed, protocol=protocol, **entries["cram"])
-    lm = load_lm(
-        entries["lm"],
-        dtype=entries["dtype"],
-        mesh=make_mesh(**entries["mesh"]),
-        remat=entries["remat"],
-        attention=entries["attention"],
-    )
-    found, sha256 = load_texts(text_choice(entries), lm, note)
+    lm = load_model(entries)
+    found, sha256 = load_texts(entries, lm, note)
     texts = tokenize(
         lm.tokenizer,
         found,
