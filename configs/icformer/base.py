@@ -80,7 +80,6 @@ def everything() -> config_dict.ConfigDict:
         continuation_ratio=0.0,  # part of the rows that go on with the text
         min_continuation=1,
         num_given=0,
-        distillation=0.0,  # weight of the LM that sees the full context
     )
     config.question = config_dict.create(
         template="published",  # "published", "plain" or "chat"
@@ -99,7 +98,6 @@ def everything() -> config_dict.ConfigDict:
         eps=1e-8,
         weight_decay=0.01,
         max_grad_norm=2.0,
-        ema_decay=config_dict.placeholder(float),
     )
     config.log_every = 10
     config.save_every = 500

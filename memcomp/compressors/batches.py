@@ -29,14 +29,12 @@ class Shapes:
       num_digests: number of vectors of a chunk.
       context: largest number of tokens of a context.
       max_chunk: see `memcomp.compressors.chunks.split`; None for contexts as a whole.
-      teacher: whether batches also have the sequences with the full context (teacher).
       eos: id of the token that ends a reproduced context and an answer; None for none.
     """
 
     num_digests: int
     context: int
     max_chunk: int | None = None
-    teacher: bool = False
     eos: int | None = None
 
     def __post_init__(self):
@@ -73,19 +71,11 @@ class Examples:
       batch: numpy arrays of fixed shapes.
       contexts: tokens of the context of each sequence.
       rows: sequences that the LM reads, without padding.
-      teachers: the same sequences with the full context, without padding; a dummy token
-        for a sequence that has no teacher.
     """
 
     batch: Batch
     contexts: list[np.ndarray]
     rows: list[Row]
-    teachers: list[Row]
-
-    def part(self, rows: slice) -> "Examples":
-        """Returns the examples with these indices."""
-        batch = jax.tree.map(lambda x: x[rows], self.batch)
-        return Examples(batch, self.contexts[rows], self.rows[rows], self.teachers[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,34 +122,22 @@ class Pretraining:
         reproduced = 1 + self.shapes.context + self.shapes.ending
         return self.shapes.num_vectors + max(reproduced, self.continuation) - 1
 
-    @property
-    def teacher_length(self) -> int:
-        """Positions of the longest sequence with the full context."""
-        return self.shapes.context + self.continuation - 1
-
     def examples(self, contexts: Contexts, goes_on: Bool[np.ndarray, "B"]) -> Examples:
         """Makes a batch; `goes_on` says which sequences continue the text if they can."""
         shapes, texts = self.shapes, _unpadded(contexts.context)
         chunks, counts = shapes.chunks(texts)
         following = _unpadded(contexts.continuation)
-        rows, teachers = [], []
+        rows = []
         for text, after, count, wanted in zip(
             texts, following, counts, goes_on, strict=True
         ):
             if wanted and len(after) >= self.min_continuation:
-                given = self.num_given
-                rows.append(layout.continuation_row(after, int(count), given))
-                teachers.append(layout.full_continuation_row(text, after, given))
+                rows.append(layout.continuation_row(after, int(count), self.num_given))
             else:
                 rows.append(layout.autoencoding_row(text, int(count), shapes.eos))
-                teachers.append(layout.text([0]))  # a teacher would only copy its context
         most = max(shapes.context + shapes.ending, self.continuation - self.num_given)
-        student = layout.stack_rows(rows, self.length, most)
-        teacher = None
-        if shapes.teacher:
-            length = max(self.teacher_length, 1)
-            teacher = layout.stack_rows(teachers, length, most)
-        return Examples(Batch(chunks, student, teacher), texts, rows, teachers)
+        stacked = layout.stack_rows(rows, self.length, most)
+        return Examples(Batch(chunks, stacked), texts, rows)
 
     def batches(
         self,
@@ -206,8 +184,8 @@ class Finetuning:
         return self._around + self.shapes.num_vectors + 1
 
     @property
-    def teacher_length(self) -> int:
-        """Positions of the longest sequence with the full context."""
+    def full_length(self) -> int:
+        """Positions of the longest sequence with the full context in place of vectors."""
         return self._around + self.shapes.context
 
     @property
@@ -225,21 +203,12 @@ class Finetuning:
         """Makes a batch of answers."""
         shapes, texts = self.shapes, _unpadded(questions.context)
         chunks, counts = shapes.chunks(texts)
-        asked = self.questions(questions)
         rows = [
             layout.answer_row(question, int(count), shapes.eos)
-            for question, count in zip(asked, counts, strict=True)
+            for question, count in zip(self.questions(questions), counts, strict=True)
         ]
-        teachers = [
-            layout.full_context_row(question, text, shapes.eos)
-            for question, text in zip(asked, texts, strict=True)
-        ]
-        most = self.answer + shapes.ending
-        student = layout.stack_rows(rows, self.length, most)
-        teacher = None
-        if shapes.teacher:
-            teacher = layout.stack_rows(teachers, self.teacher_length, most)
-        return Examples(Batch(chunks, student, teacher), texts, rows, teachers)
+        stacked = layout.stack_rows(rows, self.length, self.answer + shapes.ending)
+        return Examples(Batch(chunks, stacked), texts, rows)
 
     def batches(self, questions: grain.MapDataset) -> grain.MapDataset:
         """Makes `Batch`es from `Questions` of `memcomp.data.contexts.question_batches`."""

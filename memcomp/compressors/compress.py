@@ -60,6 +60,13 @@ class SoftPrompts:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def first(self, number: int) -> "SoftPrompts":
+        """Those of the first contexts."""
+        cache = None if self.cache is None else self.cache[:number]
+        return dataclasses.replace(
+            self, vectors=self.vectors[:number], counts=self.counts[:number], cache=cache
+        )
+
 
 def compress(
     lm: LanguageModel,

@@ -144,14 +144,6 @@ def full_context_row(
     return _asked(question, text(context), eos)
 
 
-def full_continuation_row(
-    context: Int[np.ndarray, "_"], continuation: Int[np.ndarray, "_"], num_given: int = 0
-) -> Row:
-    """`continuation_row` with the context itself in place of the vectors."""
-    given, rest = continuation[:num_given], continuation[num_given:]
-    return join(text(context), text(given), text(rest, True))
-
-
 def _asked(question: Question, middle: Row, eos: int | None) -> Row:
     before, after = text(question.before), text(question.after)
     return join(before, middle, after, text(question.answer, True), _end(eos))

@@ -17,9 +17,8 @@ from memcomp.compressors.layout import SPECIAL, Rows, input_vectors
 from memcomp.compressors.protocol import Compressor, Params
 from memcomp.errors import InputError
 from memcomp.lm.cache import from_numbers
-from memcomp.lm.protocol import CausalLM, embed, hidden_states, unembedding
+from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.lm.score import score_hidden
-from memcomp.nn.divergence import divergence
 from memcomp.sharding import constrain_batch
 
 AVERAGES = ("token", "sequence")
@@ -34,28 +33,21 @@ class Task:
       compressor: the compressor that is trained.
       average: how losses are averaged: "token", over all scored tokens of the global
         batch, or "sequence", first over each sequence and then over the sequences.
-      distillation: weight of KL(LM that sees the full context || LM that sees the vectors)
-        for a sequence with a teacher; there, cross-entropy has one minus this weight.
       vocab_chunk: number of vocabulary entries of the unembedding at once.
 
     Raises:
-      InputError: the average is not known, or the weight is not from 0 to 1.
+      InputError: the average is not known.
     """
 
     module: CausalLM
     compressor: Compressor
     average: str = "token"
-    distillation: float = 0.0
     vocab_chunk: int = 8192
 
     def __post_init__(self):
         if self.average not in AVERAGES:
             raise InputError(
                 f"average {self.average!r} is not one of {', '.join(AVERAGES)}"
-            )
-        if not 0 <= self.distillation <= 1:
-            raise InputError(
-                f"distillation is {self.distillation}; give a weight from 0 to 1"
             )
 
 
@@ -65,49 +57,26 @@ class Batch(NamedTuple):
     Attributes:
       chunks: chunks of the contexts.
       rows: sequences that the LM reads, with vectors.
-      teacher: the same sequences with the full context in place of the vectors; None for
-        no teachers. Each has as many scored tokens as that of `rows`, or none if this
-        sequence has no teacher.
     """
 
     chunks: Chunks
     rows: Rows
-    teacher: Rows | None = None
 
 
 class RowScores(NamedTuple):
     """Scores of a batch of sequences; values at padding have no meaning.
 
     Attributes:
-      hidden: final hidden states at the positions that predict a scored token, sequence
-        after sequence.
       nats: cross-entropy of every scored token.
       right: whether the LM gives the scored token the highest probability.
     """
 
-    hidden: Float[Array, "R D"]
     nats: Float[Array, "B A"]
     right: Bool[Array, "B A"]
 
 
-class TokenLosses(NamedTuple):
-    """Losses of every scored token; values at padding have no meaning.
-
-    Attributes:
-      loss: loss that is minimised, in nats.
-      nats: cross-entropy.
-      right: whether the LM gives the scored token the highest probability.
-    """
-
-    loss: Float[Array, "B A"]
-    nats: Float[Array, "B A"]
-    right: Bool[Array, "B A"]
-
-
-def token_losses(
-    params: Params, lm_params: Params, batch: Batch, task: Task
-) -> TokenLosses:
-    """Computes the losses of a batch.
+def batch_scores(params: Params, lm_params: Params, batch: Batch, task: Task) -> RowScores:
+    """Scores the sequences of a batch from the vectors that the compressor makes.
 
     Args:
       params: the trained tree, {"compressor": ..., "ae": [D], "ft": [D]}, in the dtype
@@ -119,16 +88,7 @@ def token_losses(
     module, chunk = task.module, task.vocab_chunk
     prompts = soft_prompts(task.compressor, params["compressor"], lm_params, *batch.chunks)
     specials = jnp.stack([params[name] for name in SPECIAL])
-    read = row_scores(prompts, specials, lm_params, batch.rows, module, chunk)
-    loss = nats = read.nats
-    if batch.teacher is not None and task.distillation:
-        x = embed(lm_params, batch.teacher.tokens, module=module)
-        taught = _hidden(x, batch.teacher, lm_params, module)
-        rows = unembedding(lm_params, module=module)
-        kl = divergence(taught, read.hidden, rows, chunk, module.softcap)
-        mixed = (1 - task.distillation) * nats + task.distillation * kl.reshape(nats.shape)
-        loss = jnp.where(batch.teacher.scored, mixed, nats)
-    return TokenLosses(loss, nats, read.right)
+    return row_scores(prompts, specials, lm_params, batch.rows, module, chunk)
 
 
 def row_scores(
@@ -158,7 +118,7 @@ def row_scores(
     chunks = {"module": module, "vocab_chunk": vocab_chunk}
     scores = score_hidden(lm_params, hidden, targets.ravel(), **chunks)
     nats, margin = (score.reshape(targets.shape) for score in scores)
-    return RowScores(hidden, nats, margin > 0)
+    return RowScores(nats, margin > 0)
 
 
 def _hidden(x, rows: Rows, lm_params, module, cache=None) -> Float[Array, "R D"]:

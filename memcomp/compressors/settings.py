@@ -59,7 +59,7 @@ class ContextSettings:
 class ObjectiveSettings:
     """Settings of the training objective.
 
-    See `memcomp.compressors.objectives.Task` for `average` and `distillation`, and
+    See `memcomp.compressors.objectives.Task` for `average`, and
     `memcomp.compressors.batches.Pretraining` for the others.
 
     Attributes:
@@ -68,7 +68,6 @@ class ObjectiveSettings:
       continuation_ratio: share of the sequences that continue the text.
       min_continuation: smallest number of tokens of a continuation.
       num_given: number of leading tokens of a continuation that are not scored.
-      distillation: weight of the distillation loss.
     """
 
     average: str
@@ -76,7 +75,6 @@ class ObjectiveSettings:
     continuation_ratio: float
     min_continuation: int
     num_given: int
-    distillation: float
 
 
 @dataclasses.dataclass(frozen=True)

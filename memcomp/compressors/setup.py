@@ -53,7 +53,7 @@ def make_task(settings: Settings, module: CausalLM) -> Task:
     if kind not in COMPRESSORS:
         raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
     compressor = make_compressor(kind, module, settings.compressor_entries[kind])
-    return Task(module, compressor, objective.average, objective.distillation)
+    return Task(module, compressor, objective.average)
 
 
 def load_start(setup: Setup) -> TrainedCompressor:
@@ -78,7 +78,6 @@ def shapes(setup: Setup) -> Shapes:
         num_digests=setup.task.compressor.num_digests,
         context=context.length,
         max_chunk=context.max_chunk,
-        teacher=setup.settings.objective.distillation > 0,
         eos=getattr(setup.lm.tokenizer, "eos_token_id", None),
     )
 
@@ -92,11 +91,6 @@ def pretraining(setup: Setup) -> Pretraining:
     names = ("continuation", "continuation_ratio", "min_continuation", "num_given")
     options = {name: getattr(setup.settings.objective, name) for name in names}
     made = Pretraining(shapes(setup), **options)
-    if made.shapes.teacher and not made.continuation_ratio:
-        raise InputError(
-            "objective.distillation has no teacher where all rows reproduce their context; "
-            "set it to 0, or raise objective.continuation_ratio"
-        )
     _check_positions(made, setup)
     return made
 
@@ -126,8 +120,7 @@ def template(setup: Setup) -> Template:
 
 def _check_positions(made: Pretraining | Finetuning, setup: Setup) -> None:
     """Raises `InputError` if sequences do not fit the LM, or chunks the compressor."""
-    needed = max(made.length, made.teacher_length if made.shapes.teacher else 0)
-    check_room(needed, setup.lm.name, setup.lm.config.max_positions)
+    check_room(made.length, setup.lm.name, setup.lm.config.max_positions)
     shapes = made.shapes
     check_chunks(min(shapes.max_chunk or shapes.context, shapes.context), setup)
 

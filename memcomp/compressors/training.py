@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from memcomp.compressors.layout import SPECIAL
-from memcomp.compressors.objectives import Batch, Task, token_losses, token_weights
+from memcomp.compressors.objectives import Batch, Task, batch_scores, token_weights
 from memcomp.compressors.protocol import Params
 from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, check_dtype
@@ -46,8 +46,6 @@ class TrainConfig:
       weight_decay: weight decay of AdamW, which is multiplied by the learning rate and
         applied to all weights, as published.
       max_grad_norm: global norm to which longer gradients are clipped.
-      ema_decay: decay of a moving average of the weights, which is then evaluated and kept
-        in their place; None for no average.
       dtype: dtype of weights and activations in the forward and backward pass, a key of
         `memcomp.lm.load.DTYPES`; the weights that are trained stay in float32.
 
@@ -65,7 +63,6 @@ class TrainConfig:
     eps: float = 1e-8
     weight_decay: float = 0.01
     max_grad_norm: float = 2.0
-    ema_decay: float | None = None
     dtype: str = "bfloat16"
 
     def __post_init__(self):
@@ -76,10 +73,6 @@ class TrainConfig:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be divided into {self.accumulation} "
                 "micro-batches; give a multiple of accumulation"
-            )
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise InputError(
-                f"ema_decay is {self.ema_decay}; give a number from 0 to below 1, or None"
             )
         check_dtype(self.dtype)
         learning_rate(self)
@@ -93,21 +86,12 @@ class TrainState:
     Attributes:
       params: {"compressor": ..., "ae": [D], "ft": [D]} in float32.
       opt_state: state of `optimizer`.
-      ema: moving average of `params`; None for none.
       step: Int[Array, ""], number of steps taken.
-      key: random key of the run; samples of a step are drawn from it and the step.
     """
 
     params: Any
     opt_state: Any
-    ema: Any
     step: Any
-    key: Any
-
-    @property
-    def best(self) -> Params:
-        """The weights to use: the moving average if there is one, else `params`."""
-        return self.params if self.ema is None else self.ema
 
 
 def learning_rate(cfg: TrainConfig) -> optax.Schedule:
@@ -159,13 +143,7 @@ def init_params(key: Array, task: Task) -> Params:
 def _boxed_state(key: Array, task: Task, cfg: TrainConfig) -> TrainState:
     # The optimiser's moments get the boxes of their weights.
     params = init_params(key, task)
-    return TrainState(
-        params=params,
-        opt_state=optimizer(cfg).init(params),
-        ema=None if cfg.ema_decay is None else params,
-        step=jnp.zeros((), jnp.int32),
-        key=key,
-    )
+    return TrainState(params, optimizer(cfg).init(params), jnp.zeros((), jnp.int32))
 
 
 def abstract_state(task: Task, cfg: TrainConfig, mesh: Mesh) -> TrainState:
@@ -198,9 +176,7 @@ def with_params(state: TrainState, params: Params) -> TrainState:
 
     The optimiser's state is new, since old moments would belong to another objective.
     """
-    place = functools.partial(_copies, like=state.params)
-    ema = None if state.ema is None else place(params)
-    return dataclasses.replace(state, params=place(params), ema=ema)
+    return dataclasses.replace(state, params=_copies(params, like=state.params))
 
 
 def _copies(params: Params, like: Params) -> Params:
@@ -245,26 +221,23 @@ def train_step(
     (grads, sums), _ = jax.lax.scan(add, start, (batches, weights))
     updates, opt_state = optimizer(cfg).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if cfg.ema_decay is not None:
-        ema = optax.incremental_update(params, ema, 1 - cfg.ema_decay)
     metrics = _means(sums) | {
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rate(cfg)(state.step)),
     }
-    return TrainState(params, opt_state, ema, state.step + 1, state.key), metrics
+    return TrainState(params, opt_state, state.step + 1), metrics
 
 
 def _weighted_loss(params, lm_params, batch: Batch, weights, task: Task, dtype):
     """Returns a micro-batch's share of the loss, and its sums for the metrics."""
     params = jax.tree.map(lambda x: x.astype(dtype), params)
-    losses = token_losses(params, lm_params, batch, task)
-    loss = jnp.sum(weights * losses.loss)
+    found = batch_scores(params, lm_params, batch, task)
+    loss = jnp.sum(weights * found.nats)
     scored = batch.rows.scored
     sums = {
         "loss": loss,
-        "nats": jnp.sum(jnp.where(scored, losses.nats, 0.0)),
-        "right": jnp.sum(losses.right & scored, dtype=jnp.float32),
+        "nats": jnp.sum(jnp.where(scored, found.nats, 0.0)),
+        "right": jnp.sum(found.right & scored, dtype=jnp.float32),
         "num_tokens": jnp.sum(scored, dtype=jnp.float32),
     }
     return loss, sums

@@ -79,9 +79,9 @@ def _first_state(setup: Setup, mesh: Mesh) -> TrainState:
 
 
 def as_trained(setup: Setup, state: TrainState) -> TrainedCompressor:
-    """Returns the compressor with the state's best weights, as it is saved and used."""
+    """Returns the compressor with the state's weights, as it is saved and used."""
     lm = setup.lm
-    return TrainedCompressor(setup.task.compressor, state.best, lm.name, lm.fingerprint)
+    return TrainedCompressor(setup.task.compressor, state.params, lm.name, lm.fingerprint)
 
 
 def num_params(state: TrainState) -> int:

@@ -9,17 +9,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from memcomp.compressors.batches import Examples
-from memcomp.compressors.compress import SoftPrompts, TrainedCompressor, compress
+from memcomp.compressors.compress import SoftPrompts
 from memcomp.compressors.generate import decode_rows
 from memcomp.compressors.layout import SPECIAL, Row, Rows, prompt_of
-from memcomp.compressors.objectives import Batch, Task, row_scores, token_losses
-from memcomp.compressors.protocol import Params
+from memcomp.compressors.objectives import row_scores
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
 from memcomp.cram.result import CramResult
 from memcomp.data.tokens import ids_to_text
-from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.lm.protocol import CausalLM, LanguageModel, Params
 from memcomp.lm.score import in_groups
 from memcomp.metrics.overlap import corpus_bleu, rouge, text_bleu, words_of_ids
 from memcomp.sharding import on_mesh
@@ -35,26 +33,6 @@ class Spoken(NamedTuple):
     references: list[Int[np.ndarray, "_"]]
 
 
-def teacher_forced(
-    params: Params, lm: LanguageModel, batch: Batch, task: Task, *, batch_size: int = 16
-) -> list[dict[str, float]]:
-    """Scores each sequence: `nats_per_token`, `accuracy`, `num_tokens` and `first_nats`.
-
-    `first_nats` is the cross-entropy of the first scored token. It is reported apart
-    because without vectors it is high for a text that begins in the middle of another.
-
-    Args:
-      params: the trained tree.
-      lm: the language model.
-      batch: batch of any number of sequences, as numpy arrays.
-      task: see `Task`.
-      batch_size: number of sequences at once; the last group is filled up to it, so that
-        only one program is compiled.
-    """
-    losses = functools.partial(_losses, params, lm.params, task=task, dtype=lm.dtype)
-    return _records(lm, losses, batch, batch.rows.scored, batch_size)
-
-
 def teacher_forced_from(
     lm: LanguageModel,
     prompts: SoftPrompts,
@@ -63,32 +41,24 @@ def teacher_forced_from(
     batch_size: int = 16,
     vocab_chunk: int = 8192,
 ) -> list[dict[str, float]]:
-    """Does the same as `teacher_forced`, from given vectors.
+    """Scores each sequence: `nats_per_token`, `accuracy`, `num_tokens` and `first_nats`.
+
+    `first_nats` is the cross-entropy of the first scored token. It is reported apart
+    because without vectors it is high for a text that begins in the middle of another.
 
     Args:
       lm: the language model.
       prompts: soft prompts, one for each sequence.
       rows: sequences that the LM reads, as numpy arrays.
-      batch_size: see `teacher_forced`.
+      batch_size: number of sequences at once; the last group is filled up to it, so that
+        only one program is compiled.
       vocab_chunk: number of vocabulary entries of the unembedding at once.
     """
     scores = functools.partial(
         _scores, prompts.special, lm.params, module=lm.module, vocab_chunk=vocab_chunk
     )
-    batch = prompts.vectors, rows, prompts.cache
-    return _records(lm, scores, batch, rows.scored, batch_size)
-
-
-def _records(
-    lm: LanguageModel,
-    scores: Callable[[Any], _Scores],
-    batch: Any,
-    scored: Any,
-    batch_size: int,
-) -> list[dict[str, float]]:
-    """Makes a record of each sequence; `scores` is called on `batch_size` of them."""
     with on_mesh(lm.mesh):
-        found = in_groups(scores, batch, batch_size)
+        found = in_groups(scores, (prompts.vectors, rows, prompts.cache), batch_size)
     return [
         {
             "nats_per_token": float(np.mean(nats[where], dtype=np.float64)),
@@ -96,17 +66,8 @@ def _records(
             "num_tokens": int(where.sum()),
             "first_nats": float(nats[where][0]),
         }
-        for where, nats, right in zip(np.asarray(scored), *found, strict=True)
+        for where, nats, right in zip(np.asarray(rows.scored), *found, strict=True)
     ]
-
-
-@functools.partial(jax.jit, static_argnames=("task", "dtype"))
-def _losses(
-    params: Params, lm_params: Params, batch: Batch, *, task: Task, dtype: Any
-) -> _Scores:
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
-    losses = token_losses(params, lm_params, batch, task)
-    return losses.nats, losses.right
 
 
 @functools.partial(jax.jit, static_argnames=("module", "vocab_chunk"))
@@ -187,19 +148,6 @@ def untrained_prompts(
     return SoftPrompts(padded, counts, special, lm.name, lm.fingerprint)
 
 
-def from_soft_prompts(
-    lm: LanguageModel,
-    trained: TrainedCompressor,
-    examples: Examples,
-    *,
-    max_chunk: int | None,
-    **decoding: Any,
-) -> Spoken:
-    """Decodes the LM's answers from compressed contexts; see `decode_rows`."""
-    prompts = compress(lm, trained, examples.contexts, max_chunk=max_chunk)
-    return spoken_from(lm, prompts, examples.rows, **decoding)
-
-
 def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoken:
     """Decodes the LM's answers from sequences of tokens alone, without vectors."""
     nothing = [np.zeros((0, lm.config.d_model), np.float32)] * len(rows)
@@ -209,7 +157,7 @@ def from_texts(lm: LanguageModel, rows: Sequence[Row], **decoding: Any) -> Spoke
 def spoken_from(
     lm: LanguageModel, prompts: SoftPrompts, rows: Sequence[Row], **decoding: Any
 ) -> Spoken:
-    """Decodes the LM's answers from given vectors."""
+    """Decodes the LM's answers from given vectors; see `decode_rows`."""
     outputs = decode_rows(lm, prompts, [prompt_of(row) for row in rows], **decoding)
     ends = getattr(lm.tokenizer, "eos_token_id", None)
     wanted = [row.tokens[row.scored] for row in rows]

@@ -271,7 +271,7 @@ def check_answers(setup: Setup) -> None:
     find_pwc("test", setup.settings.sources.manual_dir or None)
     made = finetuning(setup)
     _check_decoding(made, setup)
-    needed = made.teacher_length + 1 - made.shapes.ending
+    needed = made.full_length + 1 - made.shapes.ending
     check_room(needed, setup.lm.name, setup.lm.config.max_positions)
 
 
@@ -310,6 +310,8 @@ def answers(
     examples, asked, eos = made.examples(batch), made.questions(batch), made.shapes.eos
     contexts, nothing = examples.contexts, np.zeros(0, np.int32)
     bare = [layout.full_context_row(question, nothing, eos) for question in asked]
+    pairs = zip(asked, contexts, strict=True)
+    full = [layout.full_context_row(question, text, eos) for question, text in pairs]
     most = made.answer + 1  # an answer that does not end is not exact
 
     def read(texts: list[layout.Row]) -> list[Record]:
@@ -331,7 +333,7 @@ def answers(
     )
     for name, how in lines.items():
         named[name] = functools.partial(row, *how)
-    named["full context"] = lambda: read(examples.teachers)
+    named["full context"] = lambda: read(full)
     named["no context"] = lambda: read(bare)
     return Study(named, rows.tolist(), "PwC test", counts)
 

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 
 from memcomp.compressors.batches import Examples
+from memcomp.compressors.compress import SoftPrompts, compress
+from memcomp.compressors.layout import Row
 from memcomp.compressors.setup import Setup
 from memcomp.compressors.training import TrainState
 from memcomp.runs.compressor_training import as_trained
@@ -29,42 +31,41 @@ def scores_of_examples(
       `nats_per_token` and `accuracy`, teacher-forced; and, except for continuations,
       `corpus_bleu`, ROUGE and `exact` of free-running answers.
     """
-    found, cfg = {}, setup.settings.train
+    found, cfg, lm = {}, setup.settings.train, setup.lm
+    # A micro-batch of training is known to fit the devices and the mesh.
+    size = {"batch_size": cfg.batch_size // cfg.accumulation}
+    max_chunk, trained = setup.settings.context.max_chunk, as_trained(setup, state)
     for name, examples in valid.items():
-        records = compressed.teacher_forced(
-            state.best,
-            setup.lm,
-            examples.batch,
-            setup.task,
-            # A micro-batch of training is known to fit the devices and the mesh.
-            batch_size=cfg.batch_size // cfg.accumulation,
-        )
+        prompts = compress(lm, trained, examples.contexts, max_chunk=max_chunk, **size)
+        rows = examples.batch.rows
+        records = compressed.teacher_forced_from(lm, prompts, rows, **size)
         counts = [record["num_tokens"] for record in records]
         scores = {
             key: float(np.average([record[key] for record in records], weights=counts))
             for key in ("nats_per_token", "accuracy")
         }
         if name != "continuation":  # a text has many good continuations
-            scores |= _free_running(setup, state, examples)
+            scores |= _free_running(setup, int(state.step), prompts, examples.rows)
         found |= {f"valid_{name}_{key}": value for key, value in scores.items()}
     return found
 
 
-def _free_running(setup: Setup, state: TrainState, examples: Examples) -> dict[str, float]:
+def _free_running(
+    setup: Setup, step: int, prompts: SoftPrompts, rows: list[Row]
+) -> dict[str, float]:
     """BLEU-4, ROUGE and the share of exact answers, over the first `decode.num_texts`."""
     settings, lm = setup.settings, setup.lm
-    first = examples.part(slice(settings.decode.num_texts))
-    if not first.rows:
+    number = settings.decode.num_texts
+    if not number:
         return {}
-    spoken = compressed.from_soft_prompts(
+    spoken = compressed.spoken_from(
         lm,
-        as_trained(setup, state),
-        first,
-        max_chunk=settings.context.max_chunk,
-        num_tokens=max(int(row.scored.sum()) for row in examples.rows),
+        prompts.first(number),
+        rows[:number],
+        num_tokens=max(int(row.scored.sum()) for row in rows),
         temperature=settings.decode.temperature,
         top_p=settings.decode.top_p,
-        key=jax.random.fold_in(state.key, state.step),
+        key=jax.random.fold_in(jax.random.key(settings.seed), step),
     )
     records = compressed.overlap(lm, spoken)
     names = ("rouge_1_f1", "rouge_l_f1", "exact")

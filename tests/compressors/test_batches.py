@@ -12,7 +12,7 @@ from memcomp.data.ragged import Ragged
 from memcomp.errors import InputError
 
 M, EOS = 2, 1
-SHAPES = Shapes(M, context=7, max_chunk=3, teacher=True, eos=EOS)
+SHAPES = Shapes(M, context=7, max_chunk=3, eos=EOS)
 TASK = Pretraining(
     SHAPES, continuation=6, continuation_ratio=0.5, min_continuation=3, num_given=2
 )
@@ -40,7 +40,6 @@ def test_objectives_are_mixed_row_by_row(documents):
     kinds = []
     for batch, contexts in zip(made, source, strict=True):
         assert batch.rows.tokens.shape == (6, TASK.length) == (6, 6 + 1 + 7)
-        assert batch.teacher.tokens.shape == (6, TASK.teacher_length) == (6, 12)
         for i in range(6):
             context, after = (
                 part.tokens[i, : part.lengths[i]].tolist()
@@ -49,11 +48,9 @@ def test_objectives_are_mixed_row_by_row(documents):
             count = M * -(-len(context) // 3)
             assert vectors(batch.rows, i) == list(range(count))
             scored = batch.rows.targets[i, batch.rows.scored[i]].tolist()
-            taught = batch.teacher.targets[i, batch.teacher.scored[i]].tolist()
             goes_on = 0 not in batch.rows.slots[i]  # without the vector AE
             kinds.append((goes_on, len(after) >= 3))
             assert scored == (after[2:] if goes_on else [*context, EOS])
-            assert taught == (scored if goes_on else [])
             chunks = batch.chunks
             held = [
                 chunk[:n]
@@ -92,7 +89,7 @@ def test_processes_share_each_batch(documents):
         jax.tree.map(np.testing.assert_array_equal, joined, batch)
 
 
-def test_answers_are_asked_for_in_words_and_with_the_whole_context():
+def test_answers_are_asked_for_in_words():
     rng = np.random.default_rng(1)
     columns = ((5, 7, 2, 6), (3, 1, 2, 4), (1, 5, 3, 2))
     tokens = QuestionTokens(
@@ -104,20 +101,16 @@ def test_answers_are_asked_for_in_words_and_with_the_whole_context():
     source = question_batches(tokens, **sizes, batch_size=4, num_batches=3, seed=0)
     for batch, asked in zip(task.batches(source), source, strict=True):
         assert batch.rows.tokens.shape == (4, task.length)
-        assert batch.teacher.tokens.shape == (4, task.teacher_length)
         for i in range(4):
             context, prompt, answer = (
                 part.tokens[i, : part.lengths[i]].tolist() for part in asked
             )
             want = [*answer, EOS]
-            for rows, middle in (
-                (batch.rows, [0] * (M * -(-len(context) // 3) + 1)),
-                (batch.teacher, context),
-            ):
-                row = [5, 6, *middle, *prompt, 7, *answer]
-                assert rows.tokens[i, : len(row)].tolist() == row
-                assert rows.targets[i, rows.scored[i]].tolist() == want
-                assert rows.read[i, 0] == len(row) - len(answer) - 1
+            rows, middle = batch.rows, [0] * (M * -(-len(context) // 3) + 1)
+            row = [5, 6, *middle, *prompt, 7, *answer]
+            assert rows.tokens[i, : len(row)].tolist() == row
+            assert rows.targets[i, rows.scored[i]].tolist() == want
+            assert rows.read[i, 0] == len(row) - len(answer) - 1
             assert layout.SPECIAL[batch.rows.slots[i][batch.rows.slots[i] >= 0][-1]] == "ft"
     # The longest of each fits exactly.
     longest = task.examples(tokens.batch(np.array([1]), **sizes))

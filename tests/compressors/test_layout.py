@@ -46,11 +46,6 @@ def written(row):
             [3, 11, 12, 13, 4, 5, 8, 9, 1],
             [8, 9, 1],
         ),
-        (
-            layout.full_continuation_row(np.array([2]), CONTEXT, 2),
-            [2, 11, 12, 13],
-            [13],
-        ),
         (layout.autoencoding_row(CONTEXT, 1, None), [D0, AE, 11, 12, 13], [11, 12, 13]),
     ],
 )

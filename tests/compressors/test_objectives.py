@@ -9,7 +9,7 @@ from pooling import Pooling
 
 from memcomp.compressors import layout
 from memcomp.compressors.chunks import split, stack_chunks
-from memcomp.compressors.objectives import Batch, Task, token_losses, token_weights
+from memcomp.compressors.objectives import Batch, Task, batch_scores, token_weights
 from memcomp.compressors.training import init_params
 from memcomp.errors import InputError
 
@@ -17,7 +17,7 @@ EOS, M = 1, 2
 
 
 def examples():
-    """Rows of all kinds, of contexts of one chunk and of several; some have teachers."""
+    """Rows of all kinds, of contexts of one chunk and of several."""
     rng = np.random.default_rng(0)
     draw = lambda n: rng.integers(2, 23, n)  # noqa: E731
     contexts = [draw(1), draw(10), draw(6)]
@@ -25,21 +25,14 @@ def examples():
     question = layout.Question(draw(2), draw(3), draw(4))
     rows = [
         layout.autoencoding_row(contexts[0], counts[0], EOS),
-        layout.continuation_row(following := draw(7), counts[1], 2),
+        layout.continuation_row(draw(7), counts[1], 2),
         layout.answer_row(question, counts[2], EOS),
     ]
-    teachers = [
-        layout.text([0]),  # none
-        layout.full_continuation_row(contexts[1], following, 2),
-        layout.full_context_row(question, contexts[2], EOS),
-    ]
-    return contexts, rows, teachers
+    return contexts, rows
 
 
-def batch_of(contexts, rows, teachers):
-    student = layout.stack_rows(rows, 20, 8)
-    teacher = layout.stack_rows(teachers, 24, 8) if teachers else None
-    batch = Batch(stack_chunks(contexts, 4, 3), student, teacher)
+def batch_of(contexts, rows):
+    batch = Batch(stack_chunks(contexts, 4, 3), layout.stack_rows(rows, 20, 8))
     return jax.tree.map(jnp.asarray, batch)
 
 
@@ -77,52 +70,40 @@ def plain_log_probs(lm, task, params, context, row):
     return jax.nn.log_softmax(hidden[0] @ rows.T)
 
 
-def plain_losses(lm, task, params, context, row, teacher):
-    """Of the scored tokens of one row: loss, cross-entropy, and whether they are right."""
+def plain_scores(lm, task, params, context, row):
+    """Of the scored tokens of one row: cross-entropy, and whether they are right."""
     (where,) = np.nonzero(row.scored)
-    student = plain_log_probs(lm, task, params, context, row)[where - 1]
-    nats = -jnp.stack([p[t] for p, t in zip(student, row.tokens[where], strict=True)])
-    loss = nats
-    if teacher is not None and teacher.scored.any():
-        (there,) = np.nonzero(teacher.scored)
-        taught = plain_log_probs(lm, task, params, context, teacher)[there - 1]
-        kl = jnp.sum(jnp.exp(taught) * (taught - student), axis=-1)
-        loss = (1 - task.distillation) * nats + task.distillation * kl
-    return loss, nats, student.argmax(axis=-1) == row.tokens[where]
+    found = plain_log_probs(lm, task, params, context, row)[where - 1]
+    nats = -jnp.stack([p[t] for p, t in zip(found, row.tokens[where], strict=True)])
+    return nats, found.argmax(axis=-1) == row.tokens[where]
 
 
 @pytest.mark.slow
 def test_a_padded_batch_has_the_losses_of_single_rows(tiny_lm, task, params):
-    task = dataclasses.replace(task, distillation=0.25)
-    contexts, rows, teachers = examples()
+    contexts, rows = examples()
 
     @jax.jit
     def ours(params, batch):
-        return token_losses(params, tiny_lm.params, batch, task)
+        return batch_scores(params, tiny_lm.params, batch, task)
 
     @jax.jit
     def plain(params):
         return [
-            plain_losses(tiny_lm, task, params, *example)
-            for example in zip(contexts, rows, teachers, strict=True)
+            plain_scores(tiny_lm, task, params, *example)
+            for example in zip(contexts, rows, strict=True)
         ]
 
-    got = ours(params, batch_of(contexts, rows, teachers))
-    for i, (loss, nats, right) in enumerate(plain(params)):
+    got = ours(params, batch_of(contexts, rows))
+    for i, (nats, right) in enumerate(plain(params)):
         n = len(nats)
         # Measured 9.5e-7 where they reach 6.
-        np.testing.assert_allclose(got.loss[i, :n], loss, atol=5e-6)
         np.testing.assert_allclose(got.nats[i, :n], nats, atol=5e-6)
         np.testing.assert_array_equal(got.right[i, :n], right)
-    alone = ours(params, batch_of(contexts, rows, None))
-    np.testing.assert_array_equal(alone.loss, alone.nats)
-    np.testing.assert_allclose(alone.nats, got.nats, atol=5e-6)
 
 
 def test_gradients_are_those_of_the_plain_loss(tiny_lm, task, params):
-    task = dataclasses.replace(task, distillation=0.5)
-    contexts, rows, teachers = examples()
-    batch = batch_of(contexts, rows, teachers)
+    contexts, rows = examples()
+    batch = batch_of(contexts, rows)
     lengths = [int(row.scored.sum()) for row in rows]
     # Of each scored token, row after row.
     averages = {
@@ -133,15 +114,15 @@ def test_gradients_are_those_of_the_plain_loss(tiny_lm, task, params):
     @jax.jit
     @jax.value_and_grad
     def ours(params, weights):
-        losses = token_losses(params, tiny_lm.params, batch, task)
-        return jnp.sum(weights * losses.loss)
+        found = batch_scores(params, tiny_lm.params, batch, task)
+        return jnp.sum(weights * found.nats)
 
     @jax.jit
     @jax.value_and_grad
     def plain(params, weights):
         each = [
-            plain_losses(tiny_lm, task, params, *example)[0]
-            for example in zip(contexts, rows, teachers, strict=True)
+            plain_scores(tiny_lm, task, params, *example)[0]
+            for example in zip(contexts, rows, strict=True)
         ]
         return jnp.concatenate(each) @ weights
 
@@ -172,9 +153,6 @@ def test_weights_are_those_of_the_global_batch():
     np.testing.assert_array_equal(nothing, np.zeros((1, 2, 3)))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"), [({"average": "word"}, "word"), ({"distillation": 2.0}, "2.0")]
-)
-def test_a_task_without_sense_is_refused(task, changes, message):
-    with pytest.raises(InputError, match=message):
-        dataclasses.replace(task, **changes)
+def test_a_task_without_sense_is_refused(task):
+    with pytest.raises(InputError, match="average 'word' is not one of token, sequence"):
+        dataclasses.replace(task, average="word")

@@ -181,7 +181,6 @@ def asking(folder, question):
             {"stage": "evaluate", "context.max_chunk": 0},
             "max_chunk is 0; give at least 1, or None",
         ),
-        ({"objective.continuation_ratio": 0.0}, "distillation has no teacher"),
         ({"stage": "evaluate", "valid": ""}, "valid is '', where there is no text"),
         ({"stage": "evaluate", "evaluate.study": "x"}, "'x' is not one of reconstruction"),
         ({"stage": "evaluate", "evaluate.kinds": ("old",)}, r"has \['old'\]; known"),
@@ -199,7 +198,7 @@ def asking(folder, question):
         (
             {"stage": "finetune", "start": "fresh", "compressor": "icae"}
             | {"icae.num_digests": 9, "context.length": 125, "context.max_chunk": None}
-            | {"question.prompt": 3, "question.answer": 1, "objective.distillation": 0.0},
+            | {"question.prompt": 3, "question.answer": 1},
             "chunks of 125 tokens and 9 slots",
         ),
     ],

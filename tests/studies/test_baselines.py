@@ -128,7 +128,6 @@ def test_an_unknown_baseline_is_refused(folder, names):
 @pytest.mark.ci
 def test_pooling_is_trained_and_evaluated_with_cramming_beside_it(script, folder, tmp_path):
     config = tiny(folder, compressor="pooling", dtype="float32")
-    config.objective.distillation = 0.0
     script.main(config, str(tmp_path / "trained"))
     config = evaluation(folder, start=str(tmp_path / "trained"))
     config.evaluate.update(cramming=True, num_texts=1)

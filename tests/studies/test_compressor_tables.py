@@ -1,6 +1,7 @@
 import json
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from memcomp.compressors.batches import Examples, Pretraining, Shapes
 from memcomp.compressors.compress import compress
 from memcomp.compressors.icformer.checkpoint_file import BESIDE, FIXED, _sizes, table
 from memcomp.compressors.layout import SPECIAL
+from memcomp.compressors.objectives import batch_scores
 from memcomp.compressors.settings import settings_of
 from memcomp.compressors.setup import load_start, pretraining
 from memcomp.compressors.training import TrainState
@@ -23,8 +25,8 @@ from memcomp.errors import InputError
 from memcomp.lm.score import baselines
 from memcomp.studies import answers as compressed
 from memcomp.studies import compressor_tables as tables
+from memcomp.studies import held_out
 from memcomp.studies.compared import by_compressor, named, scored
-from memcomp.studies.held_out import scores_of_examples
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +146,11 @@ def test_an_answer_that_goes_on_is_not_exact(setup, one, monkeypatch, more, exac
     records = scored(setup.lm, make, examples.contexts, examples.rows, 5)
     assert [record["exact"] for record in records] == [exact, exact]
     assert [record["num_vectors"] for record in records] == [2, 2]
-    forced = [
-        compressed.teacher_forced(
-            one.trained.params, setup.lm, examples.batch, setup.task, batch_size=size
-        )
-        for size in (1, 3)
-    ]
-    for *pair, record in zip(*forced, records, strict=True):
-        assert pair[0] == pytest.approx(pair[1], abs=1e-5)
-        assert pair[0] == pytest.approx({key: record[key] for key in pair[0]}, abs=1e-5)
+    batch = jax.tree.map(jnp.asarray, examples.batch)
+    found = batch_scores(one.trained.params, setup.lm.params, batch, setup.task)
+    for nats, right, record in zip(found.nats, found.right, records, strict=True):
+        assert record["nats_per_token"] == pytest.approx(float(nats[:4].mean()), abs=1e-5)
+        assert record["accuracy"] == float(right[:4].mean())
 
 
 @pytest.mark.parametrize("cramming", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -184,10 +182,11 @@ def test_the_mean_over_what_is_held_out_is_over_tokens(setup, monkeypatch):
         {"nats_per_token": 2.0, "accuracy": 1.0, "num_tokens": 1},
         {"nats_per_token": 4.0, "accuracy": 0.0, "num_tokens": 9},
     ]
-    monkeypatch.setattr(compressed, "teacher_forced", lambda *args, **options: records)
-    valid = {"continuation": mock.Mock(spec=Examples, batch=None)}
-    state = mock.Mock(spec=TrainState, best=None)
-    found = scores_of_examples(setup, valid, state)
+    monkeypatch.setattr(compressed, "teacher_forced_from", lambda *args, **_: records)
+    monkeypatch.setattr(held_out, "compress", mock.Mock())
+    valid = {"continuation": mock.Mock(spec=Examples, batch=mock.Mock(), contexts=[])}
+    state = TrainState({}, None, 0)
+    found = held_out.scores_of_examples(setup, valid, state)
     assert found["valid_continuation_nats_per_token"] == pytest.approx(3.8)
     assert found["valid_continuation_accuracy"] == pytest.approx(0.1)
 
