@@ -114,8 +114,7 @@ def cram_contexts(
     Raises:
       InputError: a context does not fit into the LM's positions.
     """
-    of_vectors = cfg.memory == "vectors"
-    if not of_vectors:
+    if not cfg.way.is_prompt:
         counts = [cfg.num_memory] * len(contexts)
     keys = [(int(n), tuple(map(int, x))) for n, x in zip(counts, contexts, strict=True)]
     begin = None if starts is None else dict(zip(keys, starts, strict=True))
@@ -129,7 +128,7 @@ def cram_contexts(
         found |= zip(own, results, strict=True)
     results = [found[key] for key in keys]
     memories = [result.memory for result in results]
-    if of_vectors:
+    if cfg.way.is_prompt:
         return untrained_prompts(lm, memories), results
     none = [np.zeros((0, lm.config.d_model), np.float32)] * len(memories)
     made = untrained_prompts(lm, none)

@@ -88,13 +88,12 @@ def cram_config(setup: Setup) -> CramConfig:
     made, settings, lm = shapes(setup), setup.settings, setup.lm
     cfg = CramConfig(seed=settings.seed, **settings.evaluate.cram)
     cfg.way.before(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1), np.int32))
-    of_vectors = cfg.memory == "vectors"
-    if settings.evaluate.cramming_starts and not of_vectors:
+    if settings.evaluate.cramming_starts and not cfg.way.is_prompt:
         raise InputError(
             f"evaluate.cram.memory is {cfg.memory!r}, which cannot begin with the vectors "
             "of a compressor; set it to vectors, or evaluate.cramming_starts to False"
         )
-    num_memory = made.num_vectors if of_vectors else cfg.num_memory
+    num_memory = made.num_vectors if cfg.way.is_prompt else cfg.num_memory
     cfg.way.check(lm.module, num_memory)
     needed = cfg.way.num_positions(num_memory, made.context)
     if settings.evaluate.study == "answers":
@@ -106,7 +105,7 @@ def cram_config(setup: Setup) -> CramConfig:
 
 def num_crammed(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
     """Number of vectors of crammed memory in the sequences that the LM reads."""
-    if cram_config(one.setup).memory == "vectors":
+    if cram_config(one.setup).way.is_prompt:
         return num_vectors(one, contexts)
     return [0] * len(contexts)
 
@@ -116,7 +115,7 @@ def after_memory(one: Compared, wanted: Callable[..., Row]) -> Callable[..., Row
 
     After a cache, the LM reads the start token first, as it did when the cache was made.
     """
-    if cram_config(one.setup).memory == "vectors":
+    if cram_config(one.setup).way.is_prompt:
         return wanted
     first = text([start_token(one.setup.lm) or 0])
     return lambda *args: join(first, wanted(*args))
@@ -182,7 +181,7 @@ def by_cramming(
         for result, count in zip(results, counts, strict=True):
             T, module = len(result.tokens), one.setup.lm.module
             # After a cache the LM reads the start token in place of vectors.
-            read = count if cfg.memory == "vectors" else 1
+            read = count if cfg.way.is_prompt else 1
             step = cram_step_flops(module, T, read, loss_gradient=not of_margins)
             about.append(
                 {

@@ -169,7 +169,7 @@ def _solutions(
 
 def check_geometry(cfg: CramConfig) -> None:
     """Raises an `InputError` unless memories are input vectors, which the studies need."""
-    if cfg.memory != "vectors":
+    if not cfg.way.is_prompt:
         raise InputError(
             f"memory is {cfg.memory!r}, and the studies of geometry are of input vectors; "
             "set it to vectors"

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from memcomp.cram.ways.way import Way
 from memcomp.errors import InputError
 from memcomp.lm.cache import (
     as_numbers,
@@ -20,7 +21,7 @@ from memcomp.lm.protocol import CausalLM, embed
 
 
 @dataclasses.dataclass(frozen=True)
-class CacheMemory:
+class CacheMemory(Way):
     """Keys and values of M positions in every layer, as attention sees them.
 
     A row has 2 L K H numbers: all keys, after their rotation, and then all values. Of an LM
@@ -53,19 +54,10 @@ class CacheMemory:
         },
     }
     noun: ClassVar[str] = "cache position"
-    gives_tokens: ClassVar[bool] = True
-
-    def rows(self, num_memory: int) -> int:
-        """One row a position."""
-        return num_memory
 
     def width(self, module: CausalLM) -> int:
         """Numbers of a position in all layers."""
         return num_numbers(module)
-
-    def num_texts(self, num_memory: int) -> int:
-        """Each text has its own."""
-        return 1
 
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """The start token is read, the last token is not."""

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from memcomp.cram.ways.vectors import vector_std
+from memcomp.cram.ways.way import Way
 from memcomp.errors import InputError
-from memcomp.lm.protocol import CausalLM, embed, hidden_states, logits_of
+from memcomp.lm.protocol import embed, hidden_states, logits_of
 from memcomp.lm.score import in_turn
 
 
 @dataclasses.dataclass(frozen=True)
-class OneStep:
+class OneStep(Way):
     """Vectors e_1 ... e_K and m: the LM reads [e_1 ... e_K, m, m ...], and no token.
 
     Output i predicts token i, with outputs counted from the first vector, or from the first
@@ -43,31 +43,15 @@ class OneStep:
             "stuck_after": 0,
         },
     }
-    noun: ClassVar[str] = "vector"
     gives_tokens: ClassVar[bool] = False
 
     def rows(self, num_memory: int) -> int:
         """K vectors and m."""
         return num_memory + 1
 
-    def width(self, module: CausalLM) -> int:
-        """Width of an input vector (D)."""
-        return module.config.d_model
-
-    def num_texts(self, num_memory: int) -> int:
-        """Each text has its own."""
-        return 1
-
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """One position a token, and in the arrangement `after` one for each e."""
         return num_tokens + num_memory if self.after else max(num_tokens, num_memory)
-
-    def check(self, module: CausalLM, num_memory: int) -> None:
-        """Every LM reads input vectors."""
-
-    def unit(self, params, start, *, module):
-        """That of tokens' input vectors."""
-        return vector_std(params, module=module)
 
     def of_tokens(self, params, tokens, *, module):
         """No real tokens mean what these vectors mean."""

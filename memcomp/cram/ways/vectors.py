@@ -1,50 +1,28 @@
 """`vectors`: memory is input vectors, which the LM reads before the text."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from memcomp.cram.ways.way import Way
 from memcomp.lm.decode import greedy_text
-from memcomp.lm.protocol import CausalLM, Params, embed
+from memcomp.lm.protocol import embed
 
 
 @dataclasses.dataclass(frozen=True)
-class Vectors:
+class Vectors(Way):
     """M input vectors before the text; the last one predicts the first token.
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, section 3; the authors' code drops the
       prediction of the first token.
     """
 
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    noun: ClassVar[str] = "vector"
-    gives_tokens: ClassVar[bool] = True
-
-    def rows(self, num_memory: int) -> int:
-        """One row a vector."""
-        return num_memory
-
-    def width(self, module: CausalLM) -> int:
-        """Width of an input vector (D)."""
-        return module.config.d_model
-
-    def num_texts(self, num_memory: int) -> int:
-        """Each text has its own."""
-        return 1
+    is_prompt: ClassVar[bool] = True
 
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
         """The last token is predicted and not read."""
         return num_memory + num_tokens - 1
-
-    def check(self, module: CausalLM, num_memory: int) -> None:
-        """Every LM reads input vectors."""
-
-    def unit(self, params, start, *, module):
-        """That of tokens' input vectors."""
-        return vector_std(params, module=module)
 
     def of_tokens(self, params, tokens, *, module):
         """The tokens' input vectors."""
@@ -65,11 +43,3 @@ class Vectors:
         x = jnp.concatenate([memory.astype(read.dtype), read], axis=1)
         options = {"module": module, "num_tokens": num_tokens}
         return greedy_text(params, x, given, **options)
-
-
-def vector_std(params: Params, *, module: CausalLM) -> Float[Array, ""]:
-    """Standard deviation of all entries of all tokens' input vectors."""
-    every = embed(params, jnp.arange(module.config.vocab_size)[None], module=module)
-    # At least in float32. A float64 table stays float64, so that a mesh and one device
-    # agree up to the rounding of float64.
-    return jnp.std(every.astype(jnp.promote_types(every.dtype, jnp.float32)))
