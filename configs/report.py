@@ -15,5 +15,4 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.folders = ("runs",)  # what stands on the command line comes here
     config.max_texts = 300  # that the page shows token by token
-    config.seed = 0  # of the bootstrap
     return config

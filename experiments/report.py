@@ -7,7 +7,7 @@ Nothing in the folders is changed. See configs/report.py for the files that it w
 
 from launch import Config, launch
 
-from memcomp.ranges import check_count, check_seed
+from memcomp.ranges import check_count
 from memcomp.report.write import write_report
 
 DEFAULT_WORKDIR = "runs/report"
@@ -15,13 +15,11 @@ DEFAULT_WORKDIR = "runs/report"
 
 def main(config: Config, workdir: str | None) -> None:
     """Writes the files of a report."""
-    check_seed("seed", config.seed)
     check_count("max_texts", config.max_texts, 0)
     written = write_report(
         config.folders,
         workdir or DEFAULT_WORKDIR,
         max_texts=config.max_texts,
-        seed=config.seed,
         say=print,
     )
     page, tables, figures = (

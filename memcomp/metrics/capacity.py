@@ -19,6 +19,7 @@ from memcomp.lm.score import BITS_PER_NAT
 THRESHOLD = 0.99
 LEVEL = 0.95  # confidence level of all intervals
 RESAMPLES = 1000
+SEED = 0  # of the bootstrap, so that a report is the same each time
 MOST_GROUPS = 2000  # the bootstrap resamples at most so many groups of texts
 FORMATS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes per number of the vector
 
@@ -87,13 +88,12 @@ class Capacity(NamedTuple):
 # --- n, mean, standard error, interval
 
 
-def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
+def estimate(values: Numbers, texts: Texts) -> Estimate:
     """Mean of records, with an interval over the texts that they belong to.
 
     Args:
       values: value of each record; those that are not finite are left out.
       texts: id of the text of each record.
-      seed: seed of the bootstrap.
     """
     values = np.asarray(values, np.float64)
     keep = np.isfinite(values)
@@ -110,7 +110,7 @@ def estimate(values: Numbers, texts: Texts, *, seed: int = 0) -> Estimate:
     # With one record per text, this equals std / sqrt(n).
     residuals = sums[:, 0] - mean * sums[:, 1]
     error = math.sqrt(num_texts / (num_texts - 1) * float(np.sum(residuals**2))) / n
-    low, high = _interval(sums, lambda s: s[:, 0] / s[:, 1], seed)
+    low, high = _interval(sums, lambda s: s[:, 0] / s[:, 1])
     return Estimate(n, mean, std, error, float(low), float(high))
 
 
@@ -121,16 +121,12 @@ def estimate_of(records: Iterable[Mapping[str, Any]], field: str) -> Estimate:
     return estimate(values, texts)
 
 
-def by_length(
-    lengths: Numbers, values: Numbers, texts: Texts, *, seed: int = 0
-) -> dict[int, Estimate]:
+def by_length(lengths: Numbers, values: Numbers, texts: Texts) -> dict[int, Estimate]:
     """Estimate at each length over all its texts, whether they failed or not."""
     found = {}
     for length in np.unique(lengths):
         here = np.asarray(lengths) == length
-        found[int(length)] = estimate(
-            np.asarray(values)[here], np.asarray(texts)[here], seed=seed
-        )
+        found[int(length)] = estimate(np.asarray(values)[here], np.asarray(texts)[here])
     return found
 
 
@@ -145,7 +141,6 @@ def _text_sums(values: Float[np.ndarray, "n s"], texts: Texts) -> Float[np.ndarr
 def _interval(
     sums: Float[np.ndarray, "g s"],
     statistic: Callable[[Float[np.ndarray, "r s"]], Num[np.ndarray, " r"]],
-    seed: int,
 ) -> np.ndarray:
     """Bootstrap interval of a statistic of sums over texts, by percentiles.
 
@@ -153,18 +148,18 @@ def _interval(
     interval is then accurate to about 1 / sqrt(2 MOST_GROUPS), 2%.
     """
     if len(sums) > MOST_GROUPS:
-        dealt = np.random.default_rng(seed).permutation(len(sums)) % MOST_GROUPS
+        dealt = np.random.default_rng(SEED).permutation(len(sums)) % MOST_GROUPS
         sums = _text_sums(sums, dealt)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample may lack a length
-        values = statistic(_weights(len(sums), seed) @ sums)
+        values = statistic(_weights(len(sums)) @ sums)
     tail = 50 * (1 - LEVEL)
     return np.nanpercentile(values, [tail, 100 - tail], method="linear")
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(num_texts: int, seed: int) -> Float[np.ndarray, "r g"]:
+def _weights(num_texts: int) -> Float[np.ndarray, "r g"]:
     """Number of times that each text is drawn in each resample, equal for all metrics."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     drawn = rng.integers(0, num_texts, (RESAMPLES, num_texts))
     rows = np.arange(RESAMPLES)[:, None] * num_texts
     counts = np.bincount((drawn + rows).ravel(), minlength=RESAMPLES * num_texts)
@@ -180,7 +175,6 @@ def decoding_capacity(
     texts: Texts,
     *,
     threshold: float = THRESHOLD,
-    seed: int = 0,
 ) -> Capacity:
     """The largest length whose mean score is at least `threshold`.
 
@@ -207,7 +201,7 @@ def decoding_capacity(
     counts = np.bincount(column)
     means = np.bincount(column, weights=np.asarray(scores, np.float64)) / counts
     failed = means < threshold * (1 - 1e-12)
-    low, high = _interval(sums, largest, seed)
+    low, high = _interval(sums, largest)
     return Capacity(
         tokens=tokens,
         n=int(counts[np.searchsorted(tried, tokens)] if tokens else counts[0]),
@@ -238,9 +232,7 @@ def failed(accuracy: Numbers) -> Bool[np.ndarray, " n"]:
     return np.asarray(accuracy) <= THRESHOLD
 
 
-def pooled_gain(
-    gains: Numbers, accuracy: Numbers, texts: Texts, *, seed: int = 0
-) -> Estimate:
+def pooled_gain(gains: Numbers, accuracy: Numbers, texts: Texts) -> Estimate:
     """Token or information gain as published: a mean over failed texts of all lengths.
 
     `by_length` of the same gains also includes texts that have not failed.
@@ -249,7 +241,7 @@ def pooled_gain(
       their tables have after the plus-minus sign.
     """
     keep = failed(accuracy)
-    return estimate(np.asarray(gains)[keep], np.asarray(texts)[keep], seed=seed)
+    return estimate(np.asarray(gains)[keep], np.asarray(texts)[keep])
 
 
 def cross_entropy(c: Columns) -> tuple[Numbers, Numbers]:
@@ -257,9 +249,7 @@ def cross_entropy(c: Columns) -> tuple[Numbers, Numbers]:
     return c["baseline_loss_nats"] * c["num_tokens"], c["loss_nats"] * c["num_tokens"]
 
 
-def offset(
-    before: Numbers, after: Numbers, accuracy: Numbers, texts: Texts, *, seed: int = 0
-) -> Estimate:
+def offset(before: Numbers, after: Numbers, accuracy: Numbers, texts: Texts) -> Estimate:
     """Offset b of the line `after = before + b`, fitted to the failed texts.
 
     With slope 1, the least-squares b is the mean of after - before. Texts with an accuracy
@@ -267,7 +257,7 @@ def offset(
     """
     keep = np.asarray(accuracy) < THRESHOLD
     difference = np.asarray(after)[keep] - np.asarray(before)[keep]
-    return estimate(difference, np.asarray(texts)[keep], seed=seed)
+    return estimate(difference, np.asarray(texts)[keep])
 
 
 # --- against the size of the vector
@@ -284,7 +274,7 @@ def bits_per_dimension(gain_nats: Estimate, num_parameters: int) -> Estimate:
 
 
 def byte_ratios(
-    num_bytes: Numbers, texts: Texts, num_parameters: int, *, seed: int = 0
+    num_bytes: Numbers, texts: Texts, num_parameters: int
 ) -> dict[str, Estimate]:
     """UTF-8 bytes of the text divided by bytes of its memory, for each number format.
 
@@ -292,7 +282,7 @@ def byte_ratios(
 
     Source: Kuratov et al. 2025, arXiv:2502.13063, appendix F (bfloat16).
     """
-    size = estimate(num_bytes, texts, seed=seed)
+    size = estimate(num_bytes, texts)
     return {
         name: size.times(1 / (width * num_parameters)) for name, width in FORMATS.items()
     }

@@ -44,8 +44,8 @@ def context(key: Key, hardware: str) -> dict[str, Any]:
 class Measures:
     """All metrics of one group; gains and cross-entropies are in nats per text."""
 
-    def __init__(self, group: Group, seed: int = 0):
-        self.group, self._seed = group, seed
+    def __init__(self, group: Group):
+        self.group = group
         self.before, self.after = cross_entropy(group.columns)
 
     @property
@@ -64,9 +64,7 @@ class Measures:
 
     def _capacity(self, scores: str) -> Capacity:
         c = self.group.columns
-        return decoding_capacity(
-            c["num_tokens"], c[scores], self.group.texts, seed=self._seed
-        )
+        return decoding_capacity(c["num_tokens"], c[scores], self.group.texts)
 
     @functools.cached_property
     def capacity_accuracy(self) -> Capacity:
@@ -86,7 +84,7 @@ class Measures:
 
     def _pooled(self, gains: str) -> Estimate:
         c = self.group.columns
-        return pooled_gain(c[gains], c["accuracy"], self.group.texts, seed=self._seed)
+        return pooled_gain(c[gains], c["accuracy"], self.group.texts)
 
     @functools.cached_property
     def token_gain(self) -> Estimate:
@@ -106,7 +104,6 @@ class Measures:
             self.after,
             self.group.columns["accuracy"],
             self.group.texts,
-            seed=self._seed,
         )
 
     @property
@@ -137,7 +134,7 @@ class Measures:
         if not np.isfinite(c["num_bytes"][here]).any():
             return {}
         sizes, texts = c["num_bytes"][here], self.group.texts[here]
-        return byte_ratios(sizes, texts, self.num_parameters, seed=self._seed)
+        return byte_ratios(sizes, texts, self.num_parameters)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -152,7 +149,7 @@ class Measures:
         return np.round(means[bins]).astype(np.int64)
 
     def _by_length(self, values: np.ndarray) -> dict[int, Estimate]:
-        return by_length(self.lengths, values, self.group.texts, seed=self._seed)
+        return by_length(self.lengths, values, self.group.texts)
 
     @functools.cached_property
     def by_length(self) -> dict[str, dict[int, Estimate]]:

@@ -98,9 +98,9 @@ class Section:
         return [found[key] for key in sorted(found)]
 
 
-def sections(runs: Runs, *, seed: int = 0) -> list[Section]:
+def sections(runs: Runs) -> list[Section]:
     """Makes a section per protocol of the runs, and one for records without a protocol."""
-    measures = [Measures(group, seed) for group in runs.groups]
+    measures = [Measures(group) for group in runs.groups]
     found = {m.key.protocol for m in measures} | {r["key"].protocol for r in runs.horizons}
     made = [
         Section(protocol, [m for m in measures if m.key.protocol == protocol], runs)

@@ -20,7 +20,6 @@ def write_report(
     workdir: str | os.PathLike,
     *,
     max_texts: int = 300,
-    seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[epath.Path]:
     """Writes tables (CSV, Markdown), figures (PNG, CSV) and report.html.
@@ -30,7 +29,6 @@ def write_report(
       workdir: folder for tables/, figures/ and report.html; files of the same names are
         replaced.
       max_texts: largest number of texts that the page shows token by token.
-      seed: seed of the bootstrap.
       say: called with a line for each folder whose run no table or figure uses.
 
     Returns:
@@ -50,7 +48,7 @@ def write_report(
     for name in ("tables", "figures"):
         make_folder(out / name)
     written, parts = [out / "report.html"], []
-    for section in sections(runs, seed=seed):
+    for section in sections(runs):
         tables, figures = [], {}
         for name, make in TABLES.items():
             if table := make(section):
