@@ -30,19 +30,32 @@ from an array a gradient as long as the whole. With all layers, one run was stop
 36 minutes on that busy machine; one with `--config.mamba_130m.rounds=1` took 18.
 
 to_exact is one run, of all 64 texts on both sides (`--config.to_exact.pytorch_texts=64`).
-The rows of a GPU have not been run.
+The rows of configs/gpu_benchmark.py are for a GPU.
 """
 
 from ml_collections import config_dict
+
+LLAMA_1B = dict(
+    model_type="llama",
+    hidden_size=2048,
+    num_hidden_layers=16,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=64,
+    intermediate_size=8192,
+    vocab_size=128256,
+    max_position_embeddings=131072,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+)
 
 
 def get_config() -> config_dict.ConfigDict:
     """Everything that experiments/benchmark.py reads."""
     config = config_dict.ConfigDict()
     config.seed = 0
-    # "all", or names of rows with commas: builtin, pythia_160m, to_exact, grid,
-    # horizons, refill, cross_entropy, breakdown, decoding, long_text, mamba_130m,
-    # gpu_pythia_160m, gpu_llama_1b. "all" has the last two on a GPU only.
+    # "all", or names of rows with commas: builtin, pythia_160m, to_exact, grid, refill,
+    # cross_entropy, breakdown, decoding, long_text, mamba_130m.
     config.rows = "all"
     config.rounds = 9  # of each comparison, the sides in turn
     config.pytorch = True  # measure it too
@@ -76,32 +89,6 @@ def get_config() -> config_dict.ConfigDict:
         one_steps=4,
         matmul=(3072, 768, 3072),
     )
-    config.gpu_pythia_160m = config.pythia_160m.copy_and_resolve_references()
-    config.gpu_pythia_160m.update(
-        num_tokens=512, steps=10, one_steps=20, matmul=(8192, 8192, 8192)
-    )
-    config.gpu_pythia_160m.dtype = "bfloat16"
-    config.gpu_llama_1b = config_dict.create(
-        shape=dict(
-            model_type="llama",
-            hidden_size=2048,
-            num_hidden_layers=16,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            head_dim=64,
-            intermediate_size=8192,
-            vocab_size=128256,
-            max_position_embeddings=131072,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-        ),
-        dtype="bfloat16",
-        num_texts=8,
-        num_tokens=512,
-        steps=10,
-        one_steps=20,
-        matmul=(8192, 8192, 8192),
-    )
 
     # Texts to exactness or to the end of the recipe's budget.
     config.to_exact = config_dict.create(
@@ -126,23 +113,6 @@ def get_config() -> config_dict.ConfigDict:
         recipe="default",
         pytorch_texts=8,  # of each length
     )
-    config.horizons = config_dict.create(
-        lm="builtin",
-        texts="builtin",
-        num_texts=64,
-        num_tokens=24,  # a horizon is looked for up to here
-        num_memory=1,
-        batch_size=32,
-        steps_per_chunk=10,
-        recipe="default",
-        base="step by step",  # Progressive Cramming's, which the others are set beside
-        ways={
-            "step by step": dict(first=1, factor=1.0, recipe="progressive"),
-            "frontier": dict(first=4, factor=1.25),
-            "frontier, patience 100": dict(first=4, factor=1.25, patience=100),
-            "frontier, patience 75": dict(first=4, factor=1.25, patience=75),
-        },
-    )
     # Refilled places beside fixed batches; the hard texts are random tokens.
     config.refill = config_dict.create(
         lm="builtin",
@@ -157,7 +127,7 @@ def get_config() -> config_dict.ConfigDict:
     )
     # Memory of one gradient, from the compiler alone: Llama-3.2-1B's widths, fewer layers.
     config.cross_entropy = config_dict.create(
-        shape={**config.gpu_llama_1b.shape.to_dict(), "num_hidden_layers": 2},
+        shape=LLAMA_1B | {"num_hidden_layers": 2},
         dtype="float32",  # products in bfloat16 are made of float32 copies on a CPU
         num_texts=8,
         num_tokens=1568,
@@ -178,7 +148,7 @@ def get_config() -> config_dict.ConfigDict:
     # Memory of a step on one long text, from the compiler alone; the first way is what
     # the others are set beside.
     config.long_text = config_dict.create(
-        shape=config.gpu_llama_1b.shape.to_dict(),
+        shape=LLAMA_1B,
         dtype="float32",  # as above
         num_texts=1,
         num_tokens=8192,

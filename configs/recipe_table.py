@@ -67,8 +67,10 @@ ABLATION = {
     },
     "rate 5, without beginning again": RECIPES["default"]
     | dict(learning_rate=5.0, stuck_after=0),
-    "patience 100": RECIPES["default"] | dict(patience=100),
-    "patience 400": RECIPES["default"] | dict(patience=400),
+    **{
+        f"patience {patience}": RECIPES["default"] | dict(patience=patience)
+        for patience in (75, 100, 400)
+    },
 }
 
 

@@ -14,11 +14,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-import jax
 from benchmarks.decoding import decoding
 from benchmarks.speed import about, cross_entropy, gradient, long_texts, speed
 from benchmarks.step_parts import LOSS_OF, breakdown
-from benchmarks.whole_jobs import grid, horizons_by_growth, refill, to_exact
+from benchmarks.whole_jobs import jobs, refill
 from launch import Config, launch
 
 from memcomp.errors import InputError
@@ -43,11 +42,8 @@ def main(config: Config, workdir: str | None) -> None:
 
 
 def chosen(rows: str) -> list[str]:
-    """Names of the chosen rows; "all" includes those of a GPU only if there is one."""
-    gpu = jax.default_backend() == "gpu"
-    if rows == "all":
-        return [name for name in ROWS if gpu or not name.startswith("gpu_")]
-    names = rows.split(",")
+    """Names of the chosen rows."""
+    names = list(ROWS) if rows == "all" else rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
     return names
@@ -76,17 +72,14 @@ def table(records: Sequence[Record]) -> str:
 ROWS = {
     "builtin": speed,
     "pythia_160m": speed,
-    "to_exact": to_exact,
-    "grid": grid,
-    "horizons": horizons_by_growth,
+    "to_exact": jobs,
+    "grid": jobs,
     "refill": refill,
     "cross_entropy": cross_entropy,
     "breakdown": breakdown,
     "decoding": decoding,
     "long_text": long_texts,
     "mamba_130m": gradient,
-    "gpu_pythia_160m": speed,
-    "gpu_llama_1b": speed,
 }
 
 

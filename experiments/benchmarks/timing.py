@@ -20,7 +20,6 @@ REQUIRED = {
     "pythia_160m: share of the matmul rate": 0.65,
     "to_exact: PyTorch with reference / ours": 10.0,
     "grid: PyTorch with reference / ours": 10.0,
-    "horizons: token-steps step by step / frontier": 3.0,
     "decoding: one_step / vectors": 10.0,
     "mamba_130m: ours / PyTorch, gradient": 3.0,
 }

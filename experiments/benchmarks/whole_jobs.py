@@ -1,6 +1,5 @@
 """Rows of benchmark.py that run whole jobs, all texts to their end, ours and PyTorch's."""
 
-import dataclasses
 import functools
 import importlib
 import pathlib
@@ -12,7 +11,6 @@ import numpy as np
 from launch import Config
 
 import memcomp
-from memcomp.cram.horizon import Growth, Trial, horizons
 from memcomp.cram.loop import cram_chunk, init_states
 from memcomp.cram.recipe import RECIPES
 from memcomp.cram.schedule import advance_all
@@ -24,37 +22,16 @@ from memcomp.runs.files import Record
 from .timing import entry, has_pytorch, over, rates, spread
 
 
-def to_exact(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Measures wall-clock time until all texts are exact or given up: ours, PyTorch's."""
-    section = config[name]
-    lm = memcomp.load_lm(section.lm)
-    yield from jobs(name, config, lm, [section_texts(section, lm)])
+def jobs(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
+    """Compares seconds until all texts are exact or given up with PyTorch's, from samples.
 
-
-def grid(name: str, config: Config, scratch: pathlib.Path) -> Iterator[Record]:
-    """Measures the same for all texts at all lengths of a sweep."""
-    section = config[name]
-    lm = memcomp.load_lm(section.lm)
-    texts = section_texts(section, lm)
-    at_lengths = [[text.beginning(T) for text in texts] for T in section.lengths]
-    yield from jobs(name, config, lm, at_lengths)
-
-
-def jobs(
-    name: str,
-    config: Config,
-    lm: LanguageModel,
-    at_lengths: Sequence[Sequence[Text]],
-) -> Iterator[Record]:
-    """Compares seconds of our loop, compilation included, with PyTorch's from samples.
-
-    Args:
-      name: name of the row.
-      config: config of the benchmark.
-      lm: the language model.
-      at_lengths: texts of each length.
+    Ours count the compilation. A section with `lengths` has all texts at each of them.
     """
     section = config[name]
+    lm = memcomp.load_lm(section.lm)
+    whole = section_texts(section, lm)
+    lengths = section.get("lengths", (section.num_tokens,))
+    at_lengths = [[text.beginning(T) for text in whole] for T in lengths]
     cfg = cram_config(section, config.seed)
     texts = [text for group in at_lengths for text in group]
 
@@ -92,43 +69,6 @@ def pytorch_sample(
     tokens = np.stack([text.tokens for text in texts])
     figures = loops.time_sample(folder, tokens, chosen, recipe.max_steps, recipe.patience)
     return {"num_tokens": tokens.shape[1], **figures}
-
-
-def horizons_by_growth(
-    name: str, config: Config, scratch: pathlib.Path
-) -> Iterator[Record]:
-    """Compares the token-steps to the horizons of all texts between ways of growing."""
-    section = config[name]
-    lm = memcomp.load_lm(section.lm)
-    texts = section_texts(section, lm)
-    cfg = cram_config(section, config.seed)
-    found: dict[str, Record] = {}
-    for way, options in section.ways.items():
-        of_recipe = dict(options)
-        growth = Growth(first=of_recipe.pop("first"), factor=of_recipe.pop("factor"))
-        trials: dict[int, Trial] = {}
-        for moved, _ in horizons(lm, texts, dataclasses.replace(cfg, **of_recipe), growth):
-            trials |= {trial.text.seed_id: trial for trial in moved}
-        found[way] = {
-            "horizons": [trials[text.seed_id].exact for text in texts],
-            "token_steps": [trials[text.seed_id].token_steps for text in texts],
-        }
-    base = section.base
-    for way in sorted(found.keys() - {base}):
-        ratio = np.sum(found[base]["token_steps"]) / np.sum(found[way]["token_steps"])
-        both = {w: _mean_and_error(found[w]["horizons"]) for w in (base, way)}
-        yield entry(
-            f"{name}: token-steps {base} / {way}",
-            spread([float(ratio)]),
-            num_memory=cfg.num_memory,
-            horizons=both,
-            ways={w: found[w] for w in (base, way)},
-        )
-
-
-def _mean_and_error(values: Sequence[int]) -> dict[str, float]:
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "standard_error": float(error)}
 
 
 def section_texts(section: Config, lm: LanguageModel) -> list[Text]:
