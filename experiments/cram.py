@@ -8,10 +8,8 @@ with another number of processes.
 """
 
 import contextlib
-import sys
-import time
+import itertools
 
-import tqdm
 from launch import Config, is_profiled, launch, note, say_notes, stop_if_told
 
 from memcomp.distributed import is_first
@@ -21,8 +19,9 @@ from memcomp.runs.cramming import Progress, describe, run_cramming
 from memcomp.runs.files import claim_workdir
 from memcomp.runs.inputs import load_cramming
 from memcomp.runs.profile import Profile
+from memcomp.runs.progress import bar_of, of_cramming
 from memcomp.runs.records import said_of_lost_texts
-from memcomp.runs.scalars import scalar_writer
+from memcomp.runs.scalars import ScalarWriter, scalar_writer
 
 DEFAULT_WORKDIR = "runs/cram"
 
@@ -34,15 +33,20 @@ def main(config: Config, workdir: str | None) -> None:
         workdir or DEFAULT_WORKDIR, config.to_dict(), describe(lm, texts[0].source_sha256)
     )
     say_notes()
-    shows = _Reporter(folder / "metrics", len(texts))
-    shows = shows if is_first() else contextlib.nullcontext()
-    with shows as show, Profile(folder, is_profiled()) as profile:
+    metrics = folder / "metrics"
+    scalars = scalar_writer(metrics) if is_first() else contextlib.nullcontext()
+    with (
+        scalars as writer,
+        Profile(folder, is_profiled()) as profile,
+        bar_of(len(texts), of_cramming, stop_if_told) as show,
+    ):
+        chunks = itertools.count(1)
 
         def report(progress: Progress) -> None:
-            if show:
-                show(progress)
+            if writer:
+                write_scalars(writer, progress, next(chunks))
             profile.step()
-            stop_if_told()
+            show(progress)
 
         records = run_cramming(lm, texts, cfg, folder, report)
     if is_first():
@@ -51,42 +55,12 @@ def main(config: Config, workdir: str | None) -> None:
         print(f"figure: {picture}\nrun:    {folder}")
 
 
-class _Reporter:
-    """Reports progress: a bar on a terminal, else a line now and then; and TensorBoard."""
-
-    def __init__(self, metrics, num_texts: int):
-        self._metrics, self._num_texts = metrics, num_texts
-        self._last_line = 0.0
-        self._chunk = 0
-
-    def __enter__(self):
-        self._writer = scalar_writer(self._metrics)
-        self._bar = tqdm.tqdm(
-            total=self._num_texts, unit="text", disable=not sys.stderr.isatty()
-        )
-        return self
-
-    def __call__(self, progress: Progress) -> None:
-        self._bar.n = progress.num_done
-        self._bar.set_postfix_str(
-            f"{progress.num_exact} exact, {progress.steps_per_second:.0f} steps/s"
-        )
-        self._chunk += 1
-        for name in ("num_done", "num_exact", "token_steps_per_second", "mean_loss_nats"):
-            value = getattr(progress, name)
-            if value is not None:
-                self._writer.add_scalar(name, value, self._chunk)
-        if self._bar.disable and time.monotonic() > self._last_line + 10:
-            self._last_line = time.monotonic()
-            print(
-                f"{progress.num_done} of {progress.num_texts} texts done, "
-                f"{progress.num_exact} exact, {progress.steps_per_second:.0f} steps/s",
-                file=sys.stderr,
-            )
-
-    def __exit__(self, *exception):
-        self._bar.close()
-        self._writer.close()
+def write_scalars(writer: ScalarWriter, progress: Progress, chunk: int) -> None:
+    """Writes the progress after a chunk for TensorBoard."""
+    for name in ("num_done", "num_exact", "token_steps_per_second", "mean_loss_nats"):
+        value = getattr(progress, name)
+        if value is not None:
+            writer.add_scalar(name, value, chunk)
 
 
 def table(records: list[dict]) -> str:

@@ -8,10 +8,7 @@ nothing; and loss of the text given other contexts than memory. It can be stoppe
 moment, and the same command resumes it.
 """
 
-import sys
-
-import tqdm
-from launch import Config, launch, note, say_notes
+from launch import Config, launch, note, say_notes, stop_if_told
 
 import memcomp
 from memcomp.cram.schedule import check_fits
@@ -21,6 +18,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.cramming import describe
 from memcomp.runs.files import Record, claim_workdir
 from memcomp.runs.inputs import load_model, load_texts
+from memcomp.runs.progress import bar_of, of_cramming
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use, means
@@ -53,12 +51,7 @@ def main(config: Config, workdir: str | None) -> None:
         describe(lm, passages[0].source_sha256),
     )
     say_notes()
-    with tqdm.tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
-
-        def report(progress):
-            bar.n = progress.num_done
-            bar.set_postfix(exact=progress.num_exact)
-
+    with bar_of(len(texts), of_cramming, stop_if_told) as report:
         crammed, found = run_use(
             lm,
             passages,
