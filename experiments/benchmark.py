@@ -21,14 +21,14 @@ from benchmarks.whole_jobs import jobs, refill
 from launch import Config, launch
 
 from memcomp.errors import InputError
+from memcomp.ranges import check_choice
 from memcomp.runs.files import Record, append_records, claim_workdir
 
 
 def main(config: Config, workdir: str | None) -> None:
     """Runs the chosen rows, writes their records and prints the table."""
     names = chosen(config.rows)
-    if (score := config.breakdown.score) not in LOSS_OF:
-        raise InputError(f"breakdown.score {score!r} is not one of {', '.join(LOSS_OF)}")
+    check_choice("breakdown.score", config.breakdown.score, LOSS_OF)
     folder = claim_workdir(workdir or "runs/benchmark", config.to_dict(), about())
     records = []
     with tempfile.TemporaryDirectory() as scratch:

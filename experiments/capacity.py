@@ -18,8 +18,7 @@ import memcomp
 from memcomp.cram.group import check_alone
 from memcomp.cram.horizon import Growth
 from memcomp.cram.schedule import check_fits
-from memcomp.errors import InputError
-from memcomp.ranges import check_seed
+from memcomp.ranges import check_choice, check_seed
 from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import summarise
@@ -34,8 +33,7 @@ DEFAULT_WORKDIR = "runs/capacity"
 
 def main(config: Config, workdir: str | None) -> None:
     """Runs the cells of a sweep and writes their files."""
-    if config.mode not in MODES:
-        raise InputError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
+    check_choice("mode", config.mode, MODES)
     run_cell = MODES[config.mode]
     for name in ("texts_seed", "shuffle_seed"):
         check_seed(name, 0 if config[name] is None else config[name])

@@ -21,8 +21,8 @@ from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.compressors.icae import ICAE, ICAEConfig
 from memcomp.compressors.icformer.config import ICFormerConfig
 from memcomp.compressors.icformer.model import ICFormer
-from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES
+from memcomp.ranges import check_choice
 from memcomp.report.digest_cost import cost_figure, cost_records, cost_table
 from memcomp.runs.files import claim_workdir, write_whole
 
@@ -32,10 +32,7 @@ DEFAULT_WORKDIR = "runs/compression_cost"
 def main(config: Config, workdir: str | None) -> None:
     """Measures the compressors and writes the files of a run."""
     about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    if config.clock.dtype not in DTYPES:
-        raise InputError(
-            f"clock.dtype {config.clock.dtype!r} is not one of {', '.join(DTYPES)}"
-        )
+    check_choice("clock.dtype", config.clock.dtype, DTYPES)
     # A bad shape raises before the claim below.
     large = compressors(config, config.shape)
     small = compressors(config, config.clock.shape)

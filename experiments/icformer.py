@@ -45,6 +45,7 @@ from memcomp.distributed import is_first, say
 from memcomp.errors import InputError
 from memcomp.lm.load import load_lm
 from memcomp.metrics.overlap import bleu_signatures, rouge
+from memcomp.ranges import check_choice
 from memcomp.report.digest_figures import (
     attention_map,
     learning_curves,
@@ -77,8 +78,7 @@ SHOWN += ("rouge_l_f1", "steps")
 
 def main(config: Config, workdir: str | None) -> None:
     """Runs a stage and writes the files of a run."""
-    if config.stage not in STAGES:
-        raise InputError(f"stage {config.stage!r} is not one of {', '.join(STAGES)}")
+    check_choice("stage", config.stage, STAGES)
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     settings = settings_of(config.to_dict())

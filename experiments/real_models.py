@@ -24,6 +24,7 @@ from memcomp.disk import path_of
 from memcomp.distributed import is_first
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
+from memcomp.ranges import check_choice
 from memcomp.report import model_rows
 from memcomp.report.load import recipe_label
 from memcomp.report.published import published_attention, published_horizons
@@ -59,8 +60,7 @@ def main(config: Config, workdir: str | None) -> None:
         if not texts["source"] or texts.get("vocabulary") == "":
             say(f"{name}: no texts; set config.sources.{row.source} to have this row")
             continue
-        if row.measure not in MEASURES:
-            raise InputError(f"measure {row.measure!r} is not one of {', '.join(MEASURES)}")
+        check_choice("measure", row.measure, MEASURES)
         lm = load(dtype=row.dtype)
         cfg = memcomp.CramConfig(
             num_tokens=None,

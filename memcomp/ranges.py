@@ -1,7 +1,8 @@
-"""Checks of the ranges of numbers that users give."""
+"""Checks of the names, and of the ranges of numbers, that users give."""
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from memcomp.errors import InputError
 # Largest values that JAX takes in 32 bits: of a seed, and of a size or number of steps.
 MOST_SEED = 2**32 - 1
 MOST_COUNT = 2**31 - 1
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raises `InputError` unless `value` is one of the known names."""
+    names = list(known)
+    if value not in names:
+        raise InputError(f"{name} {value!r} is not one of {', '.join(names)}")
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int = MOST_COUNT) -> None:

@@ -10,8 +10,8 @@ from flax import linen as nn
 from launch import Config
 
 from memcomp.convert.families import FAMILIES
-from memcomp.errors import InputError
 from memcomp.lm.load import DTYPES, export_lm
+from memcomp.ranges import check_choice
 
 
 def random_weights(abstract: Any, dtype: Any) -> Any:
@@ -33,9 +33,8 @@ def module_of(entries: dict[str, Any]) -> Any:
     """
     import transformers  # imported late, as without torch it prints a line
 
-    if (kind := entries["model_type"]) not in FAMILIES:
-        raise InputError(f"model_type {kind!r} is not one of {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
+    check_choice("model_type", entries["model_type"], FAMILIES)
+    family = FAMILIES[entries["model_type"]]
     hf = transformers.AutoConfig.for_model(**entries)
     return family.model(family.config_from_hf(hf))
 

@@ -25,7 +25,7 @@ from memcomp.errors import InputError
 from memcomp.lm.load import abstract_params
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.nn.parameters import with_axes
-from memcomp.ranges import check_count, check_number
+from memcomp.ranges import check_choice, check_count, check_number
 
 INITS = {"zeros": nn.initializers.zeros, "normal": nn.initializers.normal(1.0)}
 # Indices of queries and values in a kernel that holds queries, keys and values.
@@ -67,10 +67,7 @@ class ICAEConfig:
         check_count("num_digests", self.num_digests)
         check_count("rank", self.rank)
         check_number("alpha", self.alpha, above=0)
-        if self.slot_init not in INITS:
-            raise InputError(
-                f"slot_init {self.slot_init!r} is not one of {', '.join(INITS)}"
-            )
+        check_choice("slot_init", self.slot_init, INITS)
 
 
 @dataclasses.dataclass(frozen=True)

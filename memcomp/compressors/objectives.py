@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float
 from memcomp.compressors.chunks import Chunks, soft_prompts
 from memcomp.compressors.layout import SPECIAL, Rows, input_vectors
 from memcomp.compressors.protocol import Compressor, Params
-from memcomp.errors import InputError
 from memcomp.lm.cache import from_numbers
 from memcomp.lm.protocol import CausalLM, embed, hidden_states
 from memcomp.lm.score import score_hidden
+from memcomp.ranges import check_choice
 from memcomp.sharding import constrain_batch
 
 AVERAGES = ("token", "sequence")
@@ -45,10 +45,7 @@ class Task:
     vocab_chunk: int = 8192
 
     def __post_init__(self):
-        if self.average not in AVERAGES:
-            raise InputError(
-                f"average {self.average!r} is not one of {', '.join(AVERAGES)}"
-            )
+        check_choice("average", self.average, AVERAGES)
 
 
 class Batch(NamedTuple):

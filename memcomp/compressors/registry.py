@@ -28,6 +28,7 @@ from memcomp.compressors.training import init_params
 from memcomp.disk import path_of
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.ranges import check_choice
 from memcomp.sharding import fetch
 
 FORMAT = "memcomp-compressor-1"
@@ -51,8 +52,7 @@ def make_compressor(kind: str, lm_module: CausalLM, entries: dict[str, Any]) -> 
     Raises:
       InputError: there is no such kind, or an entry does not fit its config.
     """
-    if kind not in COMPRESSORS:
-        raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
+    check_choice("compressor", kind, COMPRESSORS)
     compressor, config = COMPRESSORS[kind]
     _check_entries(config, entries)
     return compressor(lm_module, config(**entries))

@@ -25,6 +25,7 @@ from memcomp.data.pwc import find_pwc
 from memcomp.data.training_texts import document_texts, document_texts_sha256
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel
+from memcomp.ranges import check_choice
 
 FRESH = "fresh"  # value of `Settings.start` for random weights
 
@@ -50,8 +51,7 @@ def make_task(settings: Settings, module: CausalLM) -> Task:
       InputError: the settings of the compressor or of the objective are not valid.
     """
     kind, objective = settings.compressor, settings.objective
-    if kind not in COMPRESSORS:
-        raise InputError(f"compressor {kind!r} is not one of {', '.join(COMPRESSORS)}")
+    check_choice("compressor", kind, COMPRESSORS)
     compressor = make_compressor(kind, module, settings.compressor_entries[kind])
     return Task(module, compressor, objective.average)
 

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from memcomp.compressors.layout import Question
 from memcomp.errors import InputError
+from memcomp.ranges import check_choice
 
 INSTRUCTION = "Response the Prompt based on the below text:\n\n"  # as published
 _MARK = "\x00"  # stands for the context; no template contains it
@@ -54,8 +55,7 @@ def make_template(name: str, tokenizer: Any) -> Template:
     Raises:
       InputError: there is no such template, or the tokenizer has no chat template.
     """
-    if name not in TEMPLATES:
-        raise InputError(f"template {name!r} is not one of {', '.join(TEMPLATES)}")
+    check_choice("template", name, TEMPLATES)
     return TEMPLATES[name](tokenizer)
 
 

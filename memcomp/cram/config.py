@@ -13,7 +13,7 @@ from memcomp.data.texts import PROTOCOLS
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import start_token
-from memcomp.ranges import check_count, check_seed
+from memcomp.ranges import check_choice, check_count, check_seed
 
 OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
 # Numbers of a recipe that are traced, so that no program depends on their values; each with
@@ -79,19 +79,15 @@ class CramConfig:
         for name in ("num_memory", *sizes):
             check_count(name, getattr(self, name))
         check_seed("seed", self.seed)
-        if self.protocol not in PROTOCOLS:
-            raise InputError(
-                f"protocol {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"
-            )
-        if self.memory not in WAYS:
-            raise InputError(f"memory {self.memory!r} is not one of {', '.join(WAYS)}")
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        check_choice("memory", self.memory, WAYS)
         if self.num_given and not self.way.gives_tokens:
             raise InputError(
                 f"memory {self.memory!r} gives no tokens, as the protocol {self.protocol} "
                 "does; set protocol to strict"
             )
-        if isinstance(self.recipe, str) and self.recipe not in RECIPES:
-            raise InputError(f"recipe {self.recipe!r} is not one of {', '.join(RECIPES)}")
+        if isinstance(self.recipe, str):
+            check_choice("recipe", self.recipe, RECIPES)
         self.resolved_recipe()  # making the recipe checks its own ranges
 
     def resolved_recipe(self) -> Recipe:

@@ -15,6 +15,7 @@ from memcomp.data.tokens import checked_ids
 from memcomp.errors import InputError
 from memcomp.lm.protocol import CausalLM, LanguageModel, Params
 from memcomp.lm.score import start_token
+from memcomp.ranges import check_choice
 from memcomp.sharding import fetch
 
 
@@ -44,8 +45,7 @@ def decode(
       InputError: the memory or the tokens do not fit the LM or the way, the LM has too few
         positions, or its logits are not finite.
     """
-    if way not in WAYS:
-        raise InputError(f"way {way!r} is not one of {', '.join(WAYS)}")
+    check_choice("way", way, WAYS)
     memory = _checked_memory(lm, memory, way)
     given = np.zeros((*memory.shape[:-2], 0), np.int32) if given is None else given
     given = checked_ids("given", given, lm.config.vocab_size, axes=memory.ndim - 1)

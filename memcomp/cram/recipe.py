@@ -11,7 +11,7 @@ from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
 from memcomp.cram.rates import SCHEDULES
 from memcomp.errors import InputError
-from memcomp.ranges import check_count, check_number
+from memcomp.ranges import check_choice, check_count, check_number
 
 COUNTS = ("max_steps", "patience", "window", "rank", "warmup_steps", "ahead")
 COUNTS += ("stuck_after",)
@@ -104,10 +104,7 @@ class Recipe:
             "parametrisation": PARAMETRISATIONS,
         }
         for name, known in known_of.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}"
-                )
+            check_choice(name, getattr(self, name), known)
         if self.optimizer == "ggt" and not 0 <= self.b1 < self.b2 <= 1:
             raise InputError(
                 f"b1 is {self.b1} and b2 {self.b2}; ggt wants 0 <= b1 < b2 <= 1"

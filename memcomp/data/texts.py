@@ -19,7 +19,7 @@ from memcomp.data.files import Found, content_sha256
 from memcomp.data.sources import find_source
 from memcomp.data.tokens import num_faithful, text_to_ids
 from memcomp.errors import InputError
-from memcomp.ranges import check_count, check_seed
+from memcomp.ranges import check_choice, check_count, check_seed
 
 # Protocol -> whether the tokenizer's special tokens, such as BOS, are added.
 PROTOCOLS = {"strict": False, "reference": True}
@@ -288,8 +288,7 @@ def tokenize(
       InputError: a text is empty or has fewer tokens than asked for, ids are outside the
         vocabulary, strings come without a tokenizer, or the protocol is unknown.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+    check_choice("protocol", protocol, PROTOCOLS)
     texts = list(texts)
     result = []
     for text_id, (text, length) in enumerate(

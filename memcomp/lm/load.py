@@ -21,6 +21,7 @@ from memcomp.errors import InputError, refusing
 from memcomp.lm.protocol import CausalLM, LanguageModel
 from memcomp.nn.flash import resolve_attention
 from memcomp.nn.remat import check_remat
+from memcomp.ranges import check_choice
 from memcomp.sharding import placer
 
 # Checkpoints of the registry can also be named without their owner, such as "gpt2".
@@ -40,8 +41,7 @@ def abstract_params(module: CausalLM) -> engine.Params:
 
 def check_dtype(name: str) -> None:
     """Raises `InputError` for a name that is not a key of `DTYPES`."""
-    if name not in DTYPES:
-        raise InputError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
+    check_choice("dtype", name, DTYPES)
 
 
 def load_lm(

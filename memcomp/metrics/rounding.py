@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 
-from memcomp.errors import InputError
+from memcomp.ranges import check_choice
 
 FLOATS = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 SCALE_BITS = 32  # bits of the float32 scale that an integer kind stores per vector
@@ -49,5 +49,4 @@ def stored_bits(memory: Float[np.ndarray, "*B M D"], kind: str) -> int:
 
 
 def _check(kind: str) -> None:
-    if kind not in BITS:
-        raise InputError(f"kind {kind!r} is not one of {', '.join(BITS)}")
+    check_choice("kind", kind, BITS)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from memcomp.errors import InputError
 from memcomp.nn.blockwise import BLOCK, UNBOUNDED, blockwise_attend
+from memcomp.ranges import check_choice
 
 LANES = 128  # blocks of splash attention are multiples of this many positions
 SPLASH_BLOCK = 512  # largest block in positions; not tuned on a TPU
@@ -173,8 +174,7 @@ ATTENTION: dict[str, Attention] = {
 
 def check_attention(name: str) -> None:
     """Raises an `InputError` unless `name` is a key of `ATTENTION`."""
-    if name not in ATTENTION:
-        raise InputError(f"attention {name!r} is not one of {', '.join(ATTENTION)}")
+    check_choice("attention", name, ATTENTION)
 
 
 def resolve_attention(name: str, platform: str, dtype: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from memcomp.errors import InputError
+from memcomp.ranges import check_choice
 
 # Name -> policy for what is kept of each layer besides its input; None keeps all.
 # "full" keeps nothing, at the cost of another forward pass. "dots" keeps the results of
@@ -20,8 +20,7 @@ REMAT: dict[str, Any] = {
 
 def check_remat(name: str) -> None:
     """Raises an `InputError` unless `name` is a key of `REMAT`."""
-    if name not in REMAT:
-        raise InputError(f"remat {name!r} is not one of {', '.join(REMAT)}")
+    check_choice("remat", name, REMAT)
 
 
 def rematerialised(name: str, layer: Callable[..., Any]) -> Callable[..., Any]:

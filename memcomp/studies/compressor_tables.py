@@ -26,6 +26,7 @@ from memcomp.data.pwc import find_pwc
 from memcomp.data.tokens import pieces
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
+from memcomp.ranges import check_choice
 from memcomp.runs.files import RECORDS, Record, run_studies, summarise
 from memcomp.sharding import fetch, on_mesh
 from memcomp.studies import answers as compressed
@@ -354,10 +355,7 @@ STUDIES = {
 def check_evaluated(setup: Setup) -> None:
     """Raises `InputError` unless the study of stage evaluate can be made."""
     asked = setup.settings.evaluate
-    if asked.study not in STUDIES:
-        raise InputError(
-            f"evaluate.study {asked.study!r} is not one of {', '.join(STUDIES)}"
-        )
+    check_choice("evaluate.study", asked.study, STUDIES)
     if asked.num_texts is not None and asked.num_texts < 1:
         raise InputError(
             f"evaluate.num_texts is {asked.num_texts}; give 1 or more, or None for all"

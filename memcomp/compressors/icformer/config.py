@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from memcomp.errors import InputError
-from memcomp.ranges import check_count, check_number
+from memcomp.ranges import check_choice, check_count, check_number
 
 DIGEST_INITS = ("zeros", "normal")
 
@@ -67,10 +67,7 @@ class ICFormerConfig:
             check_count(name, value)
         for name in ("rope_theta", "norm_eps"):
             check_number(name, getattr(self, name), above=0)
-        if self.digest_init not in DIGEST_INITS:
-            raise InputError(
-                f"digest_init {self.digest_init!r} is not one of {', '.join(DIGEST_INITS)}"
-            )
+        check_choice("digest_init", self.digest_init, DIGEST_INITS)
 
     def sizes(self, lm_config: Any) -> Sizes:
         """Returns all sizes; those that are None come from the LM.
