@@ -17,7 +17,13 @@ PANELS = {
     "tokens": {"horizon": "horizon"},
     "bits": {"surprise": "horizon_bits", "gain": "information_gain_bits"},
 }
+AT_LEAST = "≥: some texts are exact to their end or were still growing"
 OURS = {"horizon": COLOURS[0], "surprise": COLOURS[0], "gain": COLOURS[2]}
+
+
+def _at_least(records: Iterable[dict]) -> str:
+    """Marks a mean of which some value is only a lower bound."""
+    return "≥ " * any(map(is_lower_bound, records))
 
 
 def _values(records: Iterable[dict], field: str) -> np.ndarray:
@@ -38,7 +44,8 @@ def horizons(section: Section) -> Drawn | None:
         for y, (key, records) in enumerate(groups.items()):
             values = _values(records, field)
             mean, colour = float(np.nanmean(values)), colours[key.source]
-            dots(axis, y, values, mean, colour, rng, words=f"{mean:.4g}", s=12, alpha=0.5)
+            words = f"{_at_least(records)}{mean:.4g}"
+            dots(axis, y, values, mean, colour, rng, words=words, s=12, alpha=0.5)
             rows += [(*key[1:], unit, float(v)) for v in values]
             about = f"\n{lm_name(key.lm)}, K = {key.num_memory}, {key.recipe}"
             names.append(key.source + about * several)
@@ -52,7 +59,7 @@ def horizons(section: Section) -> Drawn | None:
         fields if groups else (),
         draw,
         title="Horizons: the longest prefix of a text that comes back exactly",
-        caption="A point a text; the black line is the mean.",
+        caption=f"A point a text; the black line is the mean. {AT_LEAST}.",
         head=(*Key._fields[1:], "unit", "horizon"),
         height=1.6 + 0.62 * len(groups),
     )
@@ -91,9 +98,8 @@ def horizons_by_recipe(section: Section) -> Drawn | None:
         title="What one vector holds: the longest prefix of a text that comes back exactly",
         caption="A point a text, decoded from its stored vector; black: the mean. "
         "Surprise: bits of the prefix for the LM without memory; gain: what memory saves; "
-        "≥: some texts are exact to their end or were still growing. Published: mean and "
-        "standard deviation on other texts, teacher-forced, in bfloat16, bits of gain; an "
-        "instruction-tuned LM stands beside its base model.",
+        f"{AT_LEAST}. Published: mean and standard deviation on other texts, "
+        "teacher-forced, in bfloat16, bits of gain; an instruction-tuned LM stands beside its base model.",
         head=("lm", "recipe", "figure", "panel", "n", "mean", "spread", "kind of spread"),
         width=5.6,
         height=1.2 + 0.42 * max(map(len, recipes.values()), default=0),
@@ -121,7 +127,7 @@ def _draw_published(
 def _draw_ours(axis: Axes, panel: str, y: int, records: list[dict], figure: str) -> tuple:
     field = PANELS[panel][figure]
     e = estimate_of(records, field)
-    words = "≥ " * any(map(is_lower_bound, records)) + f"{e.mean:.4g}"
+    words = f"{_at_least(records)}{e.mean:.4g}"
     label = f"ours, {figure}" if panel == "bits" else "ours"
     # A gain is less than the surprise, beside which it stands.
     aligned = {"gain": "right", "surprise": "left"}.get(figure, "center")
