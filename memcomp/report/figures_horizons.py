@@ -99,7 +99,8 @@ def horizons_by_recipe(section: Section) -> Drawn | None:
         caption="A point a text, decoded from its stored vector; black: the mean. "
         "Surprise: bits of the prefix for the LM without memory; gain: what memory saves; "
         f"{AT_LEAST}. Published: mean and standard deviation on other texts, "
-        "teacher-forced, in bfloat16, bits of gain; an instruction-tuned LM stands beside its base model.",
+        "teacher-forced, in bfloat16, bits of gain; an instruction-tuned LM "
+        "stands beside its base model.",
         head=("lm", "recipe", "figure", "panel", "n", "mean", "spread", "kind of spread"),
         width=5.6,
         height=1.2 + 0.42 * max(map(len, recipes.values()), default=0),
