@@ -71,6 +71,9 @@ def get_config(size: str = "") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.lm = "builtin"  # folder, Hub id or "builtin"
     config.seed = 0
+    config.remat = "none"  # this and the next two as in configs/cram/base.py
+    config.attention = "plain"
+    config.mesh = config_dict.create(data=-1, fsdp=1, tensor=1)
     config.num_texts = sizes["num_texts"]
     config.minutes = config_dict.placeholder(float)  # time budget of this start
     config.sources = config_dict.create(**SOURCES)

@@ -33,6 +33,7 @@ from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import Record, read_records, write_whole
 from memcomp.runs.horizons import horizons_so_far, run_horizons
 from memcomp.runs.progress import bar_of, of_cramming, of_horizons
+from memcomp.sharding import make_mesh
 from memcomp.studies.attention import check_attends
 from memcomp.studies.passages import crammed_part, run_use
 from memcomp.studies.use import check_use
@@ -50,7 +51,9 @@ def main(config: Config, workdir: str | None) -> None:
         raise InputError(f"order has {sorted(unknown)}; config.rows has {known}")
     growth_of(config)  # raises for bad values before anything is written
     stop_after(config.minutes)
-    load = functools.cache(functools.partial(memcomp.load_lm, config.lm))
+    how = {"remat": config.remat, "attention": config.attention}
+    mesh = make_mesh(**config.mesh)
+    load = functools.cache(functools.partial(memcomp.load_lm, config.lm, mesh=mesh, **how))
     folder = path_of(workdir or DEFAULT_WORKDIR)
     # Rows of an earlier start stay, unless they are measured again.
     found = {row["row"]: row for row in read_records(folder / ROWS)}
