@@ -16,6 +16,7 @@ from memcomp.data.documents import find_documents
 from memcomp.data.texts import ALL, Text, count_texts, read_texts
 from memcomp.errors import InputError
 from memcomp.pretrain import TrainConfig as PretrainConfig
+from memcomp.ranges import check_choice
 from memcomp.runs.inputs import load_texts
 from memcomp.studies.geometry import CurveConfig
 from memcomp.studies.restarts import GeometryConfig
@@ -106,6 +107,13 @@ def test_no_name_of_texts_is_not_the_current_folder(tmp_path, monkeypatch, sourc
             read(source or "")
     with pytest.raises(InputError, match="need `vocabulary`"):
         read_texts("random_words", vocabulary="", num_texts=1)
+
+
+@pytest.mark.parametrize("value", ["c", None, ["a"], {}])
+def test_a_name_that_is_not_known_is_refused_with_those_that_are(value):
+    check_choice("letter", "a", {"a": 1, "b": 2})
+    with pytest.raises(InputError, match=r"^letter .* is not one of a, b$"):
+        check_choice("letter", value, {"a": 1, "b": 2})
 
 
 @pytest.mark.parametrize(("num_texts", "taken"), [(2, 2), (ALL, 5), (None, 5)])

@@ -18,7 +18,7 @@ from synthetic_runs import (
 from memcomp.metrics.capacity import by_length
 from memcomp.report.figures import FIGURES
 from memcomp.report.load import read_runs
-from memcomp.report.section import sections
+from memcomp.report.section import is_lower_bound, sections
 from memcomp.report.style import source_colours, spread
 
 GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
@@ -81,6 +81,18 @@ def test_horizons_by_recipe_stand_beside_the_published_ones(sweep):
         mean = sum(r[field] for r in records) / len(records)
         assert float(row["mean"]) == pytest.approx(mean, rel=1e-5)  # six digits
         assert int(row["n"]) == len(records)
+
+
+def test_horizons_say_of_which_means_they_are_lower_bounds(sweep):
+    section = sweep["strict"]
+    groups = {}
+    for r in sorted(section.horizons, key=lambda r: r["key"]):
+        groups.setdefault(r["key"], []).append(r)
+    bounds = [any(map(is_lower_bound, records)) for records in groups.values()]
+    for axis in FIGURES["horizons"](section).figure.axes:
+        said = [text.get_text().startswith("≥ ") for text in axis.texts]
+        assert said == bounds
+    assert len(set(bounds)) == 2
 
 
 def test_horizons_over_vectors_are_means_over_texts(sweep):

@@ -152,6 +152,14 @@ def test_an_answer_that_goes_on_is_not_exact(setup, one, monkeypatch, more, exac
     for nats, right, record in zip(found.nats, found.right, records, strict=True):
         assert record["nats_per_token"] == pytest.approx(float(nats[:4].mean()), abs=1e-5)
         assert record["accuracy"] == float(right[:4].mean())
+    prompts, rows = make(examples.contexts)[0], examples.batch.rows
+    forced = [
+        compressed.teacher_forced_from(setup.lm, prompts, rows, batch_size=size)
+        for size in (1, 3)
+    ]
+    for *pair, record in zip(*forced, records, strict=True):
+        assert pair[0] == pytest.approx(pair[1], abs=1e-5)
+        assert pair[0] == pytest.approx({key: record[key] for key in pair[0]}, abs=1e-5)
 
 
 @pytest.mark.parametrize("cramming", [False, pytest.param(True, marks=pytest.mark.slow)])
