@@ -245,7 +245,7 @@ def make_horizons(
     """A horizon run of one source."""
     rng = np.random.default_rng([6, len(source)])
     nats, _ = SOURCES[source]
-    lines = []
+    lines, growth = [], []
     for text_id in range(num_texts):
         bits = 180 * num_memory**0.9 * (1 + 0.1 * rng.normal())
         bits *= 5 if memory == "cache" else 1
@@ -263,8 +263,15 @@ def make_horizons(
             "num_parameters": num_memory * (1024 if memory == "cache" else 64),
         }
         lines.append(line | {"protocol": "strict", "num_memory": num_memory})
+        some = ("text_id", "seed_id", "source", "protocol", "num_memory", "memory")
+        same = {name: lines[-1][name] for name in some}
+        for part in (0.25, 0.5, 1):
+            cost = round(900 * tokens * part**2)
+            more = {"prefix": math.ceil(tokens * part), "token_steps": cost}
+            growth.append(same | more)
     about = config(lm, source, num_memory, "strict", recipe=recipe)
     about["config"]["memory"] = memory
+    write_run(folder, about, growth, "growth.jsonl")
     return write_run(folder, about, lines, "horizons.jsonl")
 
 

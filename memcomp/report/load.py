@@ -30,9 +30,11 @@ from memcomp.report.records import (
     read_config,
 )
 from memcomp.runs.files import CONFIG, RECORDS, Record
+from memcomp.runs.growth import GROWTH
 
 STUDIES = ("geometry.jsonl", "use.jsonl")  # files whose records have a `kind`
 HORIZONS = "horizons.jsonl"
+READ = frozenset({RECORDS, HORIZONS, GROWTH, *STUDIES})  # the files with records
 # Fields that are kept of each record, as float64; NaN for None in an OPTIONAL one.
 COLUMNS = (
     "text_id",
@@ -109,6 +111,7 @@ class Runs:
       studies: records of the files in STUDIES by kind, each with the LM's name as `lm` and
         that of the run's texts as `texts`; an empty list for a kind without records.
       horizons: records of horizons.jsonl, with their `key` and `hardware`.
+      growth: lines of growth.jsonl, the same.
       configs: config.json of each folder.
       passed_over: folders with runs that no table or figure uses.
     """
@@ -117,6 +120,7 @@ class Runs:
     compression: list[Record]
     studies: collections.defaultdict[str, list[Record]]
     horizons: list[Record]
+    growth: list[Record]
     configs: dict[str, Any]
     passed_over: list[str]
 
@@ -133,7 +137,7 @@ def find_runs(folders: Iterable[str | os.PathLike]) -> list[str]:
         if not os.fspath(name) or not os.path.isdir(top):
             raise InputError(f"{top} is no folder; give folders of runs")
         for folder, files in walk(top):
-            if CONFIG in files and {RECORDS, HORIZONS, *STUDIES} & set(files):
+            if CONFIG in files and READ & set(files):
                 found.setdefault(os.path.realpath(folder), str(folder))
     if not found:
         raise InputError(
@@ -151,7 +155,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> Runs:
       InputError: there is no run that a report uses, or a line is not a record of one.
     """
     building: dict[Key, _Building] = {}
-    runs = Runs([], [], collections.defaultdict(list), [], {}, [])
+    runs = Runs([], [], collections.defaultdict(list), [], [], {}, [])
     found = {path: read_config(os.path.join(path, CONFIG)) for path in find_runs(folders)}
     corpora = {folder: corpus_of(about) for folder, about in found.items()}
     names = labels(corpora.values())
@@ -199,11 +203,15 @@ def _read_run(
             kind, more = str(record["kind"]), {"lm": keys.lm, "texts": keys.texts}
             check(kind, record)
             runs.studies[kind].append(record | more)
-    for place, record in lines(os.path.join(folder, HORIZONS)):
-        with naming(place):
-            check("horizon", record)
-            more = {"key": keys.of(record), "hardware": _hardware(keys.about)}
-            runs.horizons.append(record | more)
+    for name, kind, found in (
+        (HORIZONS, "horizon", runs.horizons),
+        (GROWTH, "growth", runs.growth),
+    ):
+        for place, record in lines(os.path.join(folder, name)):
+            with naming(place):
+                check(kind, record)
+                more = {"key": keys.of(record), "hardware": _hardware(keys.about)}
+                found.append(record | more)
 
 
 def read_records(places: Sequence[Place]) -> list[Record]:

@@ -19,10 +19,8 @@ CRAMMED = {
 # Fields that tables and figures need, by kind of record.
 NEEDED: dict[str, dict[str, Any]] = {
     "cramming": CRAMMED,
-    "horizon": CRAMMED
-    | {
-        **{"horizon": NUMBER, "failed": (int, NoneType)},
-    },
+    "horizon": CRAMMED | {"horizon": NUMBER, "failed": (int, NoneType)},
+    "growth": CRAMMED | {"prefix": int, "token_steps": int},
     "compression": {"method": str, "source": str, "text_id": int, "ratio": NUMBER},
     "cosine": {"cosine": NUMBER, "same_text": bool},
     "restart": {"exact": bool},

@@ -49,7 +49,7 @@ class Section:
     def about(self) -> str:
         """A line with protocol, LMs, recipes and hardware of its runs."""
         made = [(m.key, m.group.hardware) for m in self.measures]
-        made += [(record["key"], record["hardware"]) for record in self.horizons]
+        made += [(r["key"], r["hardware"]) for r in (*self.horizons, *self.growth)]
         if not made:
             return ""
         said = [f"protocol {self.protocol}"]
@@ -72,12 +72,18 @@ class Section:
     def sources(self) -> set[str]:
         """Sources of all runs, so that each has the same colour in all figures."""
         groups = {group.key.source for group in self.runs.groups}
-        return groups | {record["key"].source for record in self.runs.horizons}
+        grown = (*self.runs.horizons, *self.runs.growth)
+        return groups | {record["key"].source for record in grown}
 
     @property
     def horizons(self) -> list[dict]:
         """Records of horizons of this protocol."""
         return [r for r in self.runs.horizons if r["key"].protocol == self.protocol]
+
+    @property
+    def growth(self) -> list[dict]:
+        """Lines of growth of this protocol, each text's in their order."""
+        return [r for r in self.runs.growth if r["key"].protocol == self.protocol]
 
     def study(self, kind: str) -> dict[str, list[Record]]:
         """Records of a study by the LM's name, and by their texts if there are several."""
@@ -101,7 +107,8 @@ class Section:
 def sections(runs: Runs) -> list[Section]:
     """Makes a section per protocol of the runs, and one for records without a protocol."""
     measures = [Measures(group) for group in runs.groups]
-    found = {m.key.protocol for m in measures} | {r["key"].protocol for r in runs.horizons}
+    found = {m.key.protocol for m in measures}
+    found |= {r["key"].protocol for r in (*runs.horizons, *runs.growth)}
     made = [
         Section(protocol, [m for m in measures if m.key.protocol == protocol], runs)
         for protocol in sorted(found, reverse=True)

@@ -191,14 +191,14 @@ def plain_ticks(axis: Axes) -> None:
     _plain_ticks(axis.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 
 
-def plain_wide_ticks(axis: Axes) -> None:
-    """Does the same for a logarithmic x axis of several decades."""
-    _plain_ticks(axis.xaxis, (1.0, 2.0, 5.0))
+def plain_wide_ticks(axis: Axes, subs: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Does the same for a logarithmic x axis, at these multiples of the powers of ten."""
+    _plain_ticks(axis.xaxis, subs)
 
 
 def _plain_ticks(axis: Any, subs: Sequence[float]) -> None:
     axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     axis.set_minor_locator(NullLocator())
 
 

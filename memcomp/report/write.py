@@ -40,7 +40,8 @@ def write_report(
     runs = read_runs(folders)
     for folder in runs.passed_over:
         say(f"passed over {folder}: its records are of another kind")
-    if not (runs.groups or runs.compression or runs.studies or runs.horizons):
+    found = runs.groups, runs.compression, runs.studies, runs.horizons, runs.growth
+    if not any(found):
         raise InputError(
             f"{', '.join(runs.configs)} has no records yet; report runs that have some"
         )

@@ -1,9 +1,9 @@
 """A run that looks for horizons, in a workdir; it can be killed at any moment and resumes.
 
-After each chunk, three things happen in this order: the trials whose target ended are
-saved, one file per text; the memories of the texts whose horizon is known are decoded, and
-their lines are appended to horizons.jsonl; the targets in flight are saved. A kill costs
-one chunk.
+After each chunk, four things happen in this order: texts whose exact prefix is longer get a
+line in growth.jsonl; the trials whose target ended are saved, one file per text; the
+memories of the texts whose horizon is known are decoded, and their lines are appended to
+horizons.jsonl; the targets in flight are saved. A kill costs one chunk.
 
 With several processes, each writes the trials and the lines of its share of the texts.
 """
@@ -35,6 +35,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import BITS_PER_NAT, baselines
 from memcomp.runs.cramming import FLIGHT, read_flight, write_flight
 from memcomp.runs.files import Record, write_whole
+from memcomp.runs.growth import GrowthLog
 from memcomp.runs.ledger import Ledger
 from memcomp.runs.records import common_prefix, decode_stored
 
@@ -98,7 +99,6 @@ def run_horizons(
 
     def store(moved: Sequence[Trial]) -> None:
         for trial in moved:
-            trials[trial.text.seed_id] = trial
             if owners[trial.text.seed_id] == jax.process_index():
                 _save_trial(workdir, trial)
         ended = [
@@ -110,10 +110,13 @@ def run_horizons(
         ledger.add(_records(lm, ended, cfg), owners)
 
     store(list(trials.values()))  # a kill may have come before the line of an ended trial
-    begin = time.perf_counter()
+    log, begin = GrowthLog(workdir, cfg), time.perf_counter()
     for moved, pool in horizons(lm, texts, cfg, growth, trials, read_flight(workdir)):
+        trials |= {trial.text.seed_id: trial for trial in moved}
+        flight = in_flight(pool, trials)
+        log.add((trials | _as_trials(flight, trials)).values())
         store(moved)
-        write_flight(workdir, in_flight(pool, trials))
+        write_flight(workdir, flight)
         now = time.perf_counter()
         seconds, begin = now - begin, now
         report(_progress(trials, len(ledger.records), pool, cfg, seconds))

@@ -25,7 +25,7 @@ GEOMETRY = {"figure_7", "figure_8", "norms", "scales", "trajectories"}
 USE = {"attention_by_layer", "knockout_by_layer", "use_of_memory", "contexts"}
 ANY = GEOMETRY | USE
 HORIZONS = {"horizons", "horizons_by_recipe", "horizons_over_vectors"}
-HORIZONS |= {"horizons_over_parameters"}
+HORIZONS |= {"horizons_over_parameters", "horizons_over_cost"}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,31 @@ def test_horizons_say_of_which_means_they_are_lower_bounds(sweep):
         said = [text.get_text().startswith("≥ ") for text in axis.texts]
         assert said == bounds
     assert len(set(bounds)) == 2
+
+
+def test_horizons_over_cost_are_means_of_all_texts_at_that_cost(tmp_path):
+    """By hand: a text that has ended goes on as it is, another one only as far as known."""
+    line = {"source": "novels", "protocol": "strict", "num_memory": 1, "memory": "vectors"}
+    points = {0: [(2, 40), (4, 100), (5, 900)], 1: [(3, 60), (6, 200), (6, 400)]}
+    growth = [
+        line | {"text_id": i, "seed_id": i, "prefix": prefix, "token_steps": cost}
+        for i, of_text in points.items()
+        for prefix, cost in of_text
+    ]
+    about = config(SMOLLM2, "novels", 1, "strict")
+    write_run(tmp_path, about, growth, "growth.jsonl")
+    means = {40: 1.0, 60: 2.5, 100: 3.5, 200: 5.0, 400: 5.0}
+
+    def drawn():
+        (section,) = sections(read_runs([tmp_path]))
+        rows = numbers(FIGURES["horizons_over_cost"](section))
+        assert {row["n"] for row in rows} == {"2"}
+        return {float(r["token_steps"]): float(r["mean_prefix"]) for r in rows}
+
+    assert drawn() == means
+    ended = line | {"text_id": 1, "seed_id": 1, "horizon": 6, "failed": 7}
+    write_run(tmp_path, about, [ended], "horizons.jsonl")
+    assert drawn() == means | {900: 5.5}
 
 
 def test_horizons_over_vectors_are_means_over_texts(sweep):

@@ -15,8 +15,8 @@ from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
+from memcomp.runs import growth, ledger
 from memcomp.runs import horizons as horizon_runs
-from memcomp.runs import ledger
 from memcomp.runs.horizons import run_horizons
 
 RECIPE = Recipe(learning_rate=0.5, max_steps=40, patience=40, margin=0.05, b2=0.99)
@@ -24,7 +24,7 @@ CFG = CramConfig(
     recipe=RECIPE, num_memory=6, steps_per_chunk=10, batch_size=2, vocab_chunk=7
 )
 GROWTH = Growth(2, 2.0)
-WHOLE, UNSTOPPED = [], []
+WHOLE, GROWN, UNSTOPPED = [], [], []
 
 
 class Stopped(Exception):
@@ -46,14 +46,12 @@ def whole(tiny_lm_float64, tmp_path_factory):
     if not WHOLE:
         folder = epath.Path(tmp_path_factory.mktemp("whole"))
         WHOLE.extend(run_horizons(tiny_lm_float64, some_texts(), CFG, GROWTH, folder))
+        GROWN.extend(lines(folder, "growth.jsonl"))
     return WHOLE
 
 
-def lines(folder):
-    return [
-        json.loads(line)
-        for line in (folder / "horizons.jsonl").read_text().split("\n")[:-1]
-    ]
+def lines(folder, name="horizons.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().split("\n")[:-1]]
 
 
 def test_records_say_what_was_found(whole):
@@ -98,15 +96,32 @@ def test_a_horizon_is_what_the_stored_vector_decodes_to(tiny_lm_float64, tmp_pat
     assert not record["exact_greedy"] and not record["exact_greedy_bfloat16"]
 
 
+def test_growth_says_what_each_text_held_at_what_cost(whole):
+    for record in whole:
+        own = [line for line in GROWN if line["seed_id"] == record["seed_id"]]
+        prefixes = [line["prefix"] for line in own]
+        assert len(own) > 1 and prefixes == sorted(prefixes)
+        assert prefixes[-1] == record["horizon_teacher_forced"]
+        costs = [line["token_steps"] for line in own]
+        assert costs == sorted(set(costs)) and costs[0] > 0
+        # A text without progress has a line for each tenth that its cost grows.
+        assert costs[-1] <= record["token_steps"] <= 1.1 * costs[-1]
+        assert own[-1]["steps"] <= record["steps"]
+        assert all(own[0][name] == record[name] for name in ("text_id", "num_memory"))
+
+
 @pytest.mark.parametrize(
-    "where", ["_save_trial", "append_records", "_records", "write_flight"]
+    ("module", "where"),
+    [
+        *((horizon_runs, name) for name in ("_save_trial", "_records", "write_flight")),
+        *((of, "append_records") for of in (ledger, growth)),
+    ],
 )
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_stop_at_any_write_changes_no_record(
-    where, times, whole, tiny_lm_float64, tmp_path, monkeypatch
+    module, where, times, whole, tiny_lm_float64, tmp_path, monkeypatch
 ):
     folder = epath.Path(tmp_path)
-    module = ledger if where == "append_records" else horizon_runs
     real, calls = getattr(module, where), 0
 
     def stopping(*args, **kwargs):
@@ -123,6 +138,8 @@ def test_a_stop_at_any_write_changes_no_record(
     got = run_horizons(tiny_lm_float64, some_texts(), CFG, GROWTH, folder)
     assert got == whole
     assert sorted(lines(folder), key=lambda r: r["text_id"]) == whole
+    # A stop may change in which order texts take their turns, but not what they do.
+    assert sorted(map(str, lines(folder, "growth.jsonl"))) == sorted(map(str, GROWN))
 
 
 # One target takes many chunks: all of each text at once.
