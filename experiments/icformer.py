@@ -73,7 +73,7 @@ DEFAULT_WORKDIR = "runs/icformer"
 TABLE = "table"  # folder of stage both's table in its workdir
 # Figures of a table that are printed.
 SHOWN = ("nats_per_token", "gain_nats_per_token", "text_bleu", "exact", "rouge_1_f1")
-SHOWN += ("rouge_l_f1", "steps")
+SHOWN += ("rouge_l_f1", "steps", "flops", "seconds")
 
 
 def main(config: Config, workdir: str | None) -> None:
@@ -164,7 +164,7 @@ def evaluate(
         if stored := stored_by_cost(read_records(folder / RECORDS)):
             stored.write(folder / "figures", "stored")
         for name, row in table.items():
-            means = [f"{k} {row[k]['mean']:.3f}" for k in SHOWN if k in row]
+            means = [f"{k} {row[k]['mean']:.4g}" for k in SHOWN if k in row]
             print(f"{name}: n {row['n']}, {', '.join(means)}")
         write_whole(folder / SUMMARY, json.dumps(table | study.counts, indent=2) + "\n")
 

@@ -7,7 +7,6 @@ import numpy as np
 from etils import epath
 
 RECIPE = {"learning_rate": 0.5, "max_steps": 40, "patience": 40, "margin": 0.05, "b2": 0.99}
-TIMINGS = ("seconds",)
 
 
 def run(lm, workdir, report=lambda progress: None, way="vectors"):
@@ -52,6 +51,11 @@ def run_in_process(workdir, cache, started, way):
     os._exit(0)
 
 
+def untimed(records):
+    """The records without the time that each took."""
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
 def comparable(records):
-    """Records by text id, timings aside."""
-    return {r["text_id"]: {k: v for k, v in r.items() if k not in TIMINGS} for r in records}
+    """Records by text id, without their times."""
+    return {record["text_id"]: record for record in untimed(records)}

@@ -1,6 +1,8 @@
 """Scores of texts that the LM reads from vectors of compressors or of cramming."""
 
 import dataclasses
+import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -131,7 +133,8 @@ def num_vectors(one: Compared, contexts: Sequence[np.ndarray]) -> list[int]:
 def by_compressor(one: Compared) -> Make:
     """Returns a function that compresses contexts with a compressor.
 
-    Its records have `flops`, the cost of a context by `compress_flops`.
+    Its records have the cost of a context: `flops` by `compress_flops`, and `seconds`, its
+    share of the time that all contexts take together once the program is compiled.
     """
     made, max_chunk = one.trained.compressor, one.setup.settings.context.max_chunk
 
@@ -140,8 +143,12 @@ def by_compressor(one: Compared) -> Make:
         return sum(sum(compress_flops(made, len(chunk))) for chunk in chunks)
 
     def make(contexts: Sequence[np.ndarray]) -> tuple[SoftPrompts, list[Record]]:
-        prompts = compress(one.setup.lm, one.trained, contexts, max_chunk=max_chunk)
-        return prompts, [{"flops": flops(context)} for context in contexts]
+        run = functools.partial(compress, one.setup.lm, one.trained, max_chunk=max_chunk)
+        run(contexts)  # compiles
+        begin = time.perf_counter()
+        prompts = run(contexts)  # arrays of the host: it has waited for the device
+        seconds = (time.perf_counter() - begin) / len(contexts)
+        return prompts, [{"flops": flops(x), "seconds": seconds} for x in contexts]
 
     return make
 
@@ -155,9 +162,9 @@ def by_cramming(
 
     Its records have `context_accuracy`, the share of the context that is right,
     teacher-forced; `steps`, the gradient evaluations until all of it was right or the
-    context was given up; and `flops`, the cost of these steps by
-    `memcomp.cost.formulas.cram_step_flops`. See `compressed.cram_contexts` for what the
-    result shows.
+    context was given up; `flops`, the cost of these steps by
+    `memcomp.cost.formulas.cram_step_flops`; and `seconds`, those of `CramResult`, which
+    count compilation. See `compressed.cram_contexts` for what the result shows.
 
     Args:
       one: the compressor.
@@ -189,6 +196,7 @@ def by_cramming(
                     "steps": result.steps,
                     # Steps of a recipe that grows compute the beginning of the text.
                     "flops": sum(step) * result.token_steps // T,
+                    "seconds": result.seconds,
                 }
             )
         return prompts, about

@@ -9,6 +9,7 @@ import time
 import pytest
 import safetensors.numpy
 import scripts
+from cramming_run import untimed
 from scripts import run_script
 
 from memcomp.distributed import EX_TEMPFAIL
@@ -33,8 +34,7 @@ def cell(folder, name="builtin-builtin-k1-s0", file="results.jsonl"):
 
 
 def without_time(records):
-    keep = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
-    return sorted(keep, key=lambda r: r["text_id"])
+    return sorted(untimed(records), key=lambda r: r["text_id"])
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cramming_run import untimed
 from etils import epath
 
 from memcomp.data.texts import read_texts
@@ -31,10 +32,6 @@ def run(lm, folder, methods=CLASSICAL):
     folder.mkdir(exist_ok=True)
     codecs = make_codecs(methods, TEXTS, lm)
     return run_compression(TEXTS, codecs, epath.Path(folder))
-
-
-def without_times(records):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
 @pytest.mark.ci
@@ -68,9 +65,9 @@ def test_a_run_that_was_stopped_goes_on(lm, tmp_path, kept):
     whole = run(lm, tmp_path)
     lines = (tmp_path / "results.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:9])
-    assert without_times(run(lm, tmp_path)) == without_times(whole)
+    assert untimed(run(lm, tmp_path)) == untimed(whole)
     again = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert without_times(map(json.loads, again)) == without_times(whole)
+    assert untimed(map(json.loads, again)) == untimed(whole)
     run(lm, tmp_path)
     assert (tmp_path / "results.jsonl").read_text().splitlines() == again
 
