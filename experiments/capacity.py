@@ -23,7 +23,7 @@ from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import summarise
 from memcomp.runs.horizons import run_horizons
-from memcomp.runs.inputs import note_more_texts
+from memcomp.runs.inputs import note_more_texts, note_never_decoded
 from memcomp.runs.progress import bar_of, of_cramming, of_horizons
 from memcomp.runs.records import said_of_lost_texts
 from memcomp.sharding import make_mesh
@@ -55,6 +55,7 @@ def main(config: Config, workdir: str | None) -> None:
             )
             read = {**cell["texts"], "seed": config.texts_seed}
             note_more_texts(len(texts), note=note, **read)
+            note_never_decoded(lm, texts, note)
             check_fits(lm, texts, cfg)
             if config.mode == "horizon":
                 check_alone(cfg, "a horizon")

@@ -32,6 +32,7 @@ from memcomp.runs.cells import Cell, cell_of, cell_texts, claim_cell, short_name
 from memcomp.runs.cramming import run_cramming
 from memcomp.runs.files import Record, read_records, write_whole
 from memcomp.runs.horizons import horizons_so_far, run_horizons
+from memcomp.runs.inputs import note_never_decoded
 from memcomp.runs.progress import bar_of, of_cramming, of_horizons
 from memcomp.sharding import make_mesh
 from memcomp.studies.attention import check_attends
@@ -103,9 +104,11 @@ def about(lm: LanguageModel, cell: Cell) -> Record:
 def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
     """Reads the texts of a row."""
     num_texts = row.num_texts or config.num_texts
-    return cell_texts(
+    texts = cell_texts(
         lm, cell, num_tokens=num_tokens, num_texts=num_texts, seed=config.seed
     )
+    note_never_decoded(lm, texts, say)
+    return texts
 
 
 def growth_of(config: Config) -> Growth:

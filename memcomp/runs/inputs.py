@@ -1,6 +1,6 @@
 """Loads what a config says to cram: the language model, the texts and the cram config."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from memcomp.data.texts import (
     source_sha256,
     tokenize,
 )
+from memcomp.data.tokens import ids_to_text
 from memcomp.lm.load import load_lm
 from memcomp.lm.protocol import LanguageModel
+from memcomp.lm.twins import never_decoded
 from memcomp.sharding import make_mesh
 
 Note = Callable[[str], None]  # takes a message for the user about the input
@@ -84,6 +86,26 @@ def note_more_texts(taken: int, source: str, note: Note, **options: Any) -> None
         )
 
 
+def note_never_decoded(lm: LanguageModel, texts: Sequence[Text], note: Note) -> None:
+    """Tells the user if texts have tokens that greedy decoding never gives.
+
+    Args:
+      lm: the language model.
+      texts: the texts.
+      note: called with the message.
+    """
+    never = never_decoded(lm)
+    found = [np.intersect1d(text.tokens, never) for text in texts]
+    if stuck := [tokens for tokens in found if len(tokens)]:
+        token = int(stuck[0][0])
+        shown = ids_to_text(lm.tokenizer, [token]) if lm.tokenizer else token
+        note(
+            f"{len(stuck)} of {len(texts)} texts cannot come back: they have tokens such as "
+            f"{shown!r}, which no memory brings back, since a token with a lower id has the "
+            "same output vector"
+        )
+
+
 def load_cramming(
     entries: Mapping[str, Any], note: Note
 ) -> tuple[LanguageModel, list[Text], CramConfig]:
@@ -91,7 +113,7 @@ def load_cramming(
 
     Args:
       entries: the nested fields of a config such as configs/cram/base.py.
-      note: called with a message if the source has more texts.
+      note: called with each message about the texts.
 
     Raises:
       InputError: the LM cannot be loaded, the texts cannot be read, or one does not fit.
@@ -109,4 +131,5 @@ def load_cramming(
         source_sha256=sha256,
     )
     check_fits(lm, texts, cfg)
+    note_never_decoded(lm, texts, note)
     return lm, texts, cfg
