@@ -100,9 +100,9 @@ def note_never_decoded(lm: LanguageModel, texts: Sequence[Text], note: Note) -> 
         token = int(stuck[0][0])
         shown = ids_to_text(lm.tokenizer, [token]) if lm.tokenizer else token
         note(
-            f"{len(stuck)} of {len(texts)} texts cannot come back: they have tokens such as "
-            f"{shown!r}, which no memory brings back, since a token with a lower id has the "
-            "same output vector"
+            f"{len(stuck)} of {len(texts)} texts cannot come back: they have tokens such "
+            f"as {shown!r}, which no memory brings back, since a token with a lower id has "
+            "the same output vector"
         )
 
 
