@@ -50,7 +50,7 @@ def test_a_control_tells_content_from_a_defect():
 
 @pytest.mark.parametrize("kind", [AttributeError, TypeError, ZeroDivisionError])
 def test_a_defect_in_a_family_is_no_fault_of_config_json(monkeypatch, kind):
-    broken = dataclasses.replace(FAMILIES["llama"], config_from_hf=ours(kind("defect")))
+    broken = dataclasses.replace(FAMILIES["llama"], read=ours(kind("defect")))
     monkeypatch.setitem(lm_module.FAMILIES, "llama", broken)
     with pytest.raises(kind, match="^defect$"):
         load_lm("builtin")

@@ -79,10 +79,14 @@ class Family:
     Attributes:
       model: class of the Flax module; `model(config)` is a `CausalLM` (see
         `memcomp.lm.protocol`).
+      config: class of our config, a frozen dataclass.
+      model_type: the entry of config.json that names the family.
+      architecture: name of the transformers class, also an entry of config.json.
       table: entries of all parameters.
-      config_from_hf: function that makes our config from a transformers config; it raises
+      names: entry of config.json for each field of our config that it gives as it is.
+      read: function that makes the other fields from a transformers config; it raises
         `InputError` for settings that our module does not support.
-      config_to_hf: function that makes the entries of config.json from our config.
+      write: function that makes the other entries of config.json from our config.
       checkpoints: Hub ids of checkpoints of this family.
       special: what sets the family apart, in a few words.
       memory_enters: where memory vectors enter the model.
@@ -92,14 +96,37 @@ class Family:
     """
 
     model: type
+    config: type
+    model_type: str
+    architecture: str
     table: Sequence[Row]
-    config_from_hf: Callable[[Any], Any]
-    config_to_hf: Callable[[Any], dict[str, Any]]
+    names: Mapping[str, str]
     checkpoints: Sequence[str]
+    read: Callable[[Any], dict[str, Any]] = lambda hf: {}
+    write: Callable[[Any], dict[str, Any]] = lambda config: {}
     special: str = ""
     memory_enters: str = "before the first layer"
     ignored: Sequence[str] = ()
     renames: Sequence[tuple[str, str]] = ()
+
+    def config_from_hf(self, hf: Any) -> Any:
+        """Makes our config from a transformers config.
+
+        Raises:
+          InputError: it has settings that our module does not support.
+        """
+        text = hf.get_text_config()  # a part of that of a model with vision
+        found = {ours: getattr(text, theirs) for ours, theirs in self.names.items()}
+        return self.config(**found | self.read(hf))
+
+    def config_to_hf(self, config: Any) -> dict[str, Any]:
+        """Makes the entries of config.json; the inverse of `config_from_hf`."""
+        return {
+            "architectures": [self.architecture],
+            "model_type": self.model_type,
+            **{theirs: getattr(config, ours) for ours, theirs in self.names.items()},
+            **self.write(config),
+        }
 
     def skipped(self, config: Any) -> tuple[str, ...]:
         """Regular expressions of `ignored` names and of a head that is tied."""

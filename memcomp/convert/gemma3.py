@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, Row, fields_to_hf
-from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
+from memcomp.convert.engine import Family, Row
+from memcomp.convert.rope import rotary_from_hf
 from memcomp.errors import InputError
 from memcomp.models.gemma3 import Gemma3, Gemma3Config
 
@@ -34,8 +34,7 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> Gemma3Config:
-    """Our config from a `transformers.Gemma3TextConfig`."""
+def _read(hf: Any) -> dict[str, Any]:
     if hf.use_bidirectional_attention:
         raise InputError(
             "gemma3 with use_bidirectional_attention is no causal language model; set it "
@@ -43,31 +42,29 @@ def config_from_hf(hf: Any) -> Gemma3Config:
         )
     head_dim = layout.head_dim_of(hf)
     kinds = hf.rope_parameters
-    return Gemma3Config(
-        **layout.from_hf(hf, NAMES),
-        rotary=rotary_from_hf(hf, head_dim, kinds["full_attention"]),
-        window_rotary=rotary_from_hf(hf, head_dim, kinds["sliding_attention"]),
-        windows=layout.windows_from_hf(hf),
-    )
-
-
-def config_to_hf(config: Gemma3Config) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        **fields_to_hf(config, NAMES),
-        **layout.windows_to_hf(config),
-        **rotary_to_hf(config.rotary),
-        "rope_local_base_freq": config.window_rotary.theta,
+        "head_dim": head_dim,
+        "rotary": rotary_from_hf(hf, head_dim, kinds["full_attention"]),
+        "window_rotary": rotary_from_hf(hf, head_dim, kinds["sliding_attention"]),
+        "windows": layout.windows_from_hf(hf),
     }
+
+
+def _write(config: Gemma3Config) -> dict[str, Any]:
+    windows = layout.windows_to_hf(config)
+    local = {"rope_local_base_freq": config.window_rotary.theta}
+    return layout.write(config) | windows | local
 
 
 FAMILY = Family(
     model=Gemma3,
+    config=Gemma3Config,
+    model_type="gemma3_text",
+    architecture="Gemma3ForCausalLM",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     ignored=layout.IGNORED,
     checkpoints=("google/gemma-3-270m", "google/gemma-3-1b-pt"),
     special="scaled token vectors, local and global layers, norms of queries and keys",
@@ -75,21 +72,20 @@ FAMILY = Family(
 )
 
 
-def _config_with_vision(hf: Any) -> Gemma3Config:
-    """Our config from a `transformers.Gemma3Config`.
+def _read_with_vision(hf: Any) -> dict[str, Any]:
+    """The fields from a `transformers.Gemma3Config`.
 
     transformers reads from it, not from its text config, whether the head is tied; and it
     does not cap the logits.
     """
-    config = config_from_hf(hf.text_config)
     tied = bool(hf.tie_word_embeddings)
-    return dataclasses.replace(config, tied_embeddings=tied, final_softcap=None)
+    return _read(hf.text_config) | {"tied_embeddings": tied, "final_softcap": None}
 
 
 # The larger checkpoints, which also contain a vision tower that is not read.
 WITH_VISION = dataclasses.replace(
     FAMILY,
-    config_from_hf=_config_with_vision,
+    read=_read_with_vision,
     ignored=(*layout.IGNORED, r"(model\.)?(vision_tower|multi_modal_projector)\..*"),
     renames=(
         (r"^language_model\.", ""),

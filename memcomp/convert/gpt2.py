@@ -6,7 +6,7 @@ into queries, keys and values, then by head.
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
+from memcomp.convert.engine import Family, Row
 from memcomp.errors import InputError
 from memcomp.models.gpt2 import GPT2, GPT2Config
 
@@ -47,8 +47,8 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> GPT2Config:
-    """Our config from a `transformers.GPT2Config`.
+def _read(hf: Any) -> dict[str, Any]:
+    """Fields that config.json does not give as they are.
 
     Its `reorder_and_upcast_attn` asks for logits in float32, which ours always are.
     """
@@ -56,26 +56,20 @@ def config_from_hf(hf: Any) -> GPT2Config:
         raise InputError(
             "add_cross_attention is set; wanted a model that reads nothing but its text"
         )
-    found = fields_from_hf(hf, NAMES)
+    found = {"num_kv_heads": hf.n_head, "head_dim": hf.n_embd // hf.n_head}
     if hf.n_inner is None:
         found["d_mlp"] = 4 * hf.n_embd
-    return GPT2Config(**found, num_kv_heads=hf.n_head, head_dim=hf.n_embd // hf.n_head)
-
-
-def config_to_hf(config: GPT2Config) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        **fields_to_hf(config, NAMES),
-    }
+    return found
 
 
 FAMILY = Family(
     model=GPT2,
+    config=GPT2Config,
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
     # Causal masks of older checkpoints.
     ignored=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
     checkpoints=(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
+from memcomp.convert.engine import Family, Row
 from memcomp.errors import InputError
 from memcomp.models.gpt_neo import GPTNeo, GPTNeoConfig
 
@@ -43,31 +43,25 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> GPTNeoConfig:
-    """Our config from a `transformers.GPTNeoConfig`."""
+def _read(hf: Any) -> dict[str, Any]:
     window_of = {"global": None, "local": hf.window_size}
     if unknown := [kind for kind in hf.attention_layers if kind not in window_of]:
         raise InputError(
             f"attention_layers has {unknown[0]!r}; known are {', '.join(window_of)}"
         )
-    found = fields_from_hf(hf, NAMES)
+    found = {
+        "num_kv_heads": hf.num_heads,
+        "head_dim": hf.hidden_size // hf.num_heads,
+        "windows": tuple(window_of[kind] for kind in hf.attention_layers),
+    }
     if hf.intermediate_size is None:
         found["d_mlp"] = 4 * hf.hidden_size
-    return GPTNeoConfig(
-        **found,
-        num_kv_heads=hf.num_heads,
-        head_dim=hf.hidden_size // hf.num_heads,
-        windows=tuple(window_of[kind] for kind in hf.attention_layers),
-    )
+    return found
 
 
-def config_to_hf(config: GPTNeoConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
+def _write(config: GPTNeoConfig) -> dict[str, Any]:
     kinds = ["global" if window is None else "local" for window in config.windows]
     return {
-        "architectures": ["GPTNeoForCausalLM"],
-        "model_type": "gpt_neo",
-        **fields_to_hf(config, NAMES),
         "attention_types": [[kinds, 1]],
         "window_size": next(filter(None, config.windows), 256),  # the same for all layers
     }
@@ -75,9 +69,13 @@ def config_to_hf(config: GPTNeoConfig) -> dict[str, Any]:
 
 FAMILY = Family(
     model=GPTNeo,
+    config=GPTNeoConfig,
+    model_type="gpt_neo",
+    architecture="GPTNeoForCausalLM",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     # Causal masks of older checkpoints.
     ignored=(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)",),
     checkpoints=(

@@ -6,7 +6,7 @@ Hugging Face groups the fused kernel first by head, then into queries, keys and 
 import math
 from typing import Any
 
-from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
+from memcomp.convert.engine import Family, Row
 from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
 from memcomp.models.gpt_neox import GPTNeoX, GPTNeoXConfig
 
@@ -47,29 +47,21 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> GPTNeoXConfig:
-    """Our config from a `transformers.GPTNeoXConfig`."""
+def _read(hf: Any) -> dict[str, Any]:
     head_dim = hf.hidden_size // hf.num_attention_heads
     # Configs of this family have no head_dim; one that is given changes what is rotated.
     rotated = getattr(hf, "head_dim", None) or head_dim
     fraction = hf.rope_parameters.get("partial_rotary_factor", 1.0)
-    return GPTNeoXConfig(
-        **fields_from_hf(hf, NAMES),
-        num_kv_heads=hf.num_attention_heads,
-        head_dim=head_dim,
-        rotary=rotary_from_hf(hf, int(rotated * fraction)),
-    )
-
-
-def config_to_hf(config: GPTNeoXConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
     return {
-        "architectures": ["GPTNeoXForCausalLM"],
-        "model_type": "gpt_neox",
-        **fields_to_hf(config, NAMES),
-        "rotary_pct": _fraction(config.rotary.dim, config.head_dim),
-        **rotary_to_hf(config.rotary, theta_name="rotary_emb_base"),
+        "num_kv_heads": hf.num_attention_heads,
+        "head_dim": head_dim,
+        "rotary": rotary_from_hf(hf, int(rotated * fraction)),
     }
+
+
+def _write(config: GPTNeoXConfig) -> dict[str, Any]:
+    part = {"rotary_pct": _fraction(config.rotary.dim, config.head_dim)}
+    return part | rotary_to_hf(config.rotary, theta_name="rotary_emb_base")
 
 
 def _fraction(part: int, whole: int) -> float:
@@ -80,9 +72,13 @@ def _fraction(part: int, whole: int) -> float:
 
 FAMILY = Family(
     model=GPTNeoX,
+    config=GPTNeoXConfig,
+    model_type="gpt_neox",
+    architecture="GPTNeoXForCausalLM",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     ignored=(  # buffers of older checkpoints
         r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",
         r"gpt_neox\.rotary_emb\.inv_freq",

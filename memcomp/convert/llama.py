@@ -1,10 +1,7 @@
 """Llama checkpoints in Hugging Face layout."""
 
-from typing import Any
-
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, fields_to_hf
-from memcomp.convert.rope import rotary_to_hf
+from memcomp.convert.engine import Family
 from memcomp.models.llama import Llama, LlamaConfig
 
 NAMES = {
@@ -14,29 +11,15 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> LlamaConfig:
-    """Our config from a `transformers.LlamaConfig`."""
-    return LlamaConfig(
-        **layout.from_hf(hf, NAMES),
-        rotary=layout.rotary_of(hf),
-    )
-
-
-def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **fields_to_hf(config, NAMES),
-        **rotary_to_hf(config.rotary),
-    }
-
-
 FAMILY = Family(
     model=Llama,
+    config=LlamaConfig,
+    model_type="llama",
+    architecture="LlamaForCausalLM",
     table=layout.TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=layout.read,
+    write=layout.write,
     ignored=layout.IGNORED,
     checkpoints=(
         "meta-llama/Llama-3.2-1B",

@@ -3,13 +3,12 @@
 A family uses those that it has, and adds its own.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from memcomp.convert.engine import Row, fields_from_hf
-from memcomp.convert.rope import rotary_from_hf
+from memcomp.convert.engine import Row
+from memcomp.convert.rope import rotary_from_hf, rotary_to_hf
 from memcomp.errors import InputError
-from memcomp.nn.decoder import DecoderConfig
+from memcomp.nn.decoder import RotaryConfig
 from memcomp.nn.rotary import Rotary
 
 LAYER = "model.layers.{i}."
@@ -59,7 +58,6 @@ NAMES = {
     "d_mlp": "intermediate_size",
     "num_heads": "num_attention_heads",
     "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
     "max_positions": "max_position_embeddings",
     "activation": "hidden_act",
     "tied_embeddings": "tie_word_embeddings",
@@ -73,10 +71,25 @@ def head_dim_of(hf: Any) -> int:
     return hf.hidden_size // hf.num_attention_heads if given is None else given
 
 
-def from_hf(hf: Any, names: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of our config, of which config.json may leave out the head width."""
-    found = {name: at for name, at in names.items() if name != "head_dim"}
-    return fields_from_hf(hf, found) | {"head_dim": head_dim_of(hf)}
+def read(hf: Any) -> dict[str, Any]:
+    """Fields of our config besides those of `NAMES`, for a family without windows."""
+    return {"head_dim": head_dim_of(hf), "rotary": rotary_of(hf)}
+
+
+def write(config: RotaryConfig) -> dict[str, Any]:
+    """Makes the entries of config.json; the inverse of `read`."""
+    return {"head_dim": config.head_dim, **rotary_to_hf(config.rotary)}
+
+
+def read_windowed(hf: Any) -> dict[str, Any]:
+    """Fields of our config besides those of `NAMES`, for a family with windows."""
+    return read(hf) | {"windows": windows_from_hf(hf)}
+
+
+def write_windowed(config: RotaryConfig) -> dict[str, Any]:
+    """Makes the entries of config.json; the inverse of `read_windowed`."""
+    slides = {"use_sliding_window": bool(config.windows)}
+    return write(config) | windows_to_hf(config) | slides
 
 
 def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
@@ -95,7 +108,7 @@ def windows_from_hf(hf: Any) -> tuple[int | None, ...]:
     return windows if any(windows) else ()
 
 
-def windows_to_hf(config: DecoderConfig) -> dict[str, Any]:
+def windows_to_hf(config: RotaryConfig) -> dict[str, Any]:
     """Makes the entries of config.json; the inverse of `windows_from_hf`."""
     sizes = {window for window in config.windows if window is not None}
     if len(sizes) > 1:

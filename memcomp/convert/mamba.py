@@ -5,7 +5,7 @@ Older files name the embedding `embedding`, newer ones `embeddings`.
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
+from memcomp.convert.engine import Family, Row
 from memcomp.models.mamba import Mamba, MambaConfig
 
 _LAYER = "backbone.layers.{i}."
@@ -47,26 +47,20 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> MambaConfig:
-    """Our config from a `transformers.MambaConfig`."""
-    return MambaConfig(**fields_from_hf(hf, NAMES))
-
-
-def config_to_hf(config: MambaConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
+def _write(config: MambaConfig) -> dict[str, Any]:
     return {
-        "architectures": ["MambaForCausalLM"],
-        "model_type": "mamba",
-        **fields_to_hf(config, NAMES),
-        "expand": config.d_inner // config.d_model,  # transformers prefers the inner size
-    }
+        "expand": config.d_inner // config.d_model
+    }  # transformers prefers the inner size
 
 
 FAMILY = Family(
     model=Mamba,
+    config=MambaConfig,
+    model_type="mamba",
+    architecture="MambaForCausalLM",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    write=_write,
     renames=((r"^(backbone\.)?embedding\.", "backbone.embeddings."),),
     checkpoints=(
         "state-spaces/mamba-130m-hf",

@@ -3,47 +3,40 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, fields_to_hf
-from memcomp.convert.rope import rotary_to_hf
+from memcomp.convert.engine import Family
 from memcomp.models.mistral import Mistral, MistralConfig
 
 NAMES = layout.NAMES | layout.NORM_EPS
 
 
-def config_from_hf(hf: Any) -> MistralConfig:
-    """Our config from a `transformers.MistralConfig`.
+def _read(hf: Any) -> dict[str, Any]:
+    """Fields that config.json does not give as they are.
 
     With the entry layer_types, transformers makes a Ministral, which is the same except
     that some layers have a window and others see all keys.
     """
-    everywhere = (hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else ()
-    mixed = getattr(hf, "layer_types", None) is not None
-    return MistralConfig(
-        **layout.from_hf(hf, NAMES),
-        rotary=layout.rotary_of(hf),
-        windows=layout.windows_from_hf(hf) if mixed else everywhere,
-    )
+    if getattr(hf, "layer_types", None) is not None:
+        return layout.read_windowed(hf)
+    windows = (hf.sliding_window,) * hf.num_hidden_layers if hf.sliding_window else ()
+    return layout.read(hf) | {"windows": windows}
 
 
-def config_to_hf(config: MistralConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
+def _write(config: MistralConfig) -> dict[str, Any]:
     windows = layout.windows_to_hf(config)
     if len(set(config.windows)) < 2:
         del windows["layer_types"]
-    return {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        **fields_to_hf(config, NAMES),
-        **windows,
-        **rotary_to_hf(config.rotary),
-    }
+    return layout.write(config) | windows
 
 
 FAMILY = Family(
     model=Mistral,
+    config=MistralConfig,
+    model_type="mistral",
+    architecture="MistralForCausalLM",
     table=layout.TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     ignored=layout.IGNORED,
     checkpoints=(
         "mistralai/Mistral-7B-v0.1",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from memcomp.convert.engine import Family, Row, fields_from_hf, fields_to_hf
+from memcomp.convert.engine import Family, Row
 from memcomp.models.opt import OPT, OPTConfig
 
 _MODEL = "model.decoder."
@@ -51,31 +51,27 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> OPTConfig:
-    """Our config from a `transformers.OPTConfig`."""
-    return OPTConfig(
-        **fields_from_hf(hf, NAMES),
-        num_kv_heads=hf.num_attention_heads,
-        head_dim=hf.hidden_size // hf.num_attention_heads,
-        final_norm=hf.do_layer_norm_before and not hf._remove_final_layer_norm,
-    )
-
-
-def config_to_hf(config: OPTConfig) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
+def _read(hf: Any) -> dict[str, Any]:
     return {
-        "architectures": ["OPTForCausalLM"],
-        "model_type": "opt",
-        **fields_to_hf(config, NAMES),
-        "_remove_final_layer_norm": not config.final_norm,
+        "num_kv_heads": hf.num_attention_heads,
+        "head_dim": hf.hidden_size // hf.num_attention_heads,
+        "final_norm": hf.do_layer_norm_before and not hf._remove_final_layer_norm,
     }
+
+
+def _write(config: OPTConfig) -> dict[str, Any]:
+    return {"_remove_final_layer_norm": not config.final_norm}
 
 
 FAMILY = Family(
     model=OPT,
+    config=OPTConfig,
+    model_type="opt",
+    architecture="OPTForCausalLM",
     table=TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     ignored=(r"model\.decoder\.version",),  # of old checkpoints
     checkpoints=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-1.3b"),
     special="positions offset by 2; 350m: projected embeddings, norm after",

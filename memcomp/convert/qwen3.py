@@ -1,41 +1,21 @@
 """Qwen3 checkpoints in Hugging Face layout."""
 
-from typing import Any
-
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, fields_to_hf
-from memcomp.convert.rope import rotary_to_hf
+from memcomp.convert.engine import Family
 from memcomp.models.qwen3 import Qwen3, Qwen3Config
 
 NAMES = {**layout.NAMES, **layout.NORM_EPS, "attention_bias": "attention_bias"}
 
 
-def config_from_hf(hf: Any) -> Qwen3Config:
-    """Our config from a `transformers.Qwen3Config`."""
-    return Qwen3Config(
-        **layout.from_hf(hf, NAMES),
-        rotary=layout.rotary_of(hf),
-        windows=layout.windows_from_hf(hf),
-    )
-
-
-def config_to_hf(config: Qwen3Config) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        **fields_to_hf(config, NAMES),
-        "use_sliding_window": bool(config.windows),
-        **layout.windows_to_hf(config),
-        **rotary_to_hf(config.rotary),
-    }
-
-
 FAMILY = Family(
     model=Qwen3,
+    config=Qwen3Config,
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
     table=(*layout.TABLE, *layout.HEAD_NORMS),
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=layout.read_windowed,
+    write=layout.write_windowed,
     ignored=layout.IGNORED,
     checkpoints=(
         "Qwen/Qwen3-0.6B",

@@ -3,8 +3,7 @@
 from typing import Any
 
 from memcomp.convert import llama_layout as layout
-from memcomp.convert.engine import Family, fields_to_hf
-from memcomp.convert.rope import rotary_to_hf
+from memcomp.convert.engine import Family
 from memcomp.errors import InputError
 from memcomp.models.smollm3 import SmolLM3, SmolLM3Config
 
@@ -15,8 +14,7 @@ NAMES = {
 }
 
 
-def config_from_hf(hf: Any) -> SmolLM3Config:
-    """Our config from a `transformers.SmolLM3Config`."""
+def _read(hf: Any) -> dict[str, Any]:
     slides = hf.use_sliding_window and hf.sliding_window
     if "sliding_attention" in hf.layer_types and not slides:
         # Some attention implementations of transformers then use a window, others do not.
@@ -28,33 +26,26 @@ def config_from_hf(hf: Any) -> SmolLM3Config:
     # Despite the name, 1 stands for rotary positions and 0 for none. The list may be longer
     # than the model; if it is missing, transformers makes it from the interval.
     rotates = hf.no_rope_layers[: hf.num_hidden_layers]
-    return SmolLM3Config(
-        **layout.from_hf(hf, NAMES),
-        rotary=layout.rotary_of(hf),
-        rotary_layers=tuple(bool(layer) for layer in rotates),
-        windows=layout.windows_from_hf(hf),
-    )
+    return layout.read_windowed(hf) | {"rotary_layers": tuple(map(bool, rotates))}
 
 
-def config_to_hf(config: SmolLM3Config) -> dict[str, Any]:
-    """Makes the entries of config.json; the inverse of `config_from_hf`."""
+def _write(config: SmolLM3Config) -> dict[str, Any]:
     return {
-        "architectures": ["SmolLM3ForCausalLM"],
-        "model_type": "smollm3",
-        **fields_to_hf(config, NAMES),
+        **layout.write_windowed(config),
         "no_rope_layers": [int(rotates) for rotates in config.rotary_layers],
-        "use_sliding_window": bool(config.windows),
-        **layout.windows_to_hf(config),
-        **rotary_to_hf(config.rotary),
         "pad_token_id": None,  # its default 128004 fails in torch if V is smaller
     }
 
 
 FAMILY = Family(
     model=SmolLM3,
+    config=SmolLM3Config,
+    model_type="smollm3",
+    architecture="SmolLM3ForCausalLM",
     table=layout.TABLE,
-    config_from_hf=config_from_hf,
-    config_to_hf=config_to_hf,
+    names=NAMES,
+    read=_read,
+    write=_write,
     ignored=layout.IGNORED,
     checkpoints=(
         "HuggingFaceTB/SmolLM3-3B",

@@ -192,18 +192,18 @@ def folder(tmp_path_factory):
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_config_survives_the_round_trip(family, config_class, fields, data, folder):
-    config = config_class(**data.draw(fields))
+    config, family = config_class(**data.draw(fields)), family.FAMILY
     assert family.config_from_hf(read(folder, family.config_to_hf(config))) == config
 
 
 def test_widths_that_config_json_may_leave_out(folder):
     sizes = {"hidden_size": 24, "num_layers": 1, "attention_types": [[["local"], 1]]}
     neo = {**LLAMA, **sizes, "model_type": "gpt_neo", "intermediate_size": None}
-    assert gpt_neo.config_from_hf(read(folder, neo)).d_mlp == 96
+    assert gpt_neo.FAMILY.config_from_hf(read(folder, neo)).d_mlp == 96
     hf = read(folder, {"model_type": "gpt2", "n_embd": 24, "n_head": 2})
-    assert gpt2.config_from_hf(hf).d_mlp == 96
+    assert gpt2.FAMILY.config_from_hf(hf).d_mlp == 96
     hf = read(folder, {**LLAMA, "model_type": "opt"})
-    assert opt.config_from_hf(hf).d_model == 24
+    assert opt.FAMILY.config_from_hf(hf).d_model == 24
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -224,9 +224,9 @@ def test_every_rotary_fraction_gives_back_its_dimensions(folder):
 def test_scaling_is_read_in_the_form_of_transformers_4(folder):
     old = {**LLAMA, "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
     want = Rotary(4, 500.0, "linear", 2.0)
-    assert llama.config_from_hf(read(folder, old)).rotary == want
+    assert llama.FAMILY.config_from_hf(read(folder, old)).rotary == want
     old = {**NEOX, "rotary_emb_base": 500, "rotary_pct": 0.5, "rope_scaling": None}
-    assert gpt_neox.config_from_hf(read(folder, old)).rotary == Rotary(2, 500.0)
+    assert gpt_neox.FAMILY.config_from_hf(read(folder, old)).rotary == Rotary(2, 500.0)
 
 
 def test_dynamic_scaling_starts_at_the_models_own_length(folder):
@@ -237,7 +237,7 @@ def test_dynamic_scaling_starts_at_the_models_own_length(folder):
         "original_max_position_embeddings": 32,
     }
     hf = read(folder, {**LLAMA, "rope_scaling": scaling})
-    assert llama.config_from_hf(hf).rotary.original_positions == 64
+    assert llama.FAMILY.config_from_hf(hf).rotary.original_positions == 64
 
 
 ROTARY = ["llama", "gpt_neox", "olmo", "olmo2", "qwen2", "qwen3", "mistral", "smollm3"]
@@ -257,7 +257,9 @@ def test_the_length_before_scaling_is_read_at_the_top_level_as_well(family, fold
 
 def test_a_head_width_in_a_gpt_neox_config_changes_what_is_rotated(folder):
     """As in transformers: the heads stay as wide as the model makes them."""
-    config = gpt_neox.config_from_hf(read(folder, {**NEOX, "head_dim": 2, "rotary_pct": 1}))
+    config = gpt_neox.FAMILY.config_from_hf(
+        read(folder, {**NEOX, "head_dim": 2, "rotary_pct": 1})
+    )
     assert config.head_dim == 4 and config.rotary.dim == 2
 
 
@@ -291,15 +293,17 @@ def test_the_layers_of_mistral_differ_where_config_json_says_so(kinds, windows, 
     entries = {**LLAMA, "num_hidden_layers": 2, "num_key_value_heads": 2}
     entries |= {"model_type": "mistral", "sliding_window": 4}
     entries |= {} if kinds is None else {"layer_types": kinds}
-    config = mistral.config_from_hf(read(folder, entries))
+    config = mistral.FAMILY.config_from_hf(read(folder, entries))
     assert config.windows == windows
-    again = transformers.CONFIG_MAPPING["mistral"](**mistral.config_to_hf(config))
-    assert mistral.config_from_hf(again) == config
+    again = transformers.CONFIG_MAPPING["mistral"](**mistral.FAMILY.config_to_hf(config))
+    assert mistral.FAMILY.config_from_hf(again) == config
 
 
 def test_head_width_defaults_to_that_of_the_model(folder):
-    assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": None})).head_dim == 4
-    assert llama.config_from_hf(read(folder, {**LLAMA, "head_dim": 8})).head_dim == 8
+    assert (
+        llama.FAMILY.config_from_hf(read(folder, {**LLAMA, "head_dim": None})).head_dim == 4
+    )
+    assert llama.FAMILY.config_from_hf(read(folder, {**LLAMA, "head_dim": 8})).head_dim == 8
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_head_width_defaults_to_that_of_the_model(folder):
     ],
 )
 def test_the_layers_of_smollm3_without_rotary_positions(entries, without, folder):
-    config = smollm3.config_from_hf(read(folder, {**SMOLLM3, **entries}))
+    config = smollm3.FAMILY.config_from_hf(read(folder, {**SMOLLM3, **entries}))
     assert len(config.rotary_layers) == 8
     assert [i for i, rotates in enumerate(config.rotary_layers) if not rotates] == without
 
@@ -388,7 +392,7 @@ def test_the_layers_of_smollm3_without_rotary_positions(entries, without, folder
 def test_a_switch_that_is_not_known_is_refused_by_name(family, entries, words, folder):
     hf = read(folder, entries)
     with pytest.raises(InputError) as error:
-        family.config_from_hf(hf)
+        family.FAMILY.config_from_hf(hf)
     assert all(word in str(error.value) for word in words)
 
 

@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
     sizes = engine.sizes_of(CONFIG)
-    (folder / "config.json").write_text(json.dumps(llama.config_to_hf(CONFIG)))
+    (folder / "config.json").write_text(json.dumps(llama.FAMILY.config_to_hf(CONFIG)))
     rows = [row for row in llama.FAMILY.table if not row.hf.endswith("bias")]
     index = {}
     for first in range(-1, CONFIG.num_layers, LAYERS_PER_SHARD):
