@@ -237,7 +237,7 @@ def make_horizons(
     folder,
     source,
     lm=BUILTIN,
-    num_texts=40,
+    num_texts=12,
     num_memory=1,
     recipe="default",
     memory="vectors",
