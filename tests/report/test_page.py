@@ -11,21 +11,28 @@ import pytest
 from browser import FOUND, Browser
 from synthetic_runs import BUILTIN, config, make_cell, make_sweep, record, write_run
 
+from memcomp.report import write
+from memcomp.report.figures import FIGURES
 from memcomp.report.load import read_runs
 from memcomp.report.page import chosen_texts
 from memcomp.report.section import sections
-from memcomp.report.write import write_report
 
 HOSTILE = "</script ><script>throw 1</script><!--<script <b>&amp; \" ' ` \\ \u2028 ∑"
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A sweep, and the page of it with 40 texts."""
+    """A sweep, and the page of it with 40 texts and some of the figures.
+
+    tests/report/test_figures.py draws all of them.
+    """
     folder = tmp_path_factory.mktemp("report")
     top = make_sweep(folder / "sweep", num_texts=4)
     before = plt.get_fignums()
-    written = write_report([top], folder / "out", max_texts=40)
+    some = {name: FIGURES[name] for name in ("horizons", "figure_5", "figure_8", "norms")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "FIGURES", some)
+        written = write.write_report([top], folder / "out", max_texts=40)
     assert plt.get_fignums() == before
     return top, written
 
@@ -127,7 +134,7 @@ def test_no_text_can_leave_its_place(tmp_path):
     line |= {"tokens_text": [HOSTILE] * 8, "text": HOSTILE, "decoded": HOSTILE}
     about = config(BUILTIN | {"name": "<i>lm</i>"}, HOSTILE, 1, "strict")
     write_run(tmp_path / "run", about, [line | {"source": HOSTILE}])
-    page, *_ = write_report([tmp_path / "run"], tmp_path / "out")
+    page, *_ = write.write_report([tmp_path / "run"], tmp_path / "out")
     parsed = _Tags(page.read_text())
     assert [tag for tag, _ in parsed.tags].count("script") == 2
     assert "b" not in [tag for tag, _ in parsed.tags]
@@ -193,7 +200,7 @@ def test_a_text_that_diverged_at_once_is_in_the_report(tmp_path):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines[1] |= {"loss_nats": None, "accuracy": 0.0, "exact_greedy": False}
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    written = write_report([tmp_path], tmp_path / "out")
+    written = write.write_report([tmp_path], tmp_path / "out")
     assert "a loss that is not finite with it" in written[0].read_text()
     (group,) = read_runs([tmp_path]).groups
     loss = group.columns["loss_nats"]
