@@ -39,7 +39,6 @@ def everything() -> config_dict.ConfigDict:
         norm_eps=1e-6,
         digest_init="zeros",  # or "normal"
         spread_positions=False,
-        rescale=False,
     )
     # Passed as ICAEConfig(**config.icae).
     config.icae = config_dict.create(

@@ -12,9 +12,8 @@ r"""Compressors for the built-in LM: 128 tokens of novels to 32 or 16 vectors.
   $R --config.stage=evaluate --config.start=runs/long --workdir runs/table
 
 Autoencoding of short contexts, then of long ones, then going on with the text. "icae" in
-the place of "icformer" is ICAE on the same batches, and "gradmem" is GradMem; "options" is
-IC-Former with all that its paper does not have. Numbers: docs/icformer.md. What is
-published took a far larger LM, and a thousand times the tokens.
+the place of "icformer" is ICAE on the same batches, and "gradmem" is GradMem. Numbers:
+docs/icformer.md. What is published took a far larger LM, and a thousand times the tokens.
 """
 
 from ml_collections import config_dict
@@ -26,17 +25,15 @@ def get_config(what: str = "icformer") -> config_dict.ConfigDict:
     """Everything that experiments/icformer.py reads.
 
     Args:
-      what: "icformer", "options", "icae", "gradmem" or "pooling"; after a comma, the number
-        of vectors of a context (32).
+      what: "icformer", "icae", "gradmem" or "pooling"; after a comma, the number of vectors
+        of a context (32).
     """
     name, _, num_digests = what.partition(",")
     num_digests = num_digests or "32"
     config = base.everything()
-    config.compressor = "icformer" if name == "options" else name
+    config.compressor = name
     # Zeros, as published, begin with a gradient that is nearly all of the digests'.
     config.icformer.update(num_digests=int(num_digests), digest_init="normal")
-    if name == "options":
-        config.icformer.update(spread_positions=True, rescale=True)
     config.icae.update(num_digests=int(num_digests), rank=32, alpha=32.0)
     config.pooling.update(num_digests=int(num_digests))
     # The start has the size of the LM's token embeddings.

@@ -55,7 +55,7 @@ def test_the_ratio_grows_with_the_chunk(num_tokens, ratio):
 
 @pytest.mark.parametrize("on", [False, True])
 def test_the_compiler_counts_what_the_formula_of_icformer_says(on):
-    config = ICFormerConfig(num_digests=32, spread_positions=on, rescale=on)
+    config = ICFormerConfig(num_digests=32, spread_positions=on)
     want = sum(icformer_flops(config, MIDDLE, 96))
     # Measured 1.005: what is no matrix product.
     assert compiled_flops(ICFormer(Llama(MIDDLE), config), 96) == pytest.approx(

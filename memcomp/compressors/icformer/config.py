@@ -37,8 +37,6 @@ class ICFormerConfig:
         the standard deviation of all other weights.
       spread_positions: whether digest i has the position in the middle of the i-th of M
         equal parts of the context; otherwise digests have the positions after it.
-      rescale: whether soft prompts are scaled to the size of the context's token
-        embeddings; otherwise they have the size that the final norm gives them.
 
     Raises:
       InputError: a value is out of its range.
@@ -57,7 +55,6 @@ class ICFormerConfig:
     norm_eps: float = 1e-6
     digest_init: str = "zeros"
     spread_positions: bool = False
-    rescale: bool = False
 
     def __post_init__(self):
         for name in ("num_digests", "num_layers", *Sizes._fields[1:]):

@@ -176,19 +176,7 @@ class DigestEncoder(nn.Module):
         # and values of all layers, which depend on no other layer, can be made in parallel.
         for i in range(cfg.num_layers):
             x = Layer(cfg, self.sizes, name=f"layers_{i}")(x, context, view)
-        x = RMSNorm(cfg.norm_eps, name="final_norm")(x)
-        return x * word_size(words, lengths).astype(x.dtype) if cfg.rescale else x
-
-
-def word_size(
-    words: Float[Array, "B C D"], lengths: Int[Array, "B"]
-) -> Float[Array, "B 1 1"]:
-    """Root mean square over all numbers of a chunk's token embeddings, without padding."""
-    there = jnp.arange(words.shape[1])[None, :] < lengths[:, None]
-    words = words.astype(jnp.promote_types(words.dtype, jnp.float32))
-    squares = jnp.mean(jnp.square(words), axis=-1)
-    mean = jnp.sum(squares, axis=1, where=there) / lengths
-    return jnp.sqrt(mean)[:, None, None]
+        return RMSNorm(cfg.norm_eps, name="final_norm")(x)
 
 
 @dataclasses.dataclass(frozen=True)
