@@ -93,6 +93,7 @@ def test_padding_changes_no_result(tiny_lm_float64, texts, monkeypatch):
         assert result.token_steps < result.steps * LENGTHS[i]
 
 
+@pytest.mark.ci
 def test_a_result_is_of_the_whole_text(tiny_lm_float64, texts, monkeypatch):
     """Also where the search has looked at a part of it and was given up."""
     lm = tiny_lm_float64

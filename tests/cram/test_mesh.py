@@ -67,6 +67,7 @@ def assert_same(got, want, tolerance):
             np.testing.assert_allclose(a, b, **near)
 
 
+@pytest.mark.ci
 def test_a_mesh_changes_no_result_of_ggt(lm64):
     """Its eigenvectors are one text's, and lie where the text does."""
     recipe = dataclasses.replace(RECIPE, optimizer="ggt", b1=0.7, b2=0.9, eps=0.01)

@@ -250,10 +250,8 @@ def member(address, number, crash, folder):
     os._exit(0)
 
 
-@pytest.mark.parametrize(
-    "crash",
-    ["abort", *(pytest.param(name, marks=pytest.mark.ci) for name in list(CRASHES)[1:])],
-)
+@pytest.mark.ci
+@pytest.mark.parametrize("crash", list(CRASHES))
 def test_a_crash_is_no_lost_process(tmp_path, crash):
     """A scheduler that restarts what ends with 75 would restart a crash for ever."""
     with socket.socket() as free:

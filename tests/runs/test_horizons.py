@@ -184,9 +184,8 @@ def test_a_stop_after_a_chunk_of_a_long_target_loses_nothing(
     assert not (tmp_path / horizon_runs.FLIGHT).exists()
 
 
-@pytest.mark.parametrize(
-    "chunks", [7, *(pytest.param(n, marks=pytest.mark.ci) for n in (1, 24))]
-)
+@pytest.mark.ci
+@pytest.mark.parametrize("chunks", [1, 7, 24])
 def test_a_kill_within_a_chunk_of_a_long_target_loses_that_chunk(
     chunks, long, tiny_lm_float64, tmp_path, monkeypatch
 ):
@@ -208,6 +207,7 @@ def test_a_kill_within_a_chunk_of_a_long_target_loses_that_chunk(
     assert got == want and len(rest) == len(seen) - chunks
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("chunks", [1, 7, 24])
 def test_what_is_held_so_far_is_decoded_from_what_was_saved(
     chunks, long, tiny_lm_float64, tmp_path
@@ -251,6 +251,7 @@ def test_a_target_that_is_no_longer_asked_for_is_begun_anew(tiny_lm_float64, tmp
     assert [r["steps"] for r in got] == [r["steps"] for r in want]
 
 
+@pytest.mark.ci
 def test_progress_is_of_the_texts_in_flight(long):
     seen, records = long
     first, last = seen[0], seen[-1]

@@ -345,6 +345,7 @@ def cached(lm, text):
     return np.asarray(way.of_tokens(lm.params, jnp.asarray(text), module=lm.module))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["reconstruction", "answers"])
 def test_a_cache_of_real_tokens_is_read_as_these_tokens_are(
     folder, files, tmp_path, monkeypatch, kind

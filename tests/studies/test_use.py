@@ -181,6 +181,7 @@ def test_all_knockouts_share_one_program(tiny_lm, crammed):
     assert _score_after._cache_size() - before <= 2  # with memory; with the start token
 
 
+@pytest.mark.ci
 def test_studies_of_a_cache_of_real_tokens_are_those_of_the_tokens(tiny_lm):
     lm = tiny_lm
     _, tokens = vectors_and_tokens(lm, num_tokens=M + T + 4)

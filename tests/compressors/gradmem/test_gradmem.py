@@ -156,6 +156,7 @@ def test_without_second_order_the_start_gets_the_gradient_of_the_digests():
     np.testing.assert_allclose(got["start"], want, rtol=0, atol=5e-6)
 
 
+@pytest.mark.ci
 def test_only_the_last_steps_are_differentiated_twice():
     lm, compressor, params = setting(num_second_order=1, projection=False)
 
@@ -197,6 +198,7 @@ def test_padding_changes_nothing_and_no_row_another():
     np.testing.assert_allclose(shorter[0], before[2], rtol=0, atol=2e-6)
 
 
+@pytest.mark.ci
 def test_every_weight_gets_a_gradient_and_the_lm_none():
     lm, compressor, params = setting()
     loss = outer_loss(compressor, lm)

@@ -231,7 +231,11 @@ def test_a_group_is_crammed_again_until_all_its_texts_have_results(tiny_lm):
 
 
 @pytest.mark.parametrize(
-    "way", ["cache", "one_step_shared", pytest.param("one_step", marks=pytest.mark.ci)]
+    "way",
+    [
+        "cache",
+        *(pytest.param(n, marks=pytest.mark.ci) for n in ("one_step", "one_step_shared")),
+    ],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_results(tiny_lm, way):
     texts, cfg = texts_of(5, 6, 4), config(way, max_steps=100)
