@@ -55,7 +55,7 @@ def main(config: Config, workdir: str | None) -> None:
             )
             read = {**cell["texts"], "seed": config.texts_seed}
             note_more_texts(len(texts), note=note, **read)
-            note_never_decoded(lm, texts, note)
+            note_never_decoded(lm, texts, cfg.num_given, note)
             check_fits(lm, texts, cfg)
             if config.mode == "horizon":
                 check_alone(cfg, "a horizon")

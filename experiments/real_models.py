@@ -107,7 +107,7 @@ def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
     texts = cell_texts(
         lm, cell, num_tokens=num_tokens, num_texts=num_texts, seed=config.seed
     )
-    note_never_decoded(lm, texts, say)
+    note_never_decoded(lm, texts, 0, say)  # strict
     return texts
 
 

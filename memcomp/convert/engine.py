@@ -115,7 +115,7 @@ class Family:
         Raises:
           InputError: it has settings that our module does not support.
         """
-        text = hf.get_text_config()  # a part of that of a model with vision
+        text = hf.get_text_config()  # all of `hf`, unless the model also sees pictures
         found = {ours: getattr(text, theirs) for ours, theirs in self.names.items()}
         return self.config(**found | self.read(hf))
 

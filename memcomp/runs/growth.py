@@ -11,6 +11,7 @@ from etils import epath
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Trial
 from memcomp.distributed import is_first
+from memcomp.errors import InputError
 from memcomp.runs.files import Record, append_records, read_records
 
 GROWTH = "growth.jsonl"
@@ -25,11 +26,16 @@ class GrowthLog:
     """
 
     def __init__(self, folder: epath.Path, cfg: CramConfig):
-        """Opens the log in `folder`, with the lines of earlier starts of the run."""
+        """Opens the log in `folder`, with the lines of earlier starts of the run.
+
+        Raises:
+          InputError: a line of the file is not of such a log.
+        """
         self._path, self._cfg = folder / GROWTH, cfg
-        self._last: dict[int, Record] = {}
+        # By `seed_id`, prefix and token-steps of the last line.
+        self._last: dict[int, tuple[int, int]] = {}
         if is_first():
-            self._last = {r["seed_id"]: r for r in read_records(self._path)}
+            self._note(read_records(self._path))
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Adds the lines of the trials that have changed enough."""
@@ -37,12 +43,21 @@ class GrowthLog:
             return
         new = [self._line(trial) for trial in trials if self._has_moved(trial)]
         append_records(self._path, new)
-        self._last |= {record["seed_id"]: record for record in new}
+        self._note(new)
+
+    def _note(self, records: Iterable[Record]) -> None:
+        try:
+            for r in records:
+                self._last[int(r["seed_id"])] = int(r["prefix"]), int(r["token_steps"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._path} has a line that is not of the growth of a text ({error!r}); "
+                "remove the line"
+            ) from error
 
     def _has_moved(self, trial: Trial) -> bool:
-        last = self._last.get(trial.text.seed_id, {"prefix": 0, "token_steps": 0})
-        longer = trial.exact > last["prefix"]
-        return longer or trial.token_steps > STALE * last["token_steps"]
+        prefix, token_steps = self._last.get(trial.text.seed_id, (0, 0))
+        return trial.exact > prefix or trial.token_steps > STALE * token_steps
 
     def _line(self, trial: Trial) -> Record:
         return {

@@ -86,23 +86,26 @@ def note_more_texts(taken: int, source: str, note: Note, **options: Any) -> None
         )
 
 
-def note_never_decoded(lm: LanguageModel, texts: Sequence[Text], note: Note) -> None:
+def note_never_decoded(
+    lm: LanguageModel, texts: Sequence[Text], num_given: int, note: Note
+) -> None:
     """Tells the user if texts have tokens that greedy decoding never gives.
 
     Args:
       lm: the language model.
       texts: the texts.
+      num_given: number of first tokens that the protocol gives to the decoder.
       note: called with the message.
     """
     never = never_decoded(lm)
-    found = [np.intersect1d(text.tokens, never) for text in texts]
+    found = [np.intersect1d(text.tokens[num_given:], never) for text in texts]
     if stuck := [tokens for tokens in found if len(tokens)]:
         token = int(stuck[0][0])
         shown = ids_to_text(lm.tokenizer, [token]) if lm.tokenizer else token
         note(
-            f"{len(stuck)} of {len(texts)} texts cannot come back: they have tokens such "
-            f"as {shown!r}, which no memory brings back, since a token with a lower id has "
-            "the same output vector"
+            f"{len(stuck)} of {len(texts)} texts cannot come back whole: they have tokens "
+            f"such as {shown!r}, which no memory brings back, because a token with a lower "
+            "id has the same output vector"
         )
 
 
@@ -131,5 +134,5 @@ def load_cramming(
         source_sha256=sha256,
     )
     check_fits(lm, texts, cfg)
-    note_never_decoded(lm, texts, note)
+    note_never_decoded(lm, texts, cfg.num_given, note)
     return lm, texts, cfg

@@ -33,10 +33,12 @@ def test_texts_that_cannot_come_back_are_said(twins):
     said = []
     tokens = np.array([[1, 3, 5], [2, 9, 1]], np.int32)
     texts = [Text(i, "test", of_text) for i, of_text in enumerate(tokens)]
-    note_never_decoded(twins, texts[:1], said.append)
+    note_never_decoded(twins, texts[:1], 0, said.append)
+    note_never_decoded(twins, texts, 2, said.append)  # the decoder is given 2, 9
     assert not said
-    note_never_decoded(twins, texts, said.append)
+    note_never_decoded(twins, texts, 0, said.append)
     (line,) = said
     assert (
-        line.startswith("1 of 2 texts cannot come back") and " 9, which no memory" in line
+        line.startswith("1 of 2 texts cannot come back whole")
+        and " 9, which no memory" in line
     )
