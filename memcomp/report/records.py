@@ -77,8 +77,8 @@ def check(kind: str, record: Mapping[str, Any]) -> None:
         is_bool = isinstance(value, bool) and wanted is not bool
         if not isinstance(value, wanted) or is_bool:
             raise TypeError(f"{field} is {value!r}"[:80])
-        if field == "num_memory" and value < 1:
-            raise ValueError(f"num_memory is {value}")
+        if field in ("num_memory", "token_steps") and value < 1:
+            raise ValueError(f"{field} is {value}")
         if field == "memory" and value not in WAYS:
             raise ValueError(f"memory is {value!r}")
 

@@ -120,10 +120,16 @@ def test_an_odd_record_is_one_sentence_with_its_place(tmp_path, change, said):
         read_runs([tmp_path])
 
 
+GREW = {"text_id": 0, "seed_id": 0, "source": "a", "protocol": "strict", "num_memory": 1}
+GREW |= {"memory": "vectors", "prefix": 2, "token_steps": 80}
+
+
 @pytest.mark.parametrize(
     ("name", "line", "said"),
     [
         ("horizons.jsonl", {"protocol": "strict", "source": "a"}, "'num_memory'"),
+        ("growth.jsonl", GREW | {"prefix": "2"}, "prefix is '2'"),
+        ("growth.jsonl", GREW | {"token_steps": 0}, "token_steps is 0"),  # a log axis
         ("use.jsonl", {"kind": "use", "source": "a"}, "'text_id'"),
         ("geometry.jsonl", {"kind": "cosine", "cosine": "0.5"}, "cosine is '0.5'"),
         ("results.jsonl", {"kind": "compression", "method": "zlib"}, "'source'"),
