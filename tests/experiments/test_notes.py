@@ -25,6 +25,7 @@ CONFIG = pathlib.Path(__file__).parents[2] / "configs/capacity.py"
 SAID = "2 of 2 texts cannot come back whole"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
@@ -49,6 +50,7 @@ def test_texts_that_cannot_come_back_are_said(script, flags, lm, tmp_path):
     assert SAID in out + err
 
 
+@pytest.mark.ci
 def test_a_damaged_log_of_growth_is_refused_in_one_sentence(lm, tmp_path):
     flags = (
         f"--config={CONFIG}:horizon",
