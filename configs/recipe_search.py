@@ -130,6 +130,7 @@ REAL = tuple(
         "rate 20": dict(learning_rate=20.7),
         "rate 40": dict(learning_rate=44.0),
         "rate 400": dict(learning_rate=370.0),
+        "without easing": dict(easy=0.0),
         "cross-entropy": dict(loss="cross_entropy", sure_weight=1.0),
         "cross-entropy, small weight": dict(loss="cross_entropy"),
         "adamw": dict(optimizer="adamw", eps=1e-8),

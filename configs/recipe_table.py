@@ -33,6 +33,7 @@ PLAIN = dict(
     loss="cross_entropy",
     ahead=0,
     sure_weight=1.0,
+    easy=0.0,
     stuck_after=0,
     schedule="cosine",
     max_steps=1000,
@@ -61,6 +62,7 @@ ABLATION = {
         f"without {name}": RECIPES["default"] | {key: PLAIN[key] for key in part}
         for name, part in PARTS.items()
     },
+    "without easing": RECIPES["default"] | dict(easy=0.0),
     **{
         f"rate {rate}": RECIPES["default"] | dict(learning_rate=float(rate))
         for rate in (5, 12, 40)

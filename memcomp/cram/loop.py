@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
-    LOSSES,
-    OF_MARGINS,
+    blended_loss,
     exact_prefix,
+    hardness,
     looked_at,
     mean_over,
     mean_scores,
@@ -218,9 +218,10 @@ def cram_step(
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
     """Loss that the optimiser steps on; the scores of all tokens, and the exact prefix."""
     recipe = cfg.resolved_recipe()
-    scores = _scores(memory, tokens, params, module, cfg, recipe.loss not in OF_MARGINS)
+    scores = _scores(memory, tokens, params, module, cfg, recipe.reads_likelihoods)
     asked = scores.margin - numbers.margin
     prefix = exact_prefix(scores.margin, scored, numbers.margin)
+    hard = hardness(recipe.easy, state.step, state.best_prefix)
     weights = token_weights(
         asked,
         scored,
@@ -228,10 +229,10 @@ def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
         state.stale,
         grows=recipe.grows,
         ahead=recipe.ahead,
-        sure_weight=recipe.sure_weight,
+        sure_weight=recipe.sure_weight**hard,
     )
     weights = jax.lax.stop_gradient(weights)
-    losses = LOSSES[recipe.loss](scores.loss, asked)
+    losses = blended_loss(recipe.loss, hard, scores.loss, asked)
     return jnp.sum(weights * losses) / jnp.sum(weights), (scores, prefix)
 
 

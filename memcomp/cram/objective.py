@@ -33,6 +33,7 @@ def exact_prefix(
 # as much as the recipe asks for.
 SURE = 0.2  # asked margin in logits above which a token is surely right
 FRESH = 20  # number of steps after progress in which more progress is likely
+HARD = 2  # times the steps a token of an easy text after which a text is hard
 
 
 def _cross_entropy(loss, asked):
@@ -52,6 +53,45 @@ LOSSES: dict[str, Callable[[Float[Array, "T"], Float[Array, "T"]], Float[Array, 
 }
 # Losses that read the asked margins alone: the cross-entropy then needs no gradient.
 OF_MARGINS = frozenset({"margin"})
+
+
+def hardness(
+    easy: float, step: Int[Array, ""], prefix: Int[Array, ""]
+) -> float | Float[Array, ""]:
+    """0 while a text is easy to write, 1 when it is hard, and a number between on the way.
+
+    There is room in the memory at first. All tokens can then be made likely, and the text
+    comes sooner if they are. Later, the memory has to be kept for what is not right yet.
+    Texts and LMs have room for different lengths; what tells is how many steps a token takes.
+
+    Args:
+      easy: of the recipe, steps a token up to which a text is easy; it is hard from `HARD`
+        times as many on. 0: every text is hard.
+      step: number of steps taken.
+      prefix: number of leading tokens that have been right so far; -1 before the first step.
+    """
+    if not easy:
+        return 1.0
+    steps_a_token = step / jnp.maximum(prefix + 1, 1)
+    return jnp.clip((steps_a_token / easy - 1) / (HARD - 1), 0, 1)
+
+
+def blended_loss(
+    loss: str,
+    hard: float | Float[Array, ""],
+    cross_entropy: Float[Array, "T"],
+    asked: Float[Array, "T"],
+) -> Float[Array, "T"]:
+    """Loss of each position: the cross-entropy of easy texts, and the recipe's of hard ones.
+
+    Args:
+      loss: of the recipe, a key of `LOSSES`.
+      hard: see `hardness`.
+      cross_entropy: of each position, in nats.
+      asked: asked margins.
+    """
+    blend = hard * LOSSES[loss](cross_entropy, asked) + (1 - hard) * cross_entropy
+    return blend.astype(cross_entropy.dtype)
 
 
 SHORT = 8  # tokens up to which padding costs less than another program to compile
@@ -87,7 +127,7 @@ def token_weights(
     *,
     grows: bool,
     ahead: int,
-    sure_weight: float,
+    sure_weight: float | Float[Array, ""],
 ) -> Float[Array, "T"]:
     """Weight of the loss of each position; no gradient flows through the weights.
 

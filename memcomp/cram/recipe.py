@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memcomp.cram.objective import LOSSES
+from memcomp.cram.objective import LOSSES, OF_MARGINS
 from memcomp.cram.optimizers import scale_by_ggt
 from memcomp.cram.parametrisation import PARAMETRISATIONS
 from memcomp.cram.rates import SCHEDULES
@@ -17,7 +17,7 @@ COUNTS = ("max_steps", "patience", "window", "rank", "warmup_steps", "ahead")
 COUNTS += ("stuck_after",)
 POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "window", "rank")
 POSITIVE += ("sure_weight",)
-NOT_NEGATIVE = ("margin", "weight_decay", "power", "init_scale", "final_learning_rate")
+NOT_NEGATIVE = ("easy", "margin", "weight_decay", "power", "init_scale", "final_learning_rate")
 DECAYS = ("b1", "b2")
 
 
@@ -55,6 +55,9 @@ class Recipe:
         longest; otherwise both go by accuracy.
       ahead: number of further tokens in a target that has just grown, see `token_weights`.
       sure_weight: weight of the loss of tokens that are surely right, see `token_weights`.
+      easy: steps a token up to which a text is easy, see `hardness`. An easy text is
+        written with the cross-entropy, in which sure tokens weigh as much as others. 0:
+        `loss` and `sure_weight` hold from the first step on.
       stuck_after: steps without progress, for each token of the longest prefix, after
         which a text begins again, see `stuck_at`; 0 for never.
       parametrisation: what the optimiser updates, a key of `PARAMETRISATIONS`.
@@ -82,6 +85,7 @@ class Recipe:
     grows: bool = False
     ahead: int = 0
     sure_weight: float = 1.0
+    easy: float = 0.0
     stuck_after: int = 0
     parametrisation: str = "direct"
     rank: int = 256
@@ -114,6 +118,11 @@ class Recipe:
                 f"stuck_after is {self.stuck_after}, but a memory that is parametrised as "
                 f"{self.parametrisation} cannot begin again; set stuck_after to 0"
             )
+
+    @property
+    def reads_likelihoods(self) -> bool:
+        """Whether its gradient needs that of the cross-entropy, or of margins alone."""
+        return self.easy > 0 or self.loss not in OF_MARGINS
 
 
 def _adam(recipe: Recipe) -> optax.GradientTransformation:
@@ -204,6 +213,7 @@ RECIPES = {
         grows=True,
         ahead=4,
         sure_weight=0.02,
+        easy=4.0,
         stuck_after=4,
     ),
     # For the smallest cross-entropy of the whole text, exact or not.

@@ -15,7 +15,6 @@ from memcomp.compressors.registry import kind_of, load_trained
 from memcomp.compressors.setup import Setup, load_start, shapes
 from memcomp.cost.formulas import compress_flops, cram_step_flops
 from memcomp.cram.config import CramConfig
-from memcomp.cram.objective import OF_MARGINS
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import baselines, start_token
@@ -184,12 +183,12 @@ def by_cramming(
             one.setup.lm, contexts, counts, cfg, report, starts
         )
         about = []
-        of_margins = cfg.resolved_recipe().loss in OF_MARGINS
+        likelihoods = cfg.resolved_recipe().reads_likelihoods
         for result, count in zip(results, counts, strict=True):
             T, module = len(result.tokens), one.setup.lm.module
             # After a cache the LM reads the start token in place of vectors.
             read = count if cfg.way.is_prompt else 1
-            step = cram_step_flops(module, T, read, loss_gradient=not of_margins)
+            step = cram_step_flops(module, T, read, loss_gradient=likelihoods)
             about.append(
                 {
                     "context_accuracy": result.accuracy,

@@ -50,6 +50,7 @@ class CacheMemory(Way):
             "grows": False,
             "ahead": 0,
             "sure_weight": 1.0,
+            "easy": 0.0,
             "stuck_after": 0,
         },
     }
