@@ -60,15 +60,17 @@ def hardness(
 ) -> float | Float[Array, ""]:
     """0 while a text is easy to write, 1 when it is hard, and a number between on the way.
 
-    There is room in the memory at first. All tokens can then be made likely, and the text
-    comes sooner if they are. Later, the memory has to be kept for what is not right yet.
-    Texts and LMs have room for different lengths; what tells is how many steps a token takes.
+    A memory has room at first. All tokens can then be made likely, and a text is written
+    sooner if they are. Later, its room has to be kept for the tokens that are not right
+    yet. How many tokens there is room for depends on the text and the LM. The number of
+    steps that a token takes tells how much of it is left.
 
     Args:
       easy: of the recipe, steps a token up to which a text is easy; it is hard from `HARD`
         times as many on. 0: every text is hard.
       step: number of steps taken.
-      prefix: number of leading tokens that have been right so far; -1 before the first step.
+      prefix: number of leading tokens that have been right so far; -1 before the first
+        step.
     """
     if not easy:
         return 1.0
@@ -82,7 +84,7 @@ def blended_loss(
     cross_entropy: Float[Array, "T"],
     asked: Float[Array, "T"],
 ) -> Float[Array, "T"]:
-    """Loss of each position: the cross-entropy of easy texts, and the recipe's of hard ones.
+    """Loss of each position: cross-entropy of easy texts, and the recipe's of hard ones.
 
     Args:
       loss: of the recipe, a key of `LOSSES`.

@@ -17,7 +17,8 @@ COUNTS = ("max_steps", "patience", "window", "rank", "warmup_steps", "ahead")
 COUNTS += ("stuck_after",)
 POSITIVE = ("learning_rate", "max_steps", "patience", "eps", "window", "rank")
 POSITIVE += ("sure_weight",)
-NOT_NEGATIVE = ("easy", "margin", "weight_decay", "power", "init_scale", "final_learning_rate")
+NOT_NEGATIVE = ("margin", "weight_decay", "power", "init_scale", "final_learning_rate")
+NOT_NEGATIVE += ("easy",)
 DECAYS = ("b1", "b2")
 
 

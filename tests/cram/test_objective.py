@@ -9,11 +9,13 @@ import optax
 import pytest
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.decode import decode
 from memcomp.cram.loop import cram_step, init_states
 from memcomp.cram.objective import (
     FRESH,
     SURE,
     exact_prefix,
+    hardness,
     scored_positions,
     token_weights,
 )
@@ -65,6 +67,69 @@ def test_weights_by_hand(grows, sure_weight, prefix, stale, want):
         sure_weight=sure_weight,
     )
     np.testing.assert_array_equal(got, np.array(want, np.float32))
+
+
+@pytest.mark.parametrize(
+    "easy, step, prefix, want",
+    [
+        (0.0, 0, -1, 1.0),  # no text is easy
+        (4.0, 0, -1, 0.0),
+        (4.0, 4, 0, 0.0),  # the first token takes no more than 4 steps
+        (4.0, 8, 0, 1.0),
+        (4.0, 40, 9, 0.0),
+        (4.0, 55, 9, 0.375),
+        (4.0, 80, 9, 1.0),
+        (4.0, 900, 9, 1.0),
+    ],
+)
+def test_hardness_by_hand(easy, step, prefix, want):
+    assert float(hardness(easy, jnp.int32(step), jnp.int32(prefix))) == want
+
+
+@pytest.mark.parametrize("step, hard", [(12, 0), (15, 0.25), (24, 1)])
+def test_a_text_is_written_as_is_right_for_how_hard_it_is(tiny_lm_float64, step, hard):
+    """Two tokens have been right, the first of them surely."""
+    lm = tiny_lm_float64
+    recipe = Recipe(
+        learning_rate=0.1,
+        max_steps=99,
+        patience=99,
+        margin=0.1,
+        loss="margin",
+        grows=True,
+        sure_weight=0.01,
+        easy=4.0,
+    )
+    cfg = CramConfig(recipe=recipe, vocab_chunk=7)
+    states = init_states(np.zeros(1, np.int32), lm.params, module=lm.module, cfg=cfg)
+    state = jax.tree.map(lambda leaf: leaf[0], states)
+    state = state._replace(
+        step=jnp.int32(step), best_prefix=jnp.int32(2), stale=jnp.int32(FRESH)
+    )
+    score = functools.partial(
+        memory_scores, params=lm.params, module=lm.module, vocab_chunk=7
+    )
+    (likeliest,) = decode(lm, np.asarray(state.memory), num_tokens=1)
+    tokens = jnp.array([likeliest, 1, 4, 1, 5], jnp.int32)
+    margin = jax.jit(score)(state.memory, tokens).margin
+    weight = jnp.where(margin[:3] > 0.1 + SURE, 0.01**hard, 1.0)
+    assert margin[0] > 0.1 + SURE and (weight[1:] == 1).all()
+
+    def wanted(memory):
+        scores = score(memory, tokens)
+        margins = jnp.log1p(jnp.exp(1.1 - scores.margin[:3]))
+        losses = hard * margins + (1 - hard) * scores.loss[:3]
+        return (weight * losses).sum() / weight.sum()
+
+    grad = jax.jit(jax.grad(wanted))(state.memory)
+    updates, _ = optimizer(recipe).update(
+        grad, state.opt_state, state.memory, learning_rate=0.1
+    )
+    want = optax.apply_updates(state.memory, updates)
+    run = jax.jit(functools.partial(cram_step, module=lm.module, cfg=cfg))
+    new, _ = run(state, tokens, jnp.int32(5), lm.params, cfg.numbers())
+    # float64; measured 0.
+    np.testing.assert_allclose(new.memory, want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
