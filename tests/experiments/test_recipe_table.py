@@ -135,7 +135,7 @@ def test_a_question_is_asked_once(tmp_path, changes, asked_again):
 
 
 def test_all_questions_of_the_table_and_of_the_ablation_differ(tiny_lm, tmp_path):
-    for what, number in (("table", 3 + 2 + 2 * 2), ("ablation", 1 + 1 + 6 + 6 + 3 + 4)):
+    for what, number in (("table", 3 + 2 + 2 * 2), ("ablation", 1 + 1 + 6 + 6 + 3 + 5)):
         config = load_config("recipe_table", what)
         one = config_dict.create(lengths=(2, 3))
         path = epath.Path(tmp_path / "records.jsonl")
