@@ -44,6 +44,7 @@ CASES = [
     *((make, "seed", v) for make in ("cram", "curve") for v in COUNTED[1:]),
     *(("texts", "seed", v) for v in (-1, HUGE)),
     *(("recipe", n, v) for n in ("eps", "sure_weight", "init_scale") for v in MEASURED),
+    *(("recipe", "easy", v) for v in MEASURED),
     *(("recipe", n, v) for n in ("b1", "b2") for v in (*MEASURED, 1.5)),
     *(("recipe", n, v) for n in ("patience", "window", "rank") for v in COUNTED),
     *(("growth", "first", v) for v in COUNTED),
