@@ -10,7 +10,7 @@ r"""How much recipes hold, and at what cost, on texts that none was chosen on.
 
 Both may share a workdir, whatever texts they are given. Passages are cut twice as small as
 those of configs/recipe_search.py, and of them every second one is taken, which begins in
-the middle of one of those. Numbers: docs/recipes.md.
+the middle of one of those. Numbers: docs/recipes_small_models.md.
 Cost on two cores of a CPU: half an hour an LM.
 """
 
