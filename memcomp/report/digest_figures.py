@@ -11,39 +11,50 @@ from memcomp.metrics.capacity import Estimate, estimate
 from memcomp.report.style import COLOURS, Drawn, drawn, label_ends, panels
 from memcomp.runs.files import Record
 
-WATCHED = "valid_reconstruction_nats_per_token"
+HELD_OUT = "valid_reconstruction_"  # before the name of a measure in log.jsonl
+MEASURES = {
+    "nats_per_token": "nats a token",
+    "accuracy": "right tokens, teacher-forced",
+    "corpus_bleu": "BLEU",
+}
 GAIN = "gain_nats_per_token"
 CEILING = "cramming"
 
 
 def learning_curves(runs: Mapping[str, Sequence[Record]]) -> Drawn:
-    """Draws loss over steps, in one colour per run.
+    """Draws loss, accuracy and BLEU over steps, in one colour per run.
 
     Args:
-      runs: records of log.jsonl, by the name of the run.
+      runs: records of log.jsonl, by the name of the run. A measure that none of them has
+        gets no panel.
     """
-    figure, (axis,) = panels(1, width=7.5)
+    names = {name for records in runs.values() for record in records for name in record}
+    shown = [m for m in MEASURES if {m, HELD_OUT + m} & names]
+    figure, axes = panels(len(shown), width=4.6 if len(shown) > 1 else 7.5)
     rows = []
-    for i, (name, records) in enumerate(runs.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        steps = [r["step"] for r in records]
-        losses = [r["nats_per_token"] for r in records]
-        axis.plot(steps, losses, color=colour, lw=1, alpha=0.6)
-        held = [(r["step"], r[WATCHED]) for r in records if WATCHED in r]
-        x, y = zip(*held, strict=True) if held else ((), ())
-        axis.plot(x, y, "o", color=colour, label=name)
-        rows += [
-            [name, r["step"], r["nats_per_token"], r.get(WATCHED, "")] for r in records
-        ]
-    axis.set(xlabel="steps", ylabel="nats a token")
-    axis.legend(frameon=False)
+    for measure, axis in zip(shown, axes, strict=True):
+        for i, (name, records) in enumerate(runs.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            axis.plot(*_curve(records, measure), color=colour, lw=1, alpha=0.6)
+            held = _curve(records, HELD_OUT + measure)
+            axis.plot(*held, "o:", color=colour, lw=0.8, ms=4, label=name)
+            both = [(r["step"], r.get(measure), r.get(HELD_OUT + measure)) for r in records]
+            rows += [[measure, name, *values] for values in both]
+        axis.set(xlabel="steps", ylabel=MEASURES[measure])
+    axes[0].legend(frameon=False)
     return Drawn(
         title="What the LM makes of the vectors, over training",
         caption="Lines: the batches of training. Dots: texts that are held out.",
         figure=figure,
-        head=("run", "step", "nats_per_token", WATCHED),
+        head=("measure", "run", "step", "training", "held_out"),
         rows=rows,
     )
+
+
+def _curve(records: Sequence[Record], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the records that have `name`."""
+    held = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+    return [step for step, _ in held], [value for _, value in held]
 
 
 def stored_by_cost(records: Sequence[Record]) -> Drawn | None:

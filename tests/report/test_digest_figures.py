@@ -1,6 +1,6 @@
 import numpy as np
 
-from memcomp.report.digest_figures import attention_map, stored_by_cost
+from memcomp.report.digest_figures import attention_map, learning_curves, stored_by_cost
 
 
 def test_the_map_is_a_mean_over_heads_layer_by_layer():
@@ -16,6 +16,40 @@ def test_the_map_is_a_mean_over_heads_layer_by_layer():
         [2, 0, 1, "b"],
     ]
     np.testing.assert_allclose([row[4] for row in drawn.rows], [0.5, 0.5, 0.1, 0.4])
+
+
+def test_learning_curves_have_a_panel_for_each_measure_that_was_made():
+    held = {
+        "valid_reconstruction_nats_per_token": 2.5,
+        "valid_reconstruction_accuracy": 0.4,
+    }
+    runs = {
+        "a": [
+            {"step": 1, "nats_per_token": 3.0},
+            {"step": 2, "nats_per_token": 2.0} | held,
+        ],
+        "b": [{"step": 2, "nats_per_token": 4.0}],
+    }
+    drawn = learning_curves(runs)
+    of = {axis.get_ylabel(): axis for axis in drawn.figure.axes}
+    assert list(of) == ["nats a token", "right tokens, teacher-forced"]  # and no BLEU
+    lines = {
+        name: [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines]
+        for name, axis in of.items()
+    }
+    # Of each run, a line of the batches and the dots of the texts that are held out.
+    assert lines["nats a token"] == [
+        ([1, 2], [3.0, 2.0]),
+        ([2], [2.5]),
+        ([2], [4.0]),
+        ([], []),
+    ]
+    assert lines["right tokens, teacher-forced"][1] == ([2], [0.4])
+    assert drawn.rows[:3] == [
+        ["nats_per_token", "a", 1, 3.0, None],
+        ["nats_per_token", "a", 2, 2.0, 2.5],
+        ["nats_per_token", "b", 2, 4.0, None],
+    ]
 
 
 def test_what_is_stored_is_drawn_for_each_length_and_normal_texts_alone():
