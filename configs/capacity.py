@@ -70,7 +70,8 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
         vocab_chunk=8192,
         token_chunk=256,
     )
-    # Passed as Growth(**config.growth); factor 1 is one token more at a time.
+    # Passed as Growth(**config.growth), for recipes that do not grow; factor 1 is one token
+    # more at a time.
     config.growth = config_dict.create(first=4, factor=1.25)
     if config.mode == "horizon":
         config.cram.steps_per_chunk = 10

@@ -17,9 +17,9 @@ Cost on two cores of a CPU: half an hour an LM.
 from ml_collections import config_dict
 
 RECIPES = {
-    "default": dict(base="default", growth=(4, 1.25)),
-    "progressive": dict(base="progressive", growth=(1, 1.0)),
-    "low_dim": dict(base="low_dim", growth=(1, 1.0)),
+    "default": dict(base="default"),
+    "progressive": dict(base="progressive"),
+    "low_dim": dict(base="low_dim"),
 }
 # With the start, first moment, margin and patience of default, and nothing else of it.
 PLAIN = dict(
@@ -37,7 +37,6 @@ PLAIN = dict(
     stuck_after=0,
     schedule="cosine",
     max_steps=1000,
-    growth=(4, 1.25),
 )
 PARTS = {
     "ggt": dict(
@@ -98,8 +97,7 @@ def get_config(what: str = "table") -> config_dict.ConfigDict:
     config.num_texts = 64
     config.batch_size = 16
     config.steps_per_chunk = 10
-    # Name -> recipe of the table, fields set otherwise, and its first target and factor
-    # from one to the next (`Growth`).
+    # Name -> recipe of the table, and fields set otherwise.
     config.recipes = config_dict.create(**asked["recipes"])
     # Recipes that are asked how much they hold at the lengths below.
     config.at_lengths = asked["at_lengths"]

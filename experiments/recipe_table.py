@@ -17,7 +17,6 @@ from etils import epath
 from launch import Config, launch
 
 import memcomp
-from memcomp.cram.horizon import Growth
 from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
@@ -96,14 +95,11 @@ def questions(
 
     asked, horizon_of = [], {}
     for recipe_name, fields in config.recipes.items():
-        overrides = dict(fields)
-        first, factor = overrides.pop("growth")
-        recipe = build_recipe(**overrides)
-        this = about("horizon", recipe_name, recipe, growth=[first, factor])
+        recipe = build_recipe(**fields)
+        this = about("horizon", recipe_name, recipe)
         horizon_of[recipe_name] = this
         of_recipe = dataclasses.replace(cfg, recipe=recipe)
-        growth = Growth(first=first, factor=factor)
-        answer = functools.partial(horizon, lm, texts, of_recipe, growth)
+        answer = functools.partial(horizon, lm, texts, of_recipe)
         asked.append(Question(this, answer))
     base = dataclasses.replace(cfg, recipe=BASE)
     for other in config.compared:

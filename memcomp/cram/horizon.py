@@ -1,9 +1,11 @@
 """Horizons: the longest prefix of each text that comes back exactly.
 
-A text has one target at a time, a prefix to reproduce. A longer target starts from the
-memory and the optimiser state of the exact prefix before it. With a recipe that grows, the
-schedule and `max_steps` run once over all targets of a text; with any other recipe they
-start again for each target. Texts with targets of different lengths share a batch.
+With a recipe that grows, the whole text is the target, and its longest exact prefix is the
+horizon: the loop itself looks no further than it has to.
+
+With any other recipe, a text has one target at a time, a prefix to reproduce. A longer
+target starts from the memory and the optimiser state of the exact prefix before it; the
+schedule and `max_steps` start again. Texts with targets of different lengths share a batch.
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ from memcomp.sharding import fetch, on_mesh
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Rule that chooses the next target of a text.
+    """Rule that chooses the next target of a text, with a recipe that does not grow.
 
     Attributes:
       first: length of the first target in tokens.
@@ -37,7 +39,8 @@ class Growth:
         failure (Progressive Cramming). A larger factor multiplies the length; after the
         first failure, targets bisect the range between the longest exact prefix and the
         shortest failed target.
-      most: length of the longest target in tokens; None for the whole text.
+      most: length of the longest target in tokens, with any recipe; None for the whole
+        text.
 
     Raises:
       InputError: a value out of its range.
@@ -112,22 +115,27 @@ class Trial:
         return dataclasses.replace(tried, failed=failed)
 
 
-def next_target(trial: Trial, growth: Growth, num_given: int = 0) -> int | None:
+def next_target(
+    trial: Trial, growth: Growth, *, grows: bool, num_given: int = 0
+) -> int | None:
     """Returns the length of the next target in tokens; None once the horizon is known.
 
     Args:
       trial: state of the search.
       growth: rule that chooses the next target.
+      grows: whether the recipe grows, so that there is one target.
       num_given: number of leading tokens that are not scored; every target is longer.
     """
     length = len(trial.text.tokens)
     most = length if growth.most is None else min(length, growth.most)
     low = max(trial.exact, num_given)
+    if low >= most:
+        return None
+    if grows:
+        return most if trial.failed is None else None
     if trial.failed is not None:
         done = growth.factor == 1 or trial.failed - low <= 1
         return None if done else (low + trial.failed) // 2
-    if low >= most:
-        return None
     longer = max(low + 1, int(trial.exact * growth.factor), growth.first)
     return min(longer, most)
 
@@ -143,8 +151,8 @@ def horizons(
     """Finds the horizon of every text.
 
     After each chunk it yields the trials whose target ended in it, and the pool. Only a few
-    padded lengths are compiled: all texts try the targets that fit into one padded length
-    before any goes on to the next length.
+    padded lengths are compiled: with a recipe that does not grow, all texts try the targets
+    that fit into one padded length before any goes on to the next length.
 
     Args:
       lm: the frozen language model.
@@ -163,8 +171,11 @@ def horizons(
     check_alone(cfg, "a horizon")
     cfg = cfg.on(lm)
     found = {text.seed_id: Trial(text) for text in texts} | dict(trials or {})
-    target = {i: next_target(trial, growth, cfg.num_given) for i, trial in found.items()}
+    follow = {"grows": cfg.resolved_recipe().grows, "num_given": cfg.num_given}
+    target = {i: next_target(trial, growth, **follow) for i, trial in found.items()}
     pad = SHORT
+    if follow["grows"]:
+        pad = max([SHORT, *(tokens for tokens in target.values() if tokens)])
     if flight is not None:
         pad, flight = int(flight["num_tokens"]), _still_flying(flight, found, target)
     while any(target.values()):
@@ -231,7 +242,8 @@ def _up_to(
         for result in pool.advance():
             i = result.seed_id
             found[i] = trial = found[i].after(result, grows)
-            target[i] = following = next_target(trial, growth, cfg.num_given)
+            following = next_target(trial, growth, grows=grows, num_given=cfg.num_given)
+            target[i] = following
             moved.append(trial)
             if following and following <= pad:
                 pool.submit(_prefix(trial.text, following), _start(lm, cfg, trial))

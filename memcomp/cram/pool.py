@@ -51,12 +51,14 @@ class Flying(NamedTuple):
       num_tokens: length of the text in tokens.
       prefix: exact prefix of its best memory so far, in tokens.
       steps_left: steps until the text is given up, if it makes no progress from here on.
+      token_steps: tokens that its steps have computed, summed.
     """
 
     seed_id: int
     num_tokens: int
     prefix: int
     steps_left: int
+    token_steps: int
 
 
 class Pool:
@@ -165,6 +167,7 @@ class Pool:
                 num_tokens=len(slot.text.tokens),
                 prefix=max(int(prefix[i]), 0),
                 steps_left=int(left[i]),
+                token_steps=slot.token_steps,
             )
             for i, slot in enumerate(self._slots)
             if slot

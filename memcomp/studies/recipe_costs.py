@@ -65,22 +65,29 @@ def ask(
         answered(record)
 
 
-def horizon(
-    lm: LanguageModel, texts: list[Text], cfg: CramConfig, growth: Growth
-) -> Record:
+def horizon(lm: LanguageModel, texts: list[Text], cfg: CramConfig) -> Record:
     """Finds the horizon of every text, with token-steps until its memory and in total.
+
+    The token-steps until the memory are those at the end of the chunk that found it.
 
     A horizon counts the leading tokens that greedy decoding of the stored vector gives.
     "kept" is the number of texts for which decoding from a number format still gives the
     whole prefix that was exact teacher-forced.
     """
     trials = {text.seed_id: Trial(text) for text in texts}
-    cost = dict.fromkeys(trials, 0)
-    for moved, _ in horizons(lm, texts, cfg, growth):
+    longest, cost = dict.fromkeys(trials, 0), dict.fromkeys(trials, 0)
+
+    def note(i: int, exact: int, token_steps: int) -> None:
+        if exact > longest[i]:
+            longest[i], cost[i] = exact, token_steps
+
+    for moved, pool in horizons(lm, texts, cfg, Growth()):
         for trial in moved:
-            if trial.exact > trials[trial.text.seed_id].exact:
-                cost[trial.text.seed_id] = trial.token_steps
-            trials[trial.text.seed_id] = trial
+            note(trial.text.seed_id, trial.exact, trial.token_steps)
+        trials |= {trial.text.seed_id: trial for trial in moved}
+        for flown in pool.flying():
+            spent = trials[flown.seed_id].token_steps + flown.token_steps
+            note(flown.seed_id, flown.prefix, spent)
     held = [t for t in trials.values() if t.memory is not None]
     memory = np.stack([t.memory for t in held if t.memory is not None])
     most = max(len(t.text.tokens) for t in held)

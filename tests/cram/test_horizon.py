@@ -40,7 +40,8 @@ def a_text(length, text_id=0, seed=0):
 def targets(true_horizon, length, growth, num_given=0):
     """What is tried if exactness holds up to `true_horizon`, and the last trial."""
     trial, tried = Trial(a_text(length)), []
-    while (target := next_target(trial, growth, num_given)) is not None:
+    rule = {"grows": False, "num_given": num_given}
+    while (target := next_target(trial, growth, **rule)) is not None:
         assert target not in tried and num_given < target <= length
         tried.append(target)
         solved = target <= true_horizon
@@ -63,6 +64,22 @@ def targets(true_horizon, length, growth, num_given=0):
 )
 def test_targets_by_hand(true_horizon, growth, want):
     assert targets(true_horizon, 20, growth)[0] == want
+
+
+@pytest.mark.parametrize(
+    "exact, failed, most, want",
+    [
+        (0, None, None, 20),
+        (7, None, None, 20),
+        (0, None, 9, 9),
+        (9, None, 9, None),
+        (7, 8, None, None),
+        (0, 1, None, None),
+    ],
+)
+def test_the_target_of_a_recipe_that_grows_is_the_whole_text(exact, failed, most, want):
+    trial = Trial(a_text(20), exact=exact, failed=failed)
+    assert next_target(trial, Growth(2, 2.0, most=most), grows=True) == want
 
 
 @given(
@@ -193,7 +210,8 @@ def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
     score = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
     for text in texts:
         trial = found[text.text_id]
-        assert next_target(trial, Growth(2, factor), cfg.num_given) is None
+        rule = {"grows": grows, "num_given": cfg.num_given}
+        assert next_target(trial, Growth(2, factor), **rule) is None
         if trial.exact < len(text.tokens):
             assert trial.failed == max(trial.exact, cfg.num_given, 1) + 1
         # All texts at one length, one program: no score depends on later tokens.

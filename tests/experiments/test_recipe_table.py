@@ -10,7 +10,6 @@ from etils import epath
 from ml_collections import config_dict
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.horizon import Growth
 from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
@@ -35,7 +34,7 @@ def some_texts():
 @pytest.mark.slow
 def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     lm, texts = tiny_lm, some_texts()
-    found = recipe_costs.horizon(lm, texts, CFG, Growth(first=2, factor=2.0))
+    found = recipe_costs.horizon(lm, texts, CFG)
     assert found["held"] == len(texts) == found["kept"]["float32"]
     assert set(found["kept"]) == {"float32", "bfloat16", "int8"}
     for held, cost, whole in zip(
