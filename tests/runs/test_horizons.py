@@ -147,7 +147,7 @@ LONG = dataclasses.replace(CFG, num_memory=1, steps_per_chunk=2)
 AT_ONCE = Growth(10, 2.0)
 
 
-def chunks_of(lm, folder, growth=AT_ONCE, stop_after=None):
+def chunks_of(lm, folder, growth=AT_ONCE, stop_after=None, cfg=LONG):
     """Runs to the end, or to a stop after so many chunks; progress after each chunk."""
     seen = []
 
@@ -156,7 +156,7 @@ def chunks_of(lm, folder, growth=AT_ONCE, stop_after=None):
         if len(seen) == stop_after:
             raise Stopped
 
-    records = run_horizons(lm, some_texts(), LONG, growth, epath.Path(folder), report)
+    records = run_horizons(lm, some_texts(), cfg, growth, epath.Path(folder), report)
     return seen, records
 
 
@@ -182,6 +182,20 @@ def test_a_stop_after_a_chunk_of_a_long_target_loses_nothing(
     assert got == want and len(rest) == len(seen) - chunks
     assert rest[0].longest == seen[chunks].longest
     assert not (tmp_path / horizon_runs.FLIGHT).exists()
+
+
+@pytest.mark.ci
+def test_a_stop_loses_nothing_of_a_recipe_that_grows(tiny_lm_float64, tmp_path):
+    """Its only target is the whole text, whatever the rule of growth."""
+    recipe = dataclasses.replace(RECIPE, grows=True, max_steps=80)
+    options = {"growth": GROWTH, "cfg": dataclasses.replace(LONG, recipe=recipe)}
+    seen, want = chunks_of(tiny_lm_float64, tmp_path / "whole", **options)
+    assert [record["num_targets"] for record in want] == [1, 1, 1]
+    folder = tmp_path / "stopped"
+    with pytest.raises(Stopped):
+        chunks_of(tiny_lm_float64, folder, stop_after=12, **options)
+    rest, got = chunks_of(tiny_lm_float64, folder, **options)
+    assert got == want and len(rest) == len(seen) - 12 > 10
 
 
 @pytest.mark.ci
