@@ -148,7 +148,7 @@ def cram_step(
     recipe = cfg.resolved_recipe()
     looked = length
     if recipe.grows:
-        looked = looked_at(length, state.best_prefix, recipe.ahead)
+        looked = looked_at(length, state.best_prefix, state.stale, recipe.ahead)
     scored = scored_positions(looked, tokens.shape[0], cfg.num_given)
 
     loss_of = functools.partial(_loss, module=module, cfg=cfg)

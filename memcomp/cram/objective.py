@@ -97,28 +97,32 @@ def blended_loss(
 
 
 SHORT = 8  # tokens up to which padding costs less than another program to compile
-FURTHER = 4  # tokens after the target that a step computes too
+FURTHER = 4  # tokens after the target that a step computes too, soon after progress
 
 
 def looked_at(
     length: Int[Array, "*B"] | Int[np.ndarray, "*B"],
     prefix: Int[Array, "*B"] | Int[np.ndarray, "*B"],
+    stale: int | Int[Array, "*B"] | Int[np.ndarray, "*B"],
     ahead: int,
 ) -> Any:
     """How many leading tokens of a text a step computes, with a recipe that grows.
 
-    The loss covers the tokens up to the first that has never been right, and `ahead` more.
-    `FURTHER` tokens after these are computed too, so that the prefix can grow by several
-    tokens at once. It is a function of the text's own state, so that a result depends
+    The loss covers the tokens up to the first that has never been right and, in the `FRESH`
+    steps after progress, `ahead` more. Further tokens are computed too, so that the prefix
+    can grow by several tokens at once: `FURTHER` in these steps, when that is likely, and
+    one in later steps. It is a function of the text's own state, so that a result depends
     neither on the padding nor on the other texts of the batch.
 
     Args:
       length: tokens of the text.
       prefix: leading tokens that have been right so far; -1 before the first step.
+      stale: steps since the last progress.
       ahead: of the recipe.
     """
-    wanted = prefix + 1 + ahead + FURTHER
-    return (jnp if isinstance(prefix, jax.Array) else np).clip(wanted, SHORT, length)
+    xp: Any = jnp if isinstance(prefix, jax.Array) else np
+    wanted = prefix + 1 + xp.where(stale < FRESH, ahead + FURTHER, 1)
+    return xp.clip(wanted, SHORT, length)
 
 
 def token_weights(

@@ -296,9 +296,10 @@ class Pool:
         if not recipe.grows:
             return self.num_tokens
         lengths = np.array([len(p.text.tokens) if p else 0 for p in self._slots])
-        # A text that grows past the program's length waits for the end of the chunk.
+        # At the most; a text that grows past the program's length waits for the end of the
+        # chunk.
         prefixes = fetch(self._states.best_prefix) + self._cfg.steps_per_chunk // 4
-        needed = int(looked_at(lengths, prefixes, recipe.ahead).max())
+        needed = int(looked_at(lengths, prefixes, 0, recipe.ahead).max())
         sizes = len(self._slots), self._num_params
         return padded_length(needed, self.num_tokens, *sizes)
 

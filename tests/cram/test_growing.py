@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,9 +63,16 @@ def with_programs(monkeypatch, flops):
     return lengths
 
 
-def test_what_is_looked_at_goes_by_the_prefix():
-    got = looked_at(np.array([40, 40, 40, 40, 5]), np.array([-1, 5, 17, 39, 3]), 2)
-    np.testing.assert_array_equal(got, [SHORT, 12, 24, 40, 5])
+@pytest.mark.parametrize(
+    "stale, want",
+    [(0, [SHORT, 12, 24, 40, 5]), (19, [SHORT, 12, 24, 40, 5]), (20, [8, 8, 19, 40, 5])],
+)
+def test_what_is_looked_at_goes_by_the_prefix_and_how_new_it_is(stale, want):
+    lengths, prefixes = np.array([40, 40, 40, 40, 5]), np.array([-1, 5, 17, 39, 3])
+    np.testing.assert_array_equal(looked_at(lengths, prefixes, stale, 2), want)
+    since = jnp.full(5, stale, jnp.int32)
+    on_device = looked_at(jnp.array(lengths), jnp.array(prefixes), since, 2)
+    np.testing.assert_array_equal(on_device, want)
 
 
 def test_padded_lengths_cover_what_is_needed_and_pay(monkeypatch):
@@ -121,7 +129,7 @@ def test_a_step_is_the_same_on_any_array_that_has_what_it_looks_at(tiny_lm_float
     states = init_states(np.array([0], np.int32), lm.params, **static)
     state = jax.tree.map(lambda leaf: leaf[0], states)._replace(best_prefix=np.int32(7))
     step = jax.jit(functools.partial(cram_step, **static))
-    looked = int(looked_at(np.array(LENGTHS[0]), np.array(7), RECIPE.ahead))
+    looked = int(looked_at(np.array(LENGTHS[0]), np.array(7), 0, RECIPE.ahead))
     tail = length, lm.params, CFG.numbers()
     want, seen = step(state, text.tokens, *tail)
     assert int(seen["looked_at"]) == looked == 13
