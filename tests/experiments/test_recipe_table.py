@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from etils import epath
 from ml_collections import config_dict
 
 from memcomp.cram.config import CramConfig
+from memcomp.cram.horizon import Trial
+from memcomp.cram.pool import Flying
 from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
@@ -52,6 +55,24 @@ def test_horizons_and_the_cost_of_coming_to_them(tiny_lm, tmp_path):
     append_records(path, [about("second") | found | {"horizon": [0, found["horizon"][1]]}])
     to = recipe_costs.to_horizons(lm, texts, CFG, path, about("second"))
     assert to["exact"] == [True] and to["their_token_steps"] == found["token_steps"][1:]
+
+
+def test_the_cost_of_a_horizon_ends_where_its_prefix_was_found(tiny_lm, monkeypatch):
+    """After the first of three chunks: the last two find no more."""
+    text = some_texts()[0]
+    width = tiny_lm.module.config.d_model
+    ended = Trial(
+        text, exact=2, failed=3, token_steps=30, memory=np.zeros((1, width), np.float32)
+    )
+
+    def chunks(*_):
+        for moved, spent in (([], [10]), ([], [20]), ([ended], [])):
+            flying = [Flying(text.seed_id, 4, 2, 9, n) for n in spent]
+            yield moved, types.SimpleNamespace(flying=lambda flying=flying: flying)
+
+    monkeypatch.setattr(recipe_costs, "horizons", chunks)
+    found = recipe_costs.horizon(tiny_lm, [text], CFG)
+    assert (found["token_steps"], found["token_steps_in_all"]) == ([10], [30])
 
 
 def test_a_text_that_is_not_exact_has_further_starts(tiny_lm, monkeypatch):
