@@ -84,7 +84,6 @@ def get_config(size: str = "") -> config_dict.ConfigDict:
     # Of "exact" and "use": tokens that are crammed; of "use", those of the continuation.
     config.num_tokens = 32
     config.after = 32
-    config.growth = config_dict.create(first=4, factor=1.25)  # for recipes that do not grow
     # Passed as CramConfig(**config.cram).
     config.cram = config_dict.create(
         batch_size=sizes["batch_size"],

@@ -50,7 +50,7 @@ def main(config: Config, workdir: str | None) -> None:
     if unknown := set(config.order) - set(config.rows):
         known = ", ".join(config.rows)
         raise InputError(f"order has {sorted(unknown)}; config.rows has {known}")
-    growth_of(config)  # raises for bad values before anything is written
+    Growth(most=config.most)  # raises for bad values before anything is written
     stop_after(config.minutes)
     how = {"remat": config.remat, "attention": config.attention}
     mesh = make_mesh(**config.mesh)
@@ -111,11 +111,6 @@ def texts_of(lm, cell, row, config, num_tokens: int) -> list[Text]:
     return texts
 
 
-def growth_of(config: Config) -> Growth:
-    """Returns how the targets of a horizon follow each other."""
-    return Growth(most=config.most, **config.growth)
-
-
 def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     """Finds the longest exact prefix of every text; if out of time, that found so far."""
     texts = texts_of(lm, cell, row, config, config.most)
@@ -125,7 +120,7 @@ def horizons(lm, cell, cfg, row, name, config, folder) -> Measured:
     stopped = None
     try:
         with bar_of(len(texts), of_horizons, stop_if_told) as report:
-            records = run_horizons(lm, texts, cfg, growth_of(config), path, report)
+            records = run_horizons(lm, texts, cfg, Growth(most=config.most), path, report)
     except OutOfTime as error:
         stopped, records = error, horizons_so_far(lm, texts, cfg, path)
     figures = model_rows.figures_of(records, model_rows.HORIZON_FIGURES)

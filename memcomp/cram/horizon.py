@@ -68,7 +68,7 @@ class Trial:
         returns None.
       failed: length of the shortest target that failed; None while none has.
       steps: number of gradient evaluations so far.
-      token_steps: sum over these evaluations of the length of their target.
+      token_steps: tokens that these evaluations computed, summed.
       num_targets: number of targets tried.
       diverged_at: step at which the loss of the latest target was not finite; None if it
         was finite at all steps.
@@ -115,23 +115,21 @@ class Trial:
         return dataclasses.replace(tried, failed=failed)
 
 
-def next_target(
-    trial: Trial, growth: Growth, *, grows: bool, num_given: int = 0
-) -> int | None:
+def next_target(trial: Trial, growth: Growth, cfg: CramConfig) -> int | None:
     """Returns the length of the next target in tokens; None once the horizon is known.
 
     Args:
       trial: state of the search.
       growth: rule that chooses the next target.
-      grows: whether the recipe grows, so that there is one target.
-      num_given: number of leading tokens that are not scored; every target is longer.
+      cfg: its recipe has one target if it grows, and its protocol says how many leading
+        tokens are not scored; every target is longer than these.
     """
     length = len(trial.text.tokens)
     most = length if growth.most is None else min(length, growth.most)
-    low = max(trial.exact, num_given)
+    low = max(trial.exact, cfg.num_given)
     if low >= most:
         return None
-    if grows:
+    if cfg.resolved_recipe().grows:
         return most if trial.failed is None else None
     if trial.failed is not None:
         done = growth.factor == 1 or trial.failed - low <= 1
@@ -171,11 +169,10 @@ def horizons(
     check_alone(cfg, "a horizon")
     cfg = cfg.on(lm)
     found = {text.seed_id: Trial(text) for text in texts} | dict(trials or {})
-    follow = {"grows": cfg.resolved_recipe().grows, "num_given": cfg.num_given}
-    target = {i: next_target(trial, growth, **follow) for i, trial in found.items()}
+    target = {i: next_target(trial, growth, cfg) for i, trial in found.items()}
     pad = SHORT
-    if follow["grows"]:
-        pad = max([SHORT, *(tokens for tokens in target.values() if tokens)])
+    if cfg.resolved_recipe().grows:
+        pad = max([SHORT, *(tokens or 0 for tokens in target.values())])
     if flight is not None:
         pad, flight = int(flight["num_tokens"]), _still_flying(flight, found, target)
     while any(target.values()):
@@ -242,8 +239,7 @@ def _up_to(
         for result in pool.advance():
             i = result.seed_id
             found[i] = trial = found[i].after(result, grows)
-            following = next_target(trial, growth, grows=grows, num_given=cfg.num_given)
-            target[i] = following
+            target[i] = following = next_target(trial, growth, cfg)
             moved.append(trial)
             if following and following <= pad:
                 pool.submit(_prefix(trial.text, following), _start(lm, cfg, trial))

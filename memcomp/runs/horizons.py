@@ -97,8 +97,6 @@ def run_horizons(
     old = {i: r["text_sha256"] for i, r in ledger.records.items()}
     ledger.drop([i for i in now.keys() & old.keys() if now[i] != old[i]])
 
-    follow = {"grows": cfg.resolved_recipe().grows, "num_given": cfg.num_given}
-
     def store(moved: Sequence[Trial]) -> None:
         for trial in moved:
             if owners[trial.text.seed_id] == jax.process_index():
@@ -106,7 +104,7 @@ def run_horizons(
         ended = [
             trial
             for trial in moved
-            if next_target(trial, growth, **follow) is None
+            if next_target(trial, growth, cfg) is None
             and trial.text.seed_id not in ledger.records
         ]
         ledger.add(_records(lm, ended, cfg), owners)

@@ -40,8 +40,9 @@ def a_text(length, text_id=0, seed=0):
 def targets(true_horizon, length, growth, num_given=0):
     """What is tried if exactness holds up to `true_horizon`, and the last trial."""
     trial, tried = Trial(a_text(length)), []
-    rule = {"grows": False, "num_given": num_given}
-    while (target := next_target(trial, growth, **rule)) is not None:
+    cfg = dataclasses.replace(CFG, protocol=("strict", "reference")[num_given])
+    assert cfg.num_given == num_given
+    while (target := next_target(trial, growth, cfg)) is not None:
         assert target not in tried and num_given < target <= length
         tried.append(target)
         solved = target <= true_horizon
@@ -79,7 +80,8 @@ def test_targets_by_hand(true_horizon, growth, want):
 )
 def test_the_target_of_a_recipe_that_grows_is_the_whole_text(exact, failed, most, want):
     trial = Trial(a_text(20), exact=exact, failed=failed)
-    assert next_target(trial, Growth(2, 2.0, most=most), grows=True) == want
+    cfg = dataclasses.replace(CFG, recipe=dataclasses.replace(RECIPE, grows=True))
+    assert next_target(trial, Growth(2, 2.0, most=most), cfg) == want
 
 
 @given(
@@ -210,8 +212,7 @@ def test_a_horizon_is_exact_from_its_memory_and_the_next_target_failed(
     score = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
     for text in texts:
         trial = found[text.text_id]
-        rule = {"grows": grows, "num_given": cfg.num_given}
-        assert next_target(trial, Growth(2, factor), **rule) is None
+        assert next_target(trial, Growth(2, factor), cfg) is None
         if trial.exact < len(text.tokens):
             assert trial.failed == max(trial.exact, cfg.num_given, 1) + 1
         # All texts at one length, one program: no score depends on later tokens.
@@ -230,8 +231,7 @@ def test_a_text_does_not_depend_on_its_batch(tiny_lm_float64, grows):
         alone |= find(tiny_lm_float64, [text], cfg)
     # Measured 1.7e-7: the last bit of a step, which hundreds of steps of AdamW amplify.
     assert_same(together, alone, 1e-6)
-    most = 1 if grows else 9
-    assert max(trial.num_targets for trial in together.values()) <= most
+    assert grows == all(trial.num_targets == 1 for trial in together.values())
 
 
 def test_trials_that_are_given_are_gone_on_from(tiny_lm_float64):

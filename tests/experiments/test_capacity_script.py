@@ -120,7 +120,6 @@ LONG_TARGET = (
     "--config.mode=horizon",
     "--config.num_texts=1",
     "--config.lengths=(24,)",
-    "--config.growth.first=24",  # all of the text is the first target
     "--config.cram.max_steps=80",
     "--config.cram.steps_per_chunk=5",
     "--workdir=run",

@@ -96,7 +96,7 @@ def test_a_source_without_texts_is_passed_over_and_said(tmp_path):
         ("--config.rows.default.measure=guess", ["'guess'", "horizon"]),
         ("--config.lm=nowhere", ["'nowhere'"]),
         ("--config.rows.default.recipe=magic", ["'magic'", "default"]),
-        ("--config.growth.factor=0.5", ["0.5", "1 or more"]),
+        ("--config.most=0", ["most is 0", "1 or more"]),
         ("--config.most=100000", ["100000"]),
         ("--config.mesh.tensor=64", ["tensor 64", "devices"]),
         ("--config.attention=none", ["attention", "'none'", "plain"]),
