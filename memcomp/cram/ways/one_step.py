@@ -30,14 +30,14 @@ class OneStep(Way):
     after: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
-        # No token is given, so that no token depends on those before it being right.
+        # All tokens are read from the same m. They stay right only if they stay likely, so
+        # that the loss is the cross-entropy, and sure tokens weigh as much as others.
         "default": {
             "learning_rate": 0.7,
             "unit_rate": False,
             "weight_decay": 0.01,
             "init_scale": 1.0,
             "loss": "cross_entropy",
-            "grows": False,
             "ahead": 0,
             "sure_weight": 1.0,
             "easy": 0.0,
@@ -116,6 +116,7 @@ class SharedOneStep(OneStep):
             "b2": 0.9,
             "eps": 1e-8,
             "init": "fixed_normal",
+            "grows": False,
         },
     }
 
