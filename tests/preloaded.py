@@ -3,11 +3,19 @@
 Nothing here may start a thread, so that JAX gets no backend.
 """
 
+import jaxlib.mlir.dialects.mhlo  # noqa: F401  JAX does with the first program
+import matplotlib.backends.backend_agg  # noqa: F401
+import scipy.linalg.cython_lapack  # noqa: F401  JAX does with the first `eigh`
 import tensorboardX  # noqa: F401
 import transformers
+from ml_collections import config_flags  # noqa: F401
 
 import memcomp.report.page  # noqa: F401
 import memcomp.report.run_figure  # noqa: F401
+import memcomp.runs.compressor_training  # noqa: F401
+import memcomp.runs.horizons  # noqa: F401
+import memcomp.runs.inputs  # noqa: F401
+import memcomp.studies.use  # noqa: F401
 from memcomp.lm.load import BUILTIN
 
 transformers.AutoConfig.from_pretrained(BUILTIN)
