@@ -3,9 +3,10 @@
 Nothing here may start a thread, so that JAX gets no backend.
 """
 
-import jaxlib.mlir.dialects.mhlo  # noqa: F401  JAX does with the first program
+# JAX imports the first of these with its first program, the last with its first `eigh`.
+import jaxlib.mlir.dialects.mhlo  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
-import scipy.linalg.cython_lapack  # noqa: F401  JAX does with the first `eigh`
+import scipy.linalg.cython_lapack  # noqa: F401
 import tensorboardX  # noqa: F401
 import transformers
 from ml_collections import config_flags  # noqa: F401

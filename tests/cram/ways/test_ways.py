@@ -290,6 +290,12 @@ def test_the_normal_init_has_the_scale_of_a_real_cache(tiny_lm):
     )
 
 
+def test_the_default_of_a_group_brings_its_texts_back(tiny_lm):
+    cfg = config("one_step_shared", recipe="default", num_memory=2)
+    results = memcomp.cram(tiny_lm, [text.tokens for text in texts_of(3, 3)], cfg)
+    assert all(result.exact for result in results)
+
+
 def test_published_recipes_of_a_way():
     assert config("cache", recipe="reference").resolved_recipe().max_steps == 10_000
     assert config("one_step", recipe="reference").resolved_recipe().init_scale == 1.0
