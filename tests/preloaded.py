@@ -17,7 +17,10 @@ import memcomp.runs.compressor_training  # noqa: F401
 import memcomp.runs.horizons  # noqa: F401
 import memcomp.runs.inputs  # noqa: F401
 import memcomp.studies.use  # noqa: F401
-from memcomp.lm.load import BUILTIN
+from memcomp.convert import llama
+from memcomp.lm.load import BUILTIN, abstract_params
 
-transformers.AutoConfig.from_pretrained(BUILTIN)
+config = transformers.AutoConfig.from_pretrained(BUILTIN)
 transformers.AutoTokenizer.from_pretrained(BUILTIN)
+# JAX keeps what it has traced, so that the built-in LM is loaded sooner.
+abstract_params(llama.FAMILY.model(llama.FAMILY.config_from_hf(config)))

@@ -36,6 +36,9 @@ LETTERS = {
 }
 # "c": queries, keys and values in one kernel; "g": gated values and their gate.
 CONSTANTS = {"c": 3, "g": 2, "1": 1}
+# Bytes of a stack of layers up to which the host holds it whole: a program that writes its
+# layers takes longer to compile than such a stack to copy.
+SMALL_STACK = 2**23
 MOST_LISTED = 4  # largest number of names of one kind in a message
 
 
@@ -195,8 +198,8 @@ def from_hf(
 ) -> Params:
     """Loads our parameters from a Hugging Face file, one tensor at a time.
 
-    Host memory holds only this tensor, in the dtypes of the file and of the result, and
-    what `place` keeps.
+    Host memory holds only this tensor, in the dtypes of the file and of the result, what
+    `place` keeps, and a stack of layers of up to `SMALL_STACK` bytes.
 
     Args:
       tensors: tensors of the file.
@@ -207,7 +210,8 @@ def from_hf(
       dtype: dtype of the result.
       ignored: regular expressions of names that may be in the file and are not read.
       place: function that puts an array on the devices, called with our path and the array
-        in `dtype`. Parameters that are stacked over layers come layer by layer, as [1 ...].
+        in `dtype`. Parameters that are stacked over layers come as [L ...], or layer by
+        layer as [1 ...].
 
     Raises:
       InputError: names are missing from the file or the table, or shapes differ, all in one
@@ -222,8 +226,8 @@ def from_hf(
         moved = ((_rearrange(tensors.read(name), row.axes, sizes), name) for name in names)
         arrays = (_cast(tensor, dtype, name) for tensor, name in moved)
         if row.stacked:
-            layers = (place(row.ours, array[None]) for array in arrays)
-            params[row.ours] = _stack(layers, len(names))
+            placed = functools.partial(place, row.ours)
+            params[row.ours] = _stack(arrays, len(names), placed)
         else:
             params[row.ours] = jax.block_until_ready(place(row.ours, next(arrays)))
     return flax.traverse_util.unflatten_dict(params, sep="/")
@@ -247,13 +251,21 @@ def to_hf(
     return tensors
 
 
-def _stack(layers: Iterator[jax.Array], num_layers: int) -> jax.Array:
-    """Stacks layers [1 ...] to [L ...] on their devices; the host holds only one layer."""
+def _stack(
+    layers: Iterator[np.ndarray],
+    num_layers: int,
+    place: Callable[[np.ndarray], jax.Array],
+) -> jax.Array:
+    """Stacks layers [...] to [L ...] on devices; the host holds one, or a small stack."""
     first = next(layers)
-    shape = (num_layers, *first.shape[1:])
-    stack = jnp.zeros(shape, first.dtype, device=first.sharding)
-    write = _writer(first.sharding)
-    for i, layer in enumerate(itertools.chain([first], layers)):
+    if first.nbytes * num_layers <= SMALL_STACK:
+        return jax.block_until_ready(place(np.stack([first, *layers])))
+    placed = (place(layer[None]) for layer in itertools.chain([first], layers))
+    begin = next(placed)
+    shape = (num_layers, *first.shape)
+    stack = jnp.zeros(shape, first.dtype, device=begin.sharding)
+    write = _writer(begin.sharding)
+    for i, layer in enumerate(itertools.chain([begin], placed)):
         # Wait, because unfinished copies keep their host arrays, which would add up.
         stack = jax.block_until_ready(write(stack, layer, i))
     return stack

@@ -1,5 +1,7 @@
 """The table that is read in both directions, and what it says when weights do not fit."""
 
+import math
+
 import flax.traverse_util
 import jax
 import ml_dtypes
@@ -73,28 +75,42 @@ def test_every_number_lands_where_its_letters_say():
         np.testing.assert_array_equal(back[name], held[name], err_msg=name)
 
 
-def test_place_sees_a_layer_at_a_time_in_the_wanted_dtype():
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+QKV, BIAS = (3, 3, 2, 4), (3,)
+BY_LAYER = [("layers/qkv", (1, *QKV))] * 2 + [("layers/bias", (1, *BIAS))] * 2
+WHOLE = [("layers/qkv", (2, *QKV)), ("layers/bias", (2, *BIAS))]
+BYTES = 2 * 2 * math.prod(QKV)  # of both layers of the larger parameter
+
+
+@pytest.mark.parametrize(
+    "small, stacks",
+    [(0, BY_LAYER), (BYTES - 1, [*BY_LAYER[:2], WHOLE[1]]), (BYTES, WHOLE)],
+)
+def test_place_sees_a_layer_at_a_time_or_a_small_stack(monkeypatch, small, stacks):
+    monkeypatch.setattr(engine, "SMALL_STACK", small)
     seen = []
 
     def place(path, array):
         seen.append((path, array.shape, array.dtype))
         return jax.device_put(array)
 
-    convert(tensors(), dtype=ml_dtypes.bfloat16, place=place)
-    dtype = np.dtype(ml_dtypes.bfloat16)
-    qkv, bias = ("layers/qkv", (1, 3, 3, 2, 4), dtype), ("layers/bias", (1, 3), dtype)
-    assert seen == [("embedding", (5, 3), dtype), qkv, qkv, bias, bias]
+    params = convert(tensors(), dtype=BFLOAT16, place=place)
+    wanted = [("embedding", (5, 3)), *stacks]
+    assert seen == [(path, shape, BFLOAT16) for path, shape in wanted]
+    assert params["layers"]["qkv"].shape == (2, *QKV)
 
 
-def test_layers_are_stacked_where_place_puts_them():
+@pytest.mark.parametrize("small", [0, engine.SMALL_STACK])
+def test_layers_are_stacked_where_place_puts_them(monkeypatch, small):
+    monkeypatch.setattr(engine, "SMALL_STACK", small)
+    held = tensors()
     mesh = jax.make_mesh((3,), ("all",), devices=jax.devices()[:3])
     spec = jax.sharding.PartitionSpec(None, "all")
     sharding = jax.sharding.NamedSharding(mesh, spec)
-    params = convert(tensors(), place=lambda path, array: jax.device_put(array, sharding))
-    want = convert(tensors())
-    for name in "qkv", "bias":
-        assert params["layers"][name].sharding == sharding
-        np.testing.assert_array_equal(params["layers"][name], want["layers"][name])
+    params = convert(held, place=lambda path, array: jax.device_put(array, sharding))
+    assert all(leaf.sharding == sharding for leaf in jax.tree.leaves(params["layers"]))
+    for name, tensor in engine.to_hf(params, TABLE, SIZES).items():
+        np.testing.assert_array_equal(tensor, held[name], err_msg=name)
 
 
 def test_all_that_does_not_fit_is_in_one_message():
