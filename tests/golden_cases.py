@@ -3,17 +3,16 @@
 import json
 import pathlib
 
-import pytest
+from selection import one_of_each_here
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = sorted(folder.parent.name for folder in GOLDEN.glob("*/expected.npz"))
 
 
+def model_type(case):
+    return json.loads((GOLDEN / case / "config.json").read_text())["model_type"]
+
+
 def one_a_family(cases=CASES):
     """The cases, of which all but the first of each model_type are for .ci/run alone."""
-    seen, found = set(), []
-    for case in cases:
-        kind = json.loads((GOLDEN / case / "config.json").read_text())["model_type"]
-        found.append(pytest.param(case, marks=[pytest.mark.ci] if kind in seen else []))
-        seen.add(kind)
-    return found
+    return one_of_each_here(cases, model_type)

@@ -48,6 +48,7 @@ def read(file):
     return {r["row"]: r for r in map(json.loads, file.read_text().splitlines())}
 
 
+@pytest.mark.ci
 def test_a_kernel_is_compared_with_the_weights(config, tmp_path):
     config.rows = "heads,torch"  # the second is of the other part
     file = epath.Path(tmp_path) / "results.jsonl"
@@ -99,6 +100,7 @@ def test_a_row_that_fails_leaves_the_reason(config):
     assert record["error"] == "ValueError: no such kernel"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

@@ -98,7 +98,7 @@ MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]
 @pytest.mark.parametrize(
     ("sizes", "steps"),
     [
-        ((2, 2, 2), 4),
+        pytest.param((2, 2, 2), 4, marks=pytest.mark.ci),
         *(pytest.param(sizes, 50, marks=pytest.mark.slow) for sizes in MESHES),
     ],
 )

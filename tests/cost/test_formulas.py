@@ -91,6 +91,7 @@ def test_each_compressor_costs_what_its_own_formula_says():
     assert compress_flops(gradmem, 96) == gradmem_flops(gradmem.config, module, 96)
 
 
+@pytest.mark.ci
 def test_the_compiler_counts_every_step_of_gradmem_and_every_chunk_of_the_vocabulary():
     lm_config = dataclasses.replace(MIDDLE, vocab_size=9000)
     config = GradMemConfig(num_digests=32, num_steps=2)
@@ -100,6 +101,7 @@ def test_the_compiler_counts_every_step_of_gradmem_and_every_chunk_of_the_vocabu
     assert got == pytest.approx(want, rel=2e-2)
 
 
+@pytest.mark.ci
 def test_chunks_cost_as_many_times_one():
     config = ICFormerConfig(num_digests=32)
     one, four = (
@@ -113,6 +115,7 @@ def test_chunks_cost_as_many_times_one():
     )
 
 
+@pytest.mark.ci
 def test_memory_counts_weights_and_what_is_between():
     config = ICFormerConfig(num_digests=32)
     few, many = (
@@ -131,6 +134,7 @@ def test_an_lm_whose_layers_are_no_loop_to_unroll_is_refused():
         compiled_flops(ICFormer(Mamba(config), own), 4)
 
 
+@pytest.mark.ci
 def test_at_llama_2_7bs_size_the_compiler_counts_32_times_less():
     icformer = compiled_flops(ICFormer(LARGE, ICFORMER), 512)
     icae = compiled_flops(ICAE(LARGE, ICAE_), 512)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
+from selection import first_here
 from tiny_lm import TINY
 
 from memcomp.cost.formulas import cram_step_flops
@@ -216,7 +217,13 @@ def cram_program(**mesh):
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("n", [pytest.param(n, marks=SLOW) for n in (2, 4)] + [8])
+CUTS = [
+    *(pytest.param(n, marks=SLOW) for n in (2, 4)),
+    pytest.param(8, marks=pytest.mark.ci),
+]
+
+
+@pytest.mark.parametrize("n", CUTS)
 def test_texts_over_data_cut_the_work_in_equal_parts(n):
     one, part = work(cram_program(data=1)), work(cram_program(data=n))
     assert part.flops == pytest.approx(one.flops / n, rel=0.02)  # measured: equal
@@ -244,7 +251,7 @@ def test_products_of_cramming_are_4_x_parameters_x_tokens():
 
 
 @pytest.mark.parametrize("num_tokens, num_memory", [(16, 1), (5, 4)])
-@pytest.mark.parametrize("score", ["loss", "margin"])
+@pytest.mark.parametrize("score", first_here(["loss", "margin"]))
 def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
     num_tokens, num_memory, score
 ):
@@ -270,6 +277,7 @@ def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
     assert found.flops == sum(want)
 
 
+@pytest.mark.ci
 def test_weights_that_are_cut_are_gathered_and_texts_stay():
     whole, cut = cram_program(data=8), cram_program(fsdp=8)
     weights = max(

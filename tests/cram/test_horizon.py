@@ -194,7 +194,7 @@ def some_texts():
     "protocol, factor, grows",
     [
         ("strict", 2.0, False),
-        ("reference", 2.0, True),
+        pytest.param("reference", 2.0, True, marks=pytest.mark.ci),
         pytest.param("strict", 2.0, True, marks=pytest.mark.slow),
         pytest.param("reference", 1.0, False, marks=pytest.mark.slow),
     ],

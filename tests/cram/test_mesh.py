@@ -80,7 +80,10 @@ def test_a_mesh_changes_no_result_of_ggt(lm64):
     assert_same(got, want, 1e-8)
 
 
-@pytest.mark.parametrize("sizes", [*SLOW_MESHES, MESHES[3]])
+ONE_MESH = pytest.param(MESHES[3], marks=pytest.mark.ci)
+
+
+@pytest.mark.parametrize("sizes", [*SLOW_MESHES, ONE_MESH])
 def test_a_mesh_changes_no_result(lm64, alone, sizes):
     with jax.enable_x64(True):
         got = all_results(on_devices(lm64, *sizes), some_texts())

@@ -11,6 +11,7 @@ import safetensors.numpy
 import scripts
 from cramming_run import untimed
 from scripts import run_script
+from selection import first_here
 
 from memcomp.distributed import EX_TEMPFAIL
 from memcomp.runs.cramming import FLIGHT
@@ -102,12 +103,14 @@ def test_horizons_of_the_same_texts(folder):
 
 @pytest.mark.parametrize(
     "argument, words",
-    [
-        ("--config.mode=grow", ["'grow'", "grid"]),
-        ("--config.lms=('nowhere',)", ["'nowhere'"]),
-        ("--config.lengths=(600,)", ["600"]),
-        ("--config.growth.factor=0.5", ["0.5", "1 or more"]),
-    ],
+    first_here(
+        [
+            ("--config.mode=grow", ["'grow'", "grid"]),
+            ("--config.lms=('nowhere',)", ["'nowhere'"]),
+            ("--config.lengths=(600,)", ["600"]),
+            ("--config.growth.factor=0.5", ["0.5", "1 or more"]),
+        ]
+    ),
 )
 def test_bad_input_is_refused_and_nothing_written(argument, words, tmp_path):
     status, _, err = sweep(tmp_path, argument)

@@ -84,7 +84,7 @@ def test_fields_are_set_otherwise():
     "program, rows, num_tokens",
     [
         ("cram/llama_3_1_8b.py cram.batch_size=9", 16, 1568),  # a multiple of the devices
-        ("icformer/llama_2_7b_pretrain.py", 16, 512),
+        pytest.param("icformer/llama_2_7b_pretrain.py", 16, 512, marks=pytest.mark.ci),
         pytest.param("icformer/llama_2_7b_finetune.py", 32, 1024, marks=pytest.mark.slow),
     ],
 )

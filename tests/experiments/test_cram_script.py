@@ -15,6 +15,7 @@ from flax import linen as nn
 from lossy_tokenizers import losing
 from safetensors.numpy import load_file, save_file
 from scripts import run_script
+from selection import first_here
 from tiny_lm import TINY
 
 import memcomp
@@ -127,14 +128,16 @@ def assert_refused(folder, *arguments, words, stdin=None):
 
 @pytest.mark.parametrize(
     "content, name, arguments, words",
-    [
-        (b'{"text": ""}\n', "a.jsonl", [], ["a.jsonl", "empty"]),
-        (b'{"body": "x"}\n', "a.jsonl", [], ["a.jsonl", "text", "body"]),
-        (b"body\nx\n", "a.csv", [], ["a.csv", "text", "body"]),
-        (b"\xff\xfe\x00 latin", "a.txt", [], ["a.txt", "UTF-8"]),
-        (b"Two words", "a.txt", ["--config.cram.num_tokens=(99,)"], ["99"]),
-        (b"word " * 999, "a.txt", ["--config.cram.num_tokens=(600,)"], ["600", "512"]),
-    ],
+    first_here(
+        [
+            (b'{"text": ""}\n', "a.jsonl", [], ["a.jsonl", "empty"]),
+            (b'{"body": "x"}\n', "a.jsonl", [], ["a.jsonl", "text", "body"]),
+            (b"body\nx\n", "a.csv", [], ["a.csv", "text", "body"]),
+            (b"\xff\xfe\x00 latin", "a.txt", [], ["a.txt", "UTF-8"]),
+            (b"Two words", "a.txt", ["--config.cram.num_tokens=(99,)"], ["99"]),
+            (b"word " * 999, "a.txt", ["--config.cram.num_tokens=(600,)"], ["600", "512"]),
+        ]
+    ),
 )
 def test_bad_texts_are_refused(tmp_path, content, name, arguments, words):
     (tmp_path / name).write_bytes(content)
@@ -149,23 +152,25 @@ def test_bad_texts_are_refused(tmp_path, content, name, arguments, words):
 
 @pytest.mark.parametrize(
     "argument, words",
-    [
-        ("--config.cram.num_tokenz=3", ["num_tokenz", "num_tokens"]),
-        ("--config.cram.num_memory=0", ["num_memory is 0"]),
-        ("--config.cram.num_tokens=('a',)", ["num_tokens is ('a',)", "whole number"]),
-        ("--config.cram.num_memory=one", ["one"]),
-        ("--config.cram.max_steps=-1", ["max_steps is -1"]),
-        ("--config.cram.recipe=best", ["best", "default", "reference"]),
-        ("--config.protocol=strickt", ["strickt", "strict", "reference"]),
-        ("--config.mehs=1", ["mehs"]),
-        ("--config.texts=no/such/place", ["no/such/place"]),
-        ("--config.num_texts=999", ["999"]),
-        ("--config=missing.py", ["missing.py"]),
-        ("--config.lm=someone/unheard-of", ["someone/unheard-of", "network"]),
-        ("--config.lm=./nothing", ["./nothing"]),
-        ("--wrokdir=here", ["wrokdir", "workdir"]),
-        ("extra", ["extra"]),
-    ],
+    first_here(
+        [
+            ("--config.cram.num_tokenz=3", ["num_tokenz", "num_tokens"]),
+            ("--config.cram.num_memory=0", ["num_memory is 0"]),
+            ("--config.cram.num_tokens=('a',)", ["num_tokens is ('a',)", "whole number"]),
+            ("--config.cram.num_memory=one", ["one"]),
+            ("--config.cram.max_steps=-1", ["max_steps is -1"]),
+            ("--config.cram.recipe=best", ["best", "default", "reference"]),
+            ("--config.protocol=strickt", ["strickt", "strict", "reference"]),
+            ("--config.mehs=1", ["mehs"]),
+            ("--config.texts=no/such/place", ["no/such/place"]),
+            ("--config.num_texts=999", ["999"]),
+            ("--config=missing.py", ["missing.py"]),
+            ("--config.lm=someone/unheard-of", ["someone/unheard-of", "network"]),
+            ("--config.lm=./nothing", ["./nothing"]),
+            ("--wrokdir=here", ["wrokdir", "workdir"]),
+            ("extra", ["extra"]),
+        ]
+    ),
 )
 def test_bad_flags_are_refused(tmp_path, argument, words):
     assert_refused(tmp_path, argument, words=words)
@@ -197,11 +202,13 @@ def with_other_names(tensors):
 
 @pytest.mark.parametrize(
     "config, change, words",
-    [
-        ('{"model_type": "rwkv"}', None, ["rwkv", "llama", "gpt_neox"]),
-        (None, with_nan, ["model.norm.weight", "not finite"]),
-        (None, with_other_names, ["lm.norm.weight", "model.norm.weight"]),
-    ],
+    first_here(
+        [
+            ('{"model_type": "rwkv"}', None, ["rwkv", "llama", "gpt_neox"]),
+            (None, with_nan, ["model.norm.weight", "not finite"]),
+            (None, with_other_names, ["lm.norm.weight", "model.norm.weight"]),
+        ]
+    ),
 )
 def test_a_bad_lm_is_refused(tmp_path, config, change, words):
     write_lm(tmp_path / "lm", config=config, change=change)

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 from scripts import run_script
+from selection import first_here
 
 from memcomp.distributed import EX_TEMPFAIL
 from memcomp.report.load import read_runs
@@ -90,17 +91,19 @@ def test_a_source_without_texts_is_passed_over_and_said(tmp_path):
 
 @pytest.mark.parametrize(
     "argument, words",
-    [
-        ("--config.order=('best',)", ["'best'", "default"]),
-        ("--config.minutes=-1.0", ["minutes is -1.0", "more than 0"]),
-        ("--config.rows.default.measure=guess", ["'guess'", "horizon"]),
-        ("--config.lm=nowhere", ["'nowhere'"]),
-        ("--config.rows.default.recipe=magic", ["'magic'", "default"]),
-        ("--config.most=0", ["most is 0", "1 or more"]),
-        ("--config.most=100000", ["100000"]),
-        ("--config.mesh.tensor=64", ["tensor 64", "devices"]),
-        ("--config.attention=none", ["attention", "'none'", "plain"]),
-    ],
+    first_here(
+        [
+            ("--config.order=('best',)", ["'best'", "default"]),
+            ("--config.minutes=-1.0", ["minutes is -1.0", "more than 0"]),
+            ("--config.rows.default.measure=guess", ["'guess'", "horizon"]),
+            ("--config.lm=nowhere", ["'nowhere'"]),
+            ("--config.rows.default.recipe=magic", ["'magic'", "default"]),
+            ("--config.most=0", ["most is 0", "1 or more"]),
+            ("--config.most=100000", ["100000"]),
+            ("--config.mesh.tensor=64", ["tensor 64", "devices"]),
+            ("--config.attention=none", ["attention", "'none'", "plain"]),
+        ]
+    ),
 )
 def test_bad_input_is_refused_and_nothing_written(argument, words, tmp_path):
     status, _, err = run(tmp_path, argument)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from scripts import run_script
+from selection import first_here
 
 SMALL = ("--config.num_texts=3", "--config.batch_size=2", "--config.num_tokens=8")
 
@@ -24,11 +25,13 @@ def test_the_file_is_a_source_of_texts(tmp_path):
 
 @pytest.mark.parametrize(
     "argument, words",
-    [
-        ("--config.temperature=0", "temperature is 0"),
-        ("--config.num_tokens=513", "builtin has 512 positions"),
-        ("--config.num_texts=0", "num_texts is 0"),
-    ],
+    first_here(
+        [
+            ("--config.temperature=0", "temperature is 0"),
+            ("--config.num_tokens=513", "builtin has 512 positions"),
+            ("--config.num_texts=0", "num_texts is 0"),
+        ]
+    ),
 )
 def test_bad_input_is_refused(tmp_path, argument, words):
     status, _, err = run_script("sample_texts.py", argument, folder=tmp_path)

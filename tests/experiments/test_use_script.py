@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 from scripts import run_script
+from selection import first_here
 
 LM = pathlib.Path(__file__).parent.parent / "golden" / "llama"
 SMALL = (
@@ -39,20 +40,25 @@ def test_a_run_goes_on_and_ends_the_same(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [
-        (["--config.cram.num_tokens=(4,5)"], ["(4, 5)", "one length"]),
-        (["--config.studies=('reading',)"], ["reading", "knockout"]),
-        (["--config.num_texts=1"], ["num_texts is 1", "2 or more"]),
-        (["--config.cram.num_tokens=(1,)", "--config.studies=('knockout',)"], ["1 token"]),
-        (["--config.before=(600,)"], ["positions"]),
-        (["--config.before=('a',)"], ["before is ('a',)", "numbers of tokens"]),
-        (["--config.cram.num_tokens=('a',)"], ["('a',)", "one length"]),
-        (["--config.mesh.tensor=64"], ["tensor 64", "devices"]),
-        (["--config.attention=none"], ["attention", "none", "plain"]),
-        (["--config.remat=some"], ["remat", "some", "dots"]),
-        (["--config.after=40"], ["fewer than num_tokens"]),
-        (["--config.cram.memory=one_step"], ["reads no text", "vectors or cache"]),
-    ],
+    first_here(
+        [
+            (["--config.cram.num_tokens=(4,5)"], ["(4, 5)", "one length"]),
+            (["--config.studies=('reading',)"], ["reading", "knockout"]),
+            (["--config.num_texts=1"], ["num_texts is 1", "2 or more"]),
+            (
+                ["--config.cram.num_tokens=(1,)", "--config.studies=('knockout',)"],
+                ["1 token"],
+            ),
+            (["--config.before=(600,)"], ["positions"]),
+            (["--config.before=('a',)"], ["before is ('a',)", "numbers of tokens"]),
+            (["--config.cram.num_tokens=('a',)"], ["('a',)", "one length"]),
+            (["--config.mesh.tensor=64"], ["tensor 64", "devices"]),
+            (["--config.attention=none"], ["attention", "none", "plain"]),
+            (["--config.remat=some"], ["remat", "some", "dots"]),
+            (["--config.after=40"], ["fewer than num_tokens"]),
+            (["--config.cram.memory=one_step"], ["reads no text", "vectors or cache"]),
+        ]
+    ),
 )
 def test_bad_input_is_refused(tmp_path, arguments, words):
     status, _, err = run_script("use.py", *arguments, folder=tmp_path)

@@ -273,6 +273,7 @@ def test_how_a_model_is_run_is_not_in_the_fingerprint(folder):
     assert load_lm(str(folder), remat="full", attention="blockwise").fingerprint == want
 
 
+@pytest.mark.ci
 def test_memory_made_under_another_config_is_refused(folder, tmp_path):
     lm = load_lm(str(folder))
     cfg = memcomp.CramConfig(num_tokens=3, num_memory=1, max_steps=1)
@@ -350,6 +351,7 @@ def test_loading_is_the_same_every_time():
     assert first.tokenizer is None and first.revision is None
 
 
+@pytest.mark.ci
 def test_a_shuffled_lm_has_the_same_weights_in_another_order():
     lm = load_lm(str(GOLDEN / "llama"))
     control, again, other = lm.shuffled(0), lm.shuffled(0), lm.shuffled(1)

@@ -49,7 +49,7 @@ ASKED = {
 
 
 # Those through which all the others ask it; .ci/run runs the rest.
-ALWAYS = ("logits", "decoding", "scores", "cramming")
+ALWAYS = ("logits", "scores")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def assert_same(got, texts):
         np.testing.assert_array_equal(one, text)
 
 
+@pytest.mark.ci
 def test_a_thousand_texts_come_back(tiny_lm):
     texts = thousand_texts(23)
     coded = encode(tiny_lm, texts)
@@ -76,6 +77,7 @@ def test_a_thousand_texts_come_back(tiny_lm):
     assert len({c.data for c in coded}) >= len({tuple(t.tolist()) for t in texts})
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_texts_come_back_in_low_precision(dtype):
     texts = thousand_texts(23)[:ROWS]
@@ -165,6 +167,7 @@ def test_the_first_token_follows_bos_or_eos(tiny_lm, bos, eos, start):
     assert decode(lm, [coded.data])[0].tolist() == [3, 1]
 
 
+@pytest.mark.ci
 def test_bits_of_text_are_the_cross_entropy_after_the_start_token():
     lm, texts = builtin_lm(), [real_texts()[9], real_texts()[20][:60]]
     for coded, text in zip(encode_texts(lm, texts), texts, strict=True):
@@ -279,6 +282,7 @@ def test_probabilities_cost_what_24_bits_say():
         assert 8 * len(coded_by_hand(symbols, [table] * 100)) <= most
 
 
+@pytest.mark.ci
 def test_each_step_is_of_one_program(tiny_lm):
     """Texts of all lengths share it, as long as the cache is; so do both directions."""
     lm = longer(tiny_lm, 201)

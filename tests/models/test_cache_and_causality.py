@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import first_here
 
 import memcomp.lm.load
 from memcomp.errors import InputError
@@ -54,7 +55,7 @@ def with_cache(lm, x, pieces, room):
     return jnp.concatenate(hidden, axis=1)
 
 
-@pytest.mark.parametrize("case", [*CASES, "llama_llama3"])
+@pytest.mark.parametrize("case", first_here([*CASES, "llama_llama3"]))
 def test_prefill_and_steps_equal_the_full_forward_pass(case):
     lm = load(case)
     x = vectors(lm)
@@ -115,6 +116,7 @@ def test_remat_gives_the_same_gradient(case, remat):
     np.testing.assert_allclose(got / scale, want / scale, atol=5e-6)
 
 
+@pytest.mark.ci
 def test_what_is_kept_of_a_layer_is_what_remat_says():
     """Bytes of the gradient of a stack whose layers are most of the work."""
     config = dataclasses.replace(load("gpt_neox").config, num_layers=24)

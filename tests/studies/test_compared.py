@@ -139,6 +139,7 @@ def test_contexts_are_crammed_once_with_their_own_numbers_of_vectors(folder, mon
     assert [result.tokens.tolist() for result in results] == [x.tolist() for x in texts]
 
 
+@pytest.mark.ci
 def test_memory_is_asked_from_the_beginning_of_a_row(folder, files, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     config = evaluation(folder, start=files["icformer"], **{"evaluate.study": "answers"})

@@ -65,6 +65,7 @@ def workdir(tmp_path):
     return epath.Path(tmp_path)
 
 
+@pytest.mark.ci
 def test_gains_are_paired_and_of_the_text_alone(setup, one, tmp_path):
     rows = tables.reconstructions([one], workdir(tmp_path)).rows
     tokens = tables.held_out(setup, workdir(tmp_path), 12)
@@ -95,6 +96,7 @@ def test_windows_are_of_the_documents_that_are_held_out(one, folder, tmp_path):
     assert len(held) == 2 and all(tuple(row.tolist()) in windows for row in held)
 
 
+@pytest.mark.ci
 def test_attention_is_that_to_a_chunk_as_it_is_compressed(setup, one):
     trained, tokens = one.trained, np.arange(3, 15, dtype=np.int32)
     read = tables.attention_of(one, tokens)

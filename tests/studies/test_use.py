@@ -282,6 +282,7 @@ def test_contexts_are_the_tokens_that_they_say(tiny_lm, crammed, contexts):
         context_study(tiny_lm, crammed, (7,))
 
 
+@pytest.mark.ci
 def test_use_scores_the_continuation_after_what_it_says(tiny_lm, crammed):
     found = {
         (r["condition"], r["text_id"]): r["loss_nats"] for r in use_study(tiny_lm, crammed)

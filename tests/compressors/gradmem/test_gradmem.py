@@ -146,6 +146,7 @@ def test_the_families_above_are_all():
     assert modules == {family.model for family in FAMILIES.values()}
 
 
+@pytest.mark.ci
 def test_without_second_order_the_start_gets_the_gradient_of_the_digests():
     lm, compressor, params = setting(num_second_order=0, projection=False)
     digests = fast(compressor.digest)(params, lm.params, *CHUNKS)
@@ -183,6 +184,7 @@ def test_only_the_last_steps_are_differentiated_twice():
     np.testing.assert_allclose(got, want, rtol=0, atol=3e-6)
 
 
+@pytest.mark.ci
 def test_padding_changes_nothing_and_no_row_another():
     lm, compressor, params = setting()
     digest = fast(compressor.digest)
@@ -219,6 +221,7 @@ def test_fresh_weights_name_their_axes():
     assert 0.6 * 0.02 < np.std(params["start"]) < 1.4 * 0.02
 
 
+@pytest.mark.ci
 def test_a_bfloat16_lm_is_written_from_float32_memory():
     lm, compressor, params = setting(num_steps=40, rate=1e-3, projection=False)
     want = fast(compressor.digest)(params, lm.params, *CHUNKS)
@@ -231,6 +234,7 @@ def test_a_bfloat16_lm_is_written_from_float32_memory():
     assert error < 0.3 * moved, (error, moved)
 
 
+@pytest.mark.ci
 def test_an_lm_with_an_attention_kernel_is_written_with_plain_attention():
     lm, compressor, params = setting()
     config = dataclasses.replace(lm.config, attention="blockwise", max_positions=256)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from selection import first_here
 from tiny_lm import LLAMA_2_7B, TINY, make_tiny_lm
 
 from memcomp.compressors.icae import ICAE, ICAEConfig, followed_by
@@ -59,7 +60,7 @@ def merged(lm, adapters):
     return params
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", first_here(CASES))
 def test_slots_match_an_lm_whose_weights_the_adapters_were_added_to(case):
     lm, compressor, params = setting(case)
     got = fast(compressor.digest)(params, lm.params, TOKENS, LENGTHS)
@@ -74,6 +75,7 @@ def test_slots_match_an_lm_whose_weights_the_adapters_were_added_to(case):
         np.testing.assert_allclose(got[row], want[0, n:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "case",
     ["tiny", *(pytest.param(c, marks=pytest.mark.ci) for c in ("gpt_neox", "gemma3"))],
@@ -153,13 +155,14 @@ def test_slots_follow_each_rows_own_words():
     np.testing.assert_array_equal(got[1, :, 0], [3, 4, 5, 10, 11])
 
 
-@pytest.mark.parametrize("case", ONE_A_FAMILY)
+@pytest.mark.parametrize("case", first_here(ONE_A_FAMILY))
 def test_every_family_with_attention_has_adapters(case):
     lm, compressor, params = setting(case)
     shape = jax.eval_shape(compressor.digest, params, lm.params, TOKENS, LENGTHS).shape
     assert shape == (3, 3, lm.config.d_model)
 
 
+@pytest.mark.ci
 def test_the_families_above_are_all_but_mamba():
     modules = {type(setting(case)[0].module) for case in ONE_A_FAMILY}
     assert modules | {Mamba} == {family.model for family in FAMILIES.values()}
@@ -167,6 +170,7 @@ def test_the_families_above_are_all_but_mamba():
         ICAE(load_lm(str(GOLDEN / "mamba")).module, CONFIG)
 
 
+@pytest.mark.ci
 def test_at_the_published_size_there_are_67_million_weights_in_adapters():
     params = nn.unbox(jax.eval_shape(ICAE(Llama(LLAMA_2_7B), ICAEConfig()).init, KEY))
     sizes = {

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import first_here
 
 import memcomp
 from memcomp.cram.config import CramConfig
@@ -164,7 +165,7 @@ def starting_lm(tiny_lm):
     return dataclasses.replace(tiny_lm, tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", first_here(WAYS))
 def test_what_is_exact_comes_back_from_the_file(starting_lm, way, tmp_path):
     lm = starting_lm
     texts = [text.tokens for text in texts_of(3, 2, 3, 2)]
@@ -267,6 +268,7 @@ def test_horizons_grow_in_every_way(tiny_lm, way):
         np.testing.assert_array_equal(got, trial.text.tokens[: trial.exact])
 
 
+@pytest.mark.ci
 def test_the_init_of_tokens_is_the_cache_of_the_first_ones(tiny_lm):
     recipe = Recipe(learning_rate=1e-9, max_steps=1, patience=1, margin=0.0, init="tokens")
     for way in "cache", "vectors":
@@ -279,6 +281,7 @@ def test_the_init_of_tokens_is_the_cache_of_the_first_ones(tiny_lm):
         np.testing.assert_allclose(result.memory, want, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_the_normal_init_has_the_scale_of_a_real_cache(tiny_lm):
     way, lm = WAYS["cache"], tiny_lm
     unit = way.unit(lm.params, START, module=lm.module)
