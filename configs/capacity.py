@@ -65,6 +65,7 @@ def get_config(kinds: str = "grid") -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
+        ahead=config_dict.placeholder(int),
         batch_size=32,
         steps_per_chunk=25,
         vocab_chunk=8192,

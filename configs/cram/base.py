@@ -58,6 +58,7 @@ def everything() -> config_dict.ConfigDict:
         max_steps=config_dict.placeholder(int),
         patience=config_dict.placeholder(int),
         margin=config_dict.placeholder(float),
+        ahead=config_dict.placeholder(int),
         batch_size=16,
         steps_per_chunk=50,
         vocab_chunk=8192,

@@ -15,7 +15,7 @@ from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import start_token
 from memcomp.ranges import check_choice, check_count, check_seed
 
-OVERRIDES = ("learning_rate", "max_steps", "patience", "margin")
+OVERRIDES = ("learning_rate", "max_steps", "patience", "margin", "ahead")
 # Numbers of a recipe that are traced, so that no program depends on their values; each with
 # an arbitrary legal value, which stands in the static config.
 TRACED: dict[str, Any] = {
@@ -44,6 +44,8 @@ class CramConfig:
       patience: evaluations without progress before a text is given up; None for the
         recipe's.
       margin: margin in logits, see `Recipe`; None for the recipe's.
+      ahead: number of tokens that a growing target is ahead; None for the recipe's. Eight
+        vectors of a pretrained LM have room for more than that (docs/results.md).
       protocol: "strict": all T tokens are predicted from memory. "reference": the first
         token is given and not scored.
       seed: seed of the initial memories; text i uses `fold_in(seed, i)`.
@@ -66,6 +68,7 @@ class CramConfig:
     max_steps: int | None = None
     patience: int | None = None
     margin: float | None = None
+    ahead: int | None = None
     protocol: str = "strict"
     seed: int = 0
     batch_size: int = 16
@@ -88,7 +91,12 @@ class CramConfig:
             )
         if isinstance(self.recipe, str):
             check_choice("recipe", self.recipe, RECIPES)
-        self.resolved_recipe()  # making the recipe checks its own ranges
+        recipe = self.resolved_recipe()  # making the recipe checks its own ranges
+        if self.ahead is not None and not recipe.grows:
+            raise InputError(
+                f"ahead is {self.ahead}, but the target of this recipe does not grow; "
+                "leave ahead out, or take the recipe default"
+            )
 
     def resolved_recipe(self) -> Recipe:
         """Returns the recipe of this way, with the numbers that this config overrides."""

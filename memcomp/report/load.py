@@ -281,9 +281,9 @@ def recipe_label(
     Args:
       recipe: a name, or all fields of a `Recipe`.
       way: the way of writing, which stands first unless it is "vectors".
-      config: a config, whose max_steps, patience and margin override the recipe's.
+      config: a config, whose max_steps, patience, margin and ahead override the recipe's.
     """
-    changes = {k: config.get(k) for k in ("max_steps", "patience", "margin")}
+    changes = {k: config.get(k) for k in ("max_steps", "patience", "margin", "ahead")}
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(recipe, Mapping):
         own = WAYS[way].recipes if way in WAYS else {}

@@ -71,6 +71,16 @@ def test_a_config_overrides_its_recipe():
     )
 
 
+def test_a_target_is_as_far_ahead_as_asked_for_if_it_grows():
+    cfg = CramConfig(num_memory=8, ahead=16)
+    assert cfg.resolved_recipe() == dataclasses.replace(RECIPES["default"], ahead=16)
+    assert cfg.program().resolved_recipe().ahead == 16
+    with pytest.raises(InputError, match="ahead is 16, but .* does not grow"):
+        CramConfig(recipe="full", ahead=16)
+    with pytest.raises(InputError, match="ahead is -1"):
+        CramConfig(ahead=-1)
+
+
 def test_every_field_is_read():
     read = {
         node.attr
