@@ -48,7 +48,7 @@ ASKED = {
 }
 
 
-# Those through which all the others ask it; .ci/run runs the rest.
+# The cheap ones; .ci/run runs the rest.
 ALWAYS = ("logits", "scores")
 
 

@@ -55,7 +55,7 @@ def test_seeds_are_pooled_and_protocols_recipes_and_vectors_are_not(tmp_path):
 
 
 def test_a_run_of_cram_says_what_it_can(tmp_path):
-    cram = {"recipe": "default", "max_steps": 60, "patience": None}
+    cram = {"recipe": "default", "max_steps": 60, "patience": None, "ahead": 16}
     about = {
         "config": {"lm": "builtin", "texts": "some/novels/", "cram": cram},
         "lm": BUILTIN,
@@ -65,7 +65,7 @@ def test_a_run_of_cram_says_what_it_can(tmp_path):
     (group,) = read_runs([tmp_path]).groups
     assert (group.key.source, group.key.recipe) == (
         "novels",
-        "cache, default, max_steps 60",
+        "cache, default, max_steps 60, ahead 16",
     )
     assert group.about["d_model"] == 256 and group.hardware == "2 x cpu"
 
