@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -234,23 +235,30 @@ def untrained(
 
 
 def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
-    """Returns windows of held-out documents, all of `length` tokens."""
+    """Returns `evaluate.num_texts` windows of held-out documents, all of `length` tokens.
+
+    Raises:
+      InputError: no document has so many tokens.
+    """
     settings = setup.settings
-    valid = settings.sources.valid
+    valid, wanted = settings.sources.valid, settings.evaluate.num_texts or 1
     documents = document_tokens(setup, valid, folder / "tokens" / "valid")
-    (windows,) = context_batches(
+    if documents.lengths.max(initial=0) < length:
+        raise InputError(f"no text of {valid} has {length} tokens; lower evaluate.lengths")
+    batches = context_batches(
         documents,
         length=length,
-        batch_size=settings.evaluate.num_texts or 1,
-        num_batches=1,
+        batch_size=wanted,
+        num_batches=sys.maxsize,
         seed=settings.seed,
         by_tokens=True,
     )
-    held = windows.context
-    tokens = [row for row, n in zip(held.tokens, held.lengths, strict=True) if n == length]
-    if not tokens:
-        raise InputError(f"no text of {valid} has {length} tokens; lower evaluate.lengths")
-    return tokens
+    found: list[np.ndarray] = []
+    for batch in itertools.count():  # documents that are too short give shorter windows
+        held = batches[batch].context
+        found += [row for row, n in zip(*held, strict=True) if n == length]
+        if len(found) >= wanted:
+            return found[:wanted]
 
 
 def attention_of(one: Compared, tokens: np.ndarray) -> Attention | None:

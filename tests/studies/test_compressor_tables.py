@@ -65,6 +65,16 @@ def workdir(tmp_path):
     return epath.Path(tmp_path)
 
 
+def test_short_documents_give_no_windows(one, folder, tmp_path, monkeypatch):
+    documents = Ragged.of([range(1, n + 1) for n in (5, 30, 11, 12, 3)])
+    monkeypatch.setattr(tables, "document_tokens", lambda *args: documents)
+    setup = changed(one, folder, **{"evaluate.num_texts": 20}).setup
+    texts = tables.held_out(setup, workdir(tmp_path), 12)
+    assert [len(text) for text in texts] == [12] * 20
+    with pytest.raises(InputError, match="no text of .* has 31 tokens"):
+        tables.held_out(setup, workdir(tmp_path), 31)
+
+
 @pytest.mark.ci
 def test_gains_are_paired_and_of_the_text_alone(setup, one, tmp_path):
     rows = tables.reconstructions([one], workdir(tmp_path)).rows
