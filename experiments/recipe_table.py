@@ -2,6 +2,8 @@
 
   python experiments/recipe_table.py --config.lms.nano.texts=FOLDER \
       --config.lms.stories.lm=FOLDER --config.lms.stories.texts=FILE [--workdir DIR]
+  python experiments/recipe_table.py --config configs/recipe_table.py:real \
+      --config.lms.real.lm=DIR --config.lms.real.texts=FOLDER [--workdir DIR]
 
 There is one record for each question, with all that its answer depends on. Existing records
 are not computed again, so a table can be stopped, and can grow in the same workdir.
@@ -21,7 +23,7 @@ from memcomp.cram.recipe import RECIPES, Recipe
 from memcomp.data.texts import Text, read_texts, texts_fingerprint, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
-from memcomp.ranges import check_seed
+from memcomp.ranges import check_choice, check_seed
 from memcomp.runs.cramming import environment
 from memcomp.runs.files import RECORDS, Record, claim_workdir, read_records
 from memcomp.studies.recipe_costs import (
@@ -47,7 +49,7 @@ def main(config: Config, workdir: str | None) -> None:
         raise InputError(f"starts is {config.starts}; give each text 1 or more")
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
-        texts = held_out(lm, one, config)
+        texts = choose_texts(lm, one, config)
         folder = claim_workdir(
             workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, environment()
         )
@@ -56,16 +58,19 @@ def main(config: Config, workdir: str | None) -> None:
     print(table(read_records(path)))
 
 
-def held_out(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
-    """Returns texts from every second passage, in a random order by `texts_seed`."""
-    found = read_texts(one.texts, **one.read)[1::2]
+def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
+    """Returns a slice of the passages, in a random order by `texts_seed`."""
+    found = read_texts(one.texts, **one.read)
+    if config.held_out:
+        found = found[1::2]
     order = np.random.default_rng(config.texts_seed).permutation(len(found))
-    if len(order) < config.num_texts:
+    wanted = config.first_text + config.num_texts
+    if len(order) < wanted:
         raise InputError(
-            f"{one.texts} gives {len(order)} texts with {dict(one.read)}; "
-            f"wanted {config.num_texts}: ask for more there"
+            f"{one.texts} gives {len(order)} texts with {dict(one.read)}; wanted {wanted}: "
+            "ask for more there"
         )
-    chosen = [found[i] for i in order[: config.num_texts]]
+    chosen = [found[i] for i in order[config.first_text : wanted]]
     return tokenize(lm.tokenizer, chosen, num_tokens=one.most)
 
 
@@ -79,7 +84,12 @@ def questions(
         seed=config.seed,
         batch_size=config.batch_size,
         steps_per_chunk=config.steps_per_chunk,
+        vocab_chunk=config.vocab_chunk,
     )
+    recipes = {n: build_recipe(**fields) for n, fields in config.recipes.items()}
+    for field in ("horizons", "at_lengths"):
+        for recipe_name in config[field]:
+            check_choice(field, recipe_name, recipes)
     common = {
         "lm": name,
         "lm_sha256": lm.fingerprint[:12],
@@ -94,8 +104,8 @@ def questions(
         return common | asked
 
     asked, horizon_of = [], {}
-    for recipe_name, fields in config.recipes.items():
-        recipe = build_recipe(**fields)
+    for recipe_name in config.horizons:
+        recipe = recipes[recipe_name]
         this = about("horizon", recipe_name, recipe)
         horizon_of[recipe_name] = this
         of_recipe = dataclasses.replace(cfg, recipe=recipe)
@@ -103,18 +113,19 @@ def questions(
         asked.append(Question(this, answer))
     base = dataclasses.replace(cfg, recipe=BASE)
     for other in config.compared:
+        check_choice("compared", other, horizon_of)
         theirs = horizon_of[other]
         question = f"to the horizon of {other}"
         this = about(question, BASE, RECIPES[BASE], theirs=theirs["settings"])
         answer = functools.partial(to_horizons, lm, texts, base, path, theirs)
         asked.append(Question(this, answer))
     for recipe_name in config.at_lengths:
-        named = dataclasses.replace(cfg, recipe=recipe_name)
+        named = dataclasses.replace(cfg, recipe=recipes[recipe_name])
         starts = config.starts
         with_starts = f", {starts} starts" if starts > 1 else ""
         for length in one.lengths:
             question = f"{length} tokens{with_starts}"
-            this = about(question, recipe_name, RECIPES[recipe_name])
+            this = about(question, recipe_name, recipes[recipe_name])
             answer = functools.partial(at_length, lm, texts, named, length, starts)
             asked.append(Question(this, answer))
     return asked

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -253,12 +254,14 @@ def held_out(setup: Setup, folder: epath.Path, length: int) -> list[np.ndarray]:
         seed=settings.seed,
         by_tokens=True,
     )
-    found: list[np.ndarray] = []
-    for batch in itertools.count():  # documents that are too short give shorter windows
-        held = batches[batch].context
-        found += [row for row, n in zip(*held, strict=True) if n == length]
-        if len(found) >= wanted:
-            return found[:wanted]
+    one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    drawn = (
+        row
+        for batch in batches.to_iter_dataset(one_by_one)
+        for row, n in zip(*batch.context, strict=True)
+        if n == length  # documents that are too short give shorter windows
+    )
+    return list(itertools.islice(drawn, wanted))
 
 
 def attention_of(one: Compared, tokens: np.ndarray) -> Attention | None:

@@ -18,7 +18,7 @@ from memcomp.cram.result import CramResult
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.metrics.rounding import round_memory
-from memcomp.runs.files import Record, append_records, read_records, summarise
+from memcomp.runs.files import Record, append_records, read_records
 from memcomp.runs.records import common_prefix
 
 KINDS = ("float32", "bfloat16", "int8")  # number formats in which vectors are stored
@@ -163,39 +163,3 @@ def _costs(results: list[CramResult]) -> Record:
         "token_steps": [r.token_steps for r in results],
         "steps": [r.steps for r in results],
     }
-
-
-def shares_exact(lm: LanguageModel, results: list[CramResult]) -> Record:
-    """Returns means with standard errors over texts, and steps and outcome of each text."""
-    length = results[0].num_tokens
-    memory = np.stack([r.memory for r in results])
-    rounded = round_memory(memory, "bfloat16")
-    tokens = np.stack([r.tokens for r in results])
-    greedy = np.all(decode(lm, memory, length) == tokens, axis=-1)
-    short = np.all(decode(lm, rounded, length) == tokens, axis=-1)
-    rows = [
-        {
-            "exact_teacher_forced": r.exact,
-            "exact_greedy": bool(a),
-            "exact_greedy_bfloat16": bool(b),
-            "accuracy": r.accuracy,
-            "steps": r.steps,
-            "token_steps": r.token_steps,
-            "memory_rms": float(np.sqrt(np.mean(r.memory**2))),
-        }
-        for r, a, b in zip(results, greedy, short, strict=True)
-    ]
-    per_text = {
-        "steps": [r.steps for r in results],
-        "margin": [round(r.margin, 3) for r in results],
-        "exact": "".join("01"[r.exact] for r in results),
-        "greedy": "".join("01"[int(a)] for a in greedy),
-        "greedy_bfloat16": "".join("01"[int(b)] for b in short),
-    }
-    return {"summary": _rounded(summarise(rows)), "per_text": per_text}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -25,11 +25,11 @@ from memcomp.compressors.settings import Settings, Sources, settings_of
 from memcomp.compressors.templates import Template
 from memcomp.compressors.training import learning_rate
 from memcomp.cost.formulas import icformer_flops
-from memcomp.cram.recipe import RECIPES
 from memcomp.lm.load import DTYPES, FAMILIES, abstract_params
 from memcomp.models.llama import Llama, LlamaConfig
 from memcomp.nn.rotary import Rotary
 from memcomp.pretrain import TrainConfig
+from memcomp.studies.recipe_costs import build_recipe
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(
@@ -117,12 +117,12 @@ def test_a_config_of_compressors_builds(config, name, monkeypatch):
     assert all(f"config.{field}" in text for field in config if field not in read)
 
 
-@pytest.mark.parametrize("stage", ["search", "margins", "vectors", "real", "final"])
-def test_the_recipe_search_builds(stage, monkeypatch):
-    config = load("recipe_search.py", monkeypatch).get_config(stage)
-    for fields in config.recipes:
-        changes = {k: v for k, v in fields.items() if k not in ("name", "base")}
-        assert dataclasses.replace(RECIPES[fields["base"]], **changes)
+@pytest.mark.parametrize("what", ["table", "ablation", "starts", "real"])
+def test_the_table_of_recipes_builds(what, monkeypatch):
+    config = load("recipe_table.py", monkeypatch).get_config(what)
+    built = {name: build_recipe(**fields) for name, fields in config.recipes.items()}
+    assert {*config.horizons, *config.at_lengths} <= built.keys()
+    assert set(config.compared) <= set(config.horizons)
 
 
 @pytest.mark.parametrize("name", ["benchmark.py"])

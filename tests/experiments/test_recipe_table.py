@@ -96,6 +96,32 @@ def test_a_text_that_is_not_exact_has_further_starts(tiny_lm, monkeypatch):
     assert found["exact_starts"] == [1, 1, 0]
 
 
+@pytest.mark.parametrize("field", ["horizons", "at_lengths", "compared"])
+def test_a_recipe_that_is_not_there_is_refused(tiny_lm, tmp_path, field):
+    config = load_config("recipe_table", "table")
+    config[field] = ("defualt",)
+    one, path = config_dict.create(lengths=(2,)), epath.Path(tmp_path / "records.jsonl")
+    with pytest.raises(InputError, match=f"{field} 'defualt' is not one of "):
+        recipe_table.questions(tiny_lm, "nano", some_texts(), one, config, path)
+
+
+def test_a_slice_of_the_passages_is_taken(monkeypatch):
+    """Held-out texts are every second passage; the slices of one order do not overlap."""
+    monkeypatch.setattr(recipe_table, "read_texts", lambda *args, **read: list(range(40)))
+    monkeypatch.setattr(recipe_table, "tokenize", lambda tokenizer, texts, **cut: texts)
+    lm = types.SimpleNamespace(tokenizer=None)
+    one = config_dict.create(texts="f", read=dict(passages=4), most=8)
+    config = config_dict.create(texts_seed=0, held_out=True, first_text=0, num_texts=20)
+    assert sorted(recipe_table.choose_texts(lm, one, config)) == list(range(1, 40, 2))
+    config.update(held_out=False, first_text=0)
+    first = recipe_table.choose_texts(lm, one, config)
+    config.first_text = 20
+    assert sorted(first + recipe_table.choose_texts(lm, one, config)) == list(range(40))
+    config.first_text = 21
+    with pytest.raises(InputError, match="gives 40 texts .*; wanted 41: ask for more"):
+        recipe_table.choose_texts(lm, one, config)
+
+
 def test_no_start_is_refused_before_anything_is_written(tmp_path):
     config = load_config("recipe_table", "starts")
     config.lms.nano.texts, config.starts = "nowhere", 0
@@ -154,8 +180,9 @@ def test_a_question_is_asked_once(tmp_path, changes, asked_again):
     assert len(rows) == 3 + asked_again
 
 
-def test_all_questions_of_the_table_and_of_the_ablation_differ(tiny_lm, tmp_path):
-    for what, number in (("table", 3 + 2 + 2 * 2), ("ablation", 1 + 1 + 6 + 6 + 3 + 5)):
+def test_all_questions_of_a_table_differ(tiny_lm, tmp_path):
+    numbers = {"table": 3 + 2 + 2 * 2, "ablation": 1 + 1 + 6 + 6 + 3 + 5, "real": 2 * 27}
+    for what, number in numbers.items():
         config = load_config("recipe_table", what)
         one = config_dict.create(lengths=(2, 3))
         path = epath.Path(tmp_path / "records.jsonl")
