@@ -56,6 +56,7 @@ def test_speed_is_measured_and_recorded(config, tmp_path, capsys):
     assert record["what"] in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_flops_are_those_that_the_compiler_counts(config, tmp_path):
     """Matrix products dominate at this width; what else there is, the compiler adds."""
     shape = {**TINY_ENTRIES, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
@@ -155,6 +156,7 @@ def test_a_grid_is_timed(whole_jobs, config):
     assert record["what"] == "grid: seconds, ours" and record["num_texts"] == 4
 
 
+@pytest.mark.ci
 def test_decoding_is_timed_in_both_ways(config):
     decoding = importlib.import_module("benchmarks.decoding").decoding
     config.rounds = 1

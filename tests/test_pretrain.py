@@ -257,6 +257,7 @@ class Killed(BaseException):
     """Stands for the end of a process; no part of the code catches it."""
 
 
+@pytest.mark.ci
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     script, texts, whole, monkeypatch
 ):

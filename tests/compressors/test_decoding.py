@@ -117,6 +117,7 @@ def test_contexts_are_compressed_as_each_alone(tiny_lm, trained, contexts, promp
         assert not prompts.vectors[i, prompts.counts[i] :].any()
 
 
+@pytest.mark.ci
 def test_samples_have_the_probabilities_of_the_nucleus():
     logits = jnp.log(jnp.asarray([[0.1, 0.4, 0.05, 0.25, 0.2]]))
     for temperature, top_p in (
@@ -206,6 +207,7 @@ def test_a_context_may_be_longer_than_the_window_where_no_lm_reads_it(tiny_lm, t
     assert prompts.counts.tolist() == [M]
 
 
+@pytest.mark.ci
 def test_rotary_angles_that_depend_on_the_length_are_those_of_the_window():
     lm = load_lm(str(pathlib.Path(__file__).parents[1] / "golden" / "llama_dynamic"))
     rng = np.random.default_rng(0)

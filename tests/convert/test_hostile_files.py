@@ -248,6 +248,7 @@ def test_a_header_that_says_something_else(data, folder, good):
     event(check(folder, weights=blob, config=good["config.json"]))
 
 
+@pytest.mark.ci
 @cases(max_examples=400)
 @given(data=st.data())
 def test_a_damaged_weights_file(data, folder, good):
@@ -264,6 +265,7 @@ def test_a_config_that_says_something_else(data, folder, good):
     event(check(folder, weights=good[WEIGHTS], config=blob))
 
 
+@pytest.mark.ci
 @cases(max_examples=200)
 @given(data=st.data())
 def test_a_damaged_config(data, folder, good):

@@ -53,6 +53,7 @@ def test_the_ratio_grows_with_the_chunk(num_tokens, ratio):
     assert icae / icformer == pytest.approx(ratio, abs=0.05)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("on", [False, True])
 def test_the_compiler_counts_what_the_formula_of_icformer_says(on):
     config = ICFormerConfig(num_digests=32, spread_positions=on)
@@ -63,6 +64,7 @@ def test_the_compiler_counts_what_the_formula_of_icformer_says(on):
     )
 
 
+@pytest.mark.ci
 def test_the_compiler_counts_every_layer_of_icae_and_its_adapters():
     config = ICAEConfig(num_digests=32, rank=64)
     want = sum(icae_flops(config, MIDDLE, 96))

@@ -96,7 +96,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("kind", PARTS)
-@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize("times", first_here([5, 1]))
 def test_collectives_by_kind_and_bytes(kind, times):
     shape, communicate, size = PARTS[kind]
     mesh = make_mesh(data=N)
@@ -250,7 +250,7 @@ def test_products_of_cramming_are_4_x_parameters_x_tokens():
     )
 
 
-@pytest.mark.parametrize("num_tokens, num_memory", [(16, 1), (5, 4)])
+@pytest.mark.parametrize("num_tokens, num_memory", first_here([(5, 4), (16, 1)]))
 @pytest.mark.parametrize("score", first_here(["loss", "margin"]))
 def test_the_formula_of_a_step_of_cramming_is_what_the_compiler_counts(
     num_tokens, num_memory, score

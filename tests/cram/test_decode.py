@@ -108,6 +108,7 @@ def overflowing(lm, dtype):
     return dataclasses.replace(lm, params=params, dtype=jnp.dtype(dtype))
 
 
+@pytest.mark.ci
 def test_logits_that_are_not_finite_are_refused_by_the_name_of_the_dtype(tiny_lm):
     low = overflowing(tiny_lm, "float16")
     cfg = CramConfig(num_tokens=4, num_memory=1, max_steps=2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import first_here
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.horizon import Growth, Trial, horizons, next_target
@@ -234,6 +235,7 @@ def test_a_text_does_not_depend_on_its_batch(tiny_lm_float64, grows):
     assert grows == all(trial.num_targets == 1 for trial in together.values())
 
 
+@pytest.mark.ci
 def test_trials_that_are_given_are_gone_on_from(tiny_lm_float64):
     lm, texts = tiny_lm_float64, some_texts()
     want = find(lm, texts)
@@ -246,7 +248,7 @@ def test_trials_that_are_given_are_gone_on_from(tiny_lm_float64):
     assert_same(find(lm, texts, trials=trials), want)
 
 
-@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("grows", first_here([False, True]))
 def test_a_longer_target_starts_from_the_shorter_ones_memory_and_moments(
     tiny_lm_float64, grows
 ):

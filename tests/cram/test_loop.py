@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import first_here
 
 from memcomp.cram import loop
 from memcomp.cram.config import CramConfig
@@ -79,6 +80,7 @@ def test_batch_equals_texts_one_by_one(tiny_lm_float64, protocol):
     assert_equal(got, want, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.ci
 def test_chunks_equal_a_while_loop(tiny_lm_float64):
     lm = tiny_lm_float64
     tokens, lengths = some_texts()
@@ -218,7 +220,7 @@ def test_an_exact_memory_is_kept_although_a_longer_prefix_was_surer(tiny_lm_floa
     assert after.best_accuracy == 1 and after.best_prefix >= 0 and after.stale == 0
 
 
-@pytest.mark.parametrize("unit_rate", [False, True])
+@pytest.mark.parametrize("unit_rate", first_here([True, False]))
 def test_a_rate_in_units_is_of_the_size_of_input_vectors(tiny_lm, unit_rate):
     # GGT's first step has a root mean square of 1 before it is multiplied by the rate.
     changes = dict(optimizer="ggt", b1=0.7, b2=0.9, weight_decay=0.0, unit_rate=unit_rate)

@@ -25,6 +25,7 @@ def lm():
     return make_tiny_lm("float32")
 
 
+@pytest.mark.ci
 def test_the_recipes_own_start_changes_nothing_and_a_result_is_exact_at_once(lm):
     found = init_states(np.arange(2), lm.params, module=lm.module, cfg=CFG)
     want = cram(lm, TEXTS, CFG)

@@ -85,6 +85,7 @@ def test_ends_are_those_that_trying_all_finds(num_sentences):
         assert share[start] == number[start] / tried
 
 
+@pytest.mark.ci
 def test_chunks_are_drawn_as_by_drawing_until_one_is_right():
     text = book(24)
     counts = np.array([len(s.split()) for s in sentences(text)])

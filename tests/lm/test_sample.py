@@ -40,6 +40,7 @@ def slow_text(lm, text_id, cfg, start=1):
     return tokens[1:], False
 
 
+@pytest.mark.ci
 def test_texts_equal_the_slow_sampler_in_any_batch(tiny_lm):
     lm = with_tokenizer(tiny_lm)
     cfg = SamplingConfig(seed=3, num_tokens=9, temperature=4.0)

@@ -141,6 +141,7 @@ def assert_near_the_cross_entropy(coded, by_hand, rel):
     assert 8 * len(coded.data) <= by_hand * 1.001 + 24
 
 
+@pytest.mark.ci
 def test_bits_are_the_cross_entropy(tiny_lm):
     texts = [np.random.default_rng(n).integers(0, 23, n) for n in (1, 30, 64, 150, 600)]
     for coded, text in zip(encode(tiny_lm, texts), texts, strict=True):
@@ -243,6 +244,7 @@ def messages(draw):
     return symbols, tables
 
 
+@pytest.mark.ci
 @settings(max_examples=100, deadline=None)
 @given(messages())
 def test_any_symbols_with_any_probabilities_come_back(message):

@@ -64,6 +64,7 @@ def test_prefill_and_steps_equal_the_full_forward_pass(case):
     np.testing.assert_allclose(got, forward(case)(lm.params, x), atol=1.5e-5, rtol=0)
 
 
+@pytest.mark.ci
 def test_a_cache_as_long_as_the_text_serves_dynamic_scaling():
     # Dynamic scaling looks at the room of the cache: exactly the text's, it equals the
     # full pass, although the text is longer than the 16 positions of the model.

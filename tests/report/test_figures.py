@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from selection import one_of_each_here
 from synthetic_runs import (
     BUILTIN,
     PYTHIA,
@@ -40,11 +41,14 @@ def numbers(drawn):
 
 @pytest.mark.parametrize(
     ("protocol", "name"),
-    [
-        *(("strict", name) for name in FIGURES if name not in ANY),
-        *(("reference", name) for name in FIGURES if name not in ANY | HORIZONS),
-        *(("any", name) for name in sorted(ANY)),
-    ],
+    one_of_each_here(
+        [
+            *(("strict", name) for name in FIGURES if name not in ANY),
+            *(("reference", name) for name in FIGURES if name not in ANY | HORIZONS),
+            *(("any", name) for name in sorted(ANY)),
+        ],
+        lambda case: case[0],
+    ),
 )
 def test_a_figure_is_a_picture_and_its_numbers(sweep, protocol, name):
     drawn = FIGURES[name](sweep[protocol])

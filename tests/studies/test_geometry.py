@@ -82,6 +82,7 @@ def test_a_parabola_by_hand():
     assert length_ratios(start, control, end) == pytest.approx([length / 2], rel=1e-12)
 
 
+@pytest.mark.ci
 def test_scores_are_those_of_each_memory_by_itself(tiny_lm, solutions, monkeypatch):
     monkeypatch.setattr(geometry, "GROUP", 4)  # of ten: the last group is filled up
     noise = np.random.default_rng(0).standard_normal(solutions.memory.shape)

@@ -67,6 +67,7 @@ def test_without_steps_the_digests_are_the_start(projection):
     np.testing.assert_array_equal(got, np.broadcast_to(params["start"], (3, 2, 16)))
 
 
+@pytest.mark.ci
 def test_steps_from_a_fresh_start_are_cramming_with_sgd(monkeypatch):
     monkeypatch.setitem(recipe.OPTIMIZERS, "sgd", lambda _: optax.identity())
     sgd = recipe.Recipe(

@@ -174,6 +174,7 @@ def test_every_weight_gets_a_gradient_and_the_lm_none():
     assert not any(np.abs(g).max() for g in jax.tree.leaves(lms))
 
 
+@pytest.mark.ci
 def test_fresh_weights_are_drawn_as_published():
     config = ICFormerConfig(num_layers=1, d_mlp=500)
     boxed = fast(ICFormer(LM, config).init)(KEY)

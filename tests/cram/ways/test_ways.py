@@ -204,6 +204,7 @@ def test_a_group_is_read_as_its_texts_are(tiny_lm):
         np.testing.assert_array_equal(decoded[i::3], alone)
 
 
+@pytest.mark.ci
 def test_texts_of_a_group_share_their_last_row_and_its_cost(tiny_lm):
     texts = [text.tokens for text in texts_of(3, 4, 3, 4, 4, 3, 4, 4, 4)]
     results = memcomp.cram(tiny_lm, texts, config("one_step_shared", num_memory=3))
