@@ -23,9 +23,10 @@ RECIPES = {
     "progressive": dict(base="progressive"),
     "low_dim": dict(base="low_dim"),
 }
-# With the start, first moment, margin and patience of default, and nothing else of it.
+# With the first moment, margin and patience of default, and nothing else of it.
 PLAIN = dict(
     base="default",
+    init_scale=10.0,
     optimizer="adamw",
     learning_rate=1.0,
     unit_rate=False,
@@ -41,7 +42,8 @@ PLAIN = dict(
     max_steps=1000,
 )
 PARTS = {
-    "ggt": dict(
+    "ggt": dict(  # and the large start, which smaller steps would not leave
+        init_scale=1000.0,
         optimizer="ggt",
         learning_rate=125.0,
         unit_rate=True,
@@ -64,6 +66,7 @@ ABLATION = {
         for name, part in PARTS.items()
     },
     "without easing": RECIPES["default"] | dict(easy=0.0),
+    "start of 10 units": RECIPES["default"] | dict(init_scale=10.0),
     **{
         f"rate {rate}": RECIPES["default"] | dict(learning_rate=float(rate))
         for rate in (5, 12, 40)
@@ -77,11 +80,12 @@ ABLATION = {
 }
 
 
-# The parts of `default` on a real model, most telling first; and what it was before. A name
-# has no dots, because they would be fields of fields.
+# Changes of `default` on a real model, most telling first. A name has no dots, because they
+# would be fields of fields.
 ADAMW = dict(optimizer="adamw", eps=1e-8)
 LOW_DIM = dict(
     parametrisation="low_dim",
+    init_scale=10.0,
     stuck_after=0,
     learning_rate=0.05,
     unit_rate=False,
@@ -91,18 +95,15 @@ REAL = {
     name: dict(base="default", max_steps=600) | changes
     for name, changes in {
         "default": {},
-        "rate 5 and decay": dict(learning_rate=5.2, weight_decay=0.01),
-        "rate 20 and decay": dict(learning_rate=20.7, weight_decay=0.01),
         "decay": dict(weight_decay=0.01),
-        "rate 20": dict(learning_rate=20.7),
-        "rate 40": dict(learning_rate=44.0),
-        "rate 400": dict(learning_rate=370.0),
+        "rate 40": dict(learning_rate=40.0),
+        "rate 400": dict(learning_rate=400.0),
         "without easing": dict(easy=0.0),
         "cross-entropy": dict(loss="cross_entropy", sure_weight=1.0),
         "cross-entropy, small weight": dict(loss="cross_entropy"),
         "adamw": ADAMW,
-        "adamw, rate 40": ADAMW | dict(learning_rate=40.0),
-        "init 1": dict(init_scale=1.0),
+        "start of 10 units": dict(init_scale=10.0),
+        "start of 300 units": dict(init_scale=300.0),
         "all tokens at once": dict(grows=False),
         "0 ahead": dict(ahead=0),
         "sure weight 1/5": dict(sure_weight=0.2),

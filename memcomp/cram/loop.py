@@ -187,9 +187,10 @@ def cram_step(
         grad, state.opt_state, state.memory, learning_rate=rate
     )
     memory: Any = optax.apply_updates(state.memory, updates)
+    # Another start. The same numbers in other places point elsewhere, as a new draw would.
     size = jnp.sqrt(jnp.mean(memory**2))
-    small = memory * (recipe.init_scale * state.unit / size)
-    memory = jnp.where(again & (waited == 0), small, memory)
+    moved = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * state.unit / size)
+    memory = jnp.where(again & (waited == 0), moved, memory)
     new = CramState(
         memory=memory,
         opt_state=opt_state,

@@ -81,11 +81,10 @@ def stuck_at(
 
     Large steps make the memory large, so that later ones turn it less and less. A text may
     then stay at a short prefix from which no small step leads on, although almost every
-    start leads further. So its memory is scaled back to `init_scale` times its usual size,
-    from where the next step turns it wherever the gradient points. To come back to the
-    prefix then takes about as many steps as it took before, so that this is only done
-    where they are fewer than those of waiting on: a prefix that would have to wait for
-    `patience` steps or more is never stuck.
+    start leads further. So it gets another start: its memory points elsewhere, and has the
+    size of the first one. To come back to the prefix takes about as many steps as it took
+    before, so that this is only done where they are fewer than those of waiting on: a
+    prefix that would have to wait for `patience` steps or more is never stuck.
 
     Args:
       stuck_after: of the recipe, steps for each token of the prefix; 0 for never.

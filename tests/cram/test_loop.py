@@ -256,16 +256,24 @@ def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
     state = jax.tree.map(lambda leaf: leaf[0], start(tiny_lm, cfg, rows=1))
     step = jax.jit(functools.partial(cram_step, module=tiny_lm.module, cfg=cfg))
     tail = jnp.asarray(tokens[0]), jnp.int32(lengths[0]), tiny_lm.params, cfg.numbers()
-    sizes, moves = [], []
+    sizes, moves, memories = [], [], []
     while not state.done:
         new, _ = step(state, *tail)
         sizes.append(_size(new.memory) / state.unit)
         moves.append(_size(new.memory - state.memory) / state.unit)
+        memories.append(new.memory)
         state = new
     # The first step is progress, from no prefix to one of 0 tokens; 4 steps for each of 10.
     assert len(sizes) == 1 + 40 + 50
     assert sizes[40] == pytest.approx(3.0, rel=1e-4) and min(sizes[20:40]) > 10
     assert moves[39] < 1 and moves[41] > 4.9
+    # It points elsewhere: each row's numbers are one place further.
+    before, after = memories[39:41]
+    assert _cosine(before, after) < 0.6 and _cosine(jnp.roll(before, 1, 1), after) > 0.99
+
+
+def _cosine(x, y):
+    return float(jnp.vdot(x, y) / jnp.linalg.norm(x) / jnp.linalg.norm(y))
 
 
 def _size(x):
