@@ -26,6 +26,7 @@ RECIPES = {
 # With the first moment, margin and patience of default, and nothing else of it.
 PLAIN = dict(
     base="default",
+    init="normal",
     init_scale=10.0,
     optimizer="adamw",
     learning_rate=1.0,
@@ -43,7 +44,8 @@ PLAIN = dict(
 )
 PARTS = {
     "ggt": dict(  # and the large start, which smaller steps would not leave
-        init_scale=1000.0,
+        init="steps",
+        init_scale=8.0,
         optimizer="ggt",
         learning_rate=125.0,
         unit_rate=True,
@@ -66,7 +68,7 @@ ABLATION = {
         for name, part in PARTS.items()
     },
     "without easing": RECIPES["default"] | dict(easy=0.0),
-    "start of 10 units": RECIPES["default"] | dict(init_scale=10.0),
+    "start of 10 units": RECIPES["default"] | dict(init="normal", init_scale=10.0),
     **{
         f"rate {rate}": RECIPES["default"] | dict(learning_rate=float(rate))
         for rate in (5, 12, 40)
@@ -85,6 +87,7 @@ ABLATION = {
 ADAMW = dict(optimizer="adamw", eps=1e-8)
 LOW_DIM = dict(
     parametrisation="low_dim",
+    init="normal",
     init_scale=10.0,
     stuck_after=0,
     learning_rate=0.05,
@@ -102,8 +105,8 @@ REAL = {
         "cross-entropy": dict(loss="cross_entropy", sure_weight=1.0),
         "cross-entropy, small weight": dict(loss="cross_entropy"),
         "adamw": ADAMW,
-        "start of 10 units": dict(init_scale=10.0),
-        "start of 300 units": dict(init_scale=300.0),
+        "start of 10 units": dict(init="normal", init_scale=10.0),
+        "start of 2 steps": dict(init_scale=2.0),
         "all tokens at once": dict(grows=False),
         "0 ahead": dict(ahead=0),
         "sure weight 1/5": dict(sure_weight=0.2),

@@ -26,7 +26,7 @@ from memcomp.cram.objective import (
     token_weights,
 )
 from memcomp.cram.rates import Numbers, learning_rate, stuck_at
-from memcomp.cram.recipe import INITS, OF_TOKENS, optimizer
+from memcomp.cram.recipe import INITS, OF_TOKENS, optimizer, start_unit
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.protocol import CausalLM, Params
 from memcomp.sharding import BATCH, constrain_batch
@@ -91,7 +91,8 @@ def init_state(
     else:
         key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
         shape = way.rows(cfg.num_memory), way.width(module)
-        memory = INITS[recipe.init](key, shape, unit, recipe.init_scale)
+        begun = start_unit(recipe, unit, numbers.learning_rate)
+        memory = INITS[recipe.init](key, shape, begun, recipe.init_scale)
     return CramState(
         memory=memory,
         opt_state=optimizer(recipe).init(memory),
@@ -189,7 +190,8 @@ def cram_step(
     memory: Any = optax.apply_updates(state.memory, updates)
     # Another start. The same numbers in other places point elsewhere, as a new draw would.
     size = jnp.sqrt(jnp.mean(memory**2))
-    moved = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * state.unit / size)
+    begun = start_unit(recipe, state.unit, numbers.learning_rate)
+    moved = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * begun / size)
     memory = jnp.where(again & (waited == 0), moved, memory)
     new = CramState(
         memory=memory,

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from memcomp.cram.objective import LOSSES, OF_MARGINS
 from memcomp.cram.optimizers import scale_by_ggt
@@ -155,6 +156,19 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     return PARAMETRISATIONS[recipe.parametrisation](chain, recipe.rank)
 
 
+def start_unit(recipe: Recipe, unit: Array, learning_rate: float | Array) -> Array:
+    """What `init_scale` multiplies: `unit`, or what a first step moves a number by.
+
+    Args:
+      recipe: the recipe.
+      unit: usual size of the memory's numbers (`Way.unit`).
+      learning_rate: its peak.
+    """
+    if recipe.init != "steps":
+        return unit
+    return learning_rate * (unit if recipe.unit_rate else jnp.ones_like(unit))
+
+
 def _normal(key, shape, unit, scale):
     return jnp.broadcast_to(scale * unit, shape) * jax.random.normal(key, shape)
 
@@ -168,10 +182,15 @@ def _uniform(key, shape, unit, scale):
 
 
 # "normal": normal with `init_scale` times the standard deviation that such numbers usually
-# have, for input vectors that of all entries of the embedding matrix; "fixed_normal":
-# normal with standard deviation `init_scale`; "uniform": uniform between 0 and
-# `init_scale`.
-INITS = {"normal": _normal, "fixed_normal": _fixed_normal, "uniform": _uniform}
+# have, for input vectors that of all entries of the embedding matrix; "steps": normal with
+# `init_scale` times what a first step moves a number by; "fixed_normal": normal with
+# standard deviation `init_scale`; "uniform": uniform between 0 and `init_scale`.
+INITS = {
+    "normal": _normal,
+    "steps": _normal,
+    "fixed_normal": _fixed_normal,
+    "uniform": _uniform,
+}
 OF_TOKENS = "tokens"  # the init that is no function of a key: what the first tokens leave
 
 
@@ -209,7 +228,8 @@ RECIPES = {
         b1=0.7,
         eps=0.01,
         weight_decay=0.0,
-        init_scale=1000.0,
+        init="steps",
+        init_scale=8.0,
         loss="margin",
         grows=True,
         ahead=4,

@@ -236,6 +236,16 @@ def test_a_rate_in_units_is_of_the_size_of_input_vectors(tiny_lm, unit_rate):
     assert unit_rate == (abs(unit - 1) > 0.1)  # the two cases differ
 
 
+@pytest.mark.parametrize("unit_rate", [False, True])
+def test_a_start_in_steps_is_so_many_times_as_large_as_the_first_step(tiny_lm, unit_rate):
+    changes = dict(optimizer="ggt", b1=0.7, b2=0.9, weight_decay=0.0, unit_rate=unit_rate)
+    changes |= dict(init="steps", init_scale=8.0)
+    cfg = CramConfig(recipe=dataclasses.replace(RECIPE, **changes), num_memory=500)
+    unit = np.std(np.asarray(tiny_lm.params["embedding"])) if unit_rate else 1.0
+    memory = start(tiny_lm, cfg, rows=1).memory
+    np.testing.assert_allclose(np.std(memory), 8 * RECIPE.learning_rate * unit, rtol=0.02)
+
+
 def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
     recipe = Recipe(
         learning_rate=5.0,

@@ -36,6 +36,7 @@ class OneStep(Way):
             "learning_rate": 0.7,
             "unit_rate": False,
             "weight_decay": 0.01,
+            "init": "normal",
             "init_scale": 1.0,
             "loss": "cross_entropy",
             "ahead": 0,
