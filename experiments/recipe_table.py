@@ -12,6 +12,7 @@ are not computed again, so a table can be stopped, and can grow in the same work
 import dataclasses
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def main(config: Config, workdir: str | None) -> None:
         raise InputError("no LM has texts; set config.lms.NAME.texts")
     if config.starts < 1:
         raise InputError(f"starts is {config.starts}; give each text 1 or more")
+    recipes = recipes_of(config)
     for name, one in lms.items():
         lm = memcomp.load_lm(one.lm)
         texts = choose_texts(lm, one, config)
@@ -54,8 +56,20 @@ def main(config: Config, workdir: str | None) -> None:
             workdir or DEFAULT_WORKDIR, {"grid": "recipe_table"}, environment()
         )
         path = folder / RECORDS
-        ask(path, questions(lm, name, texts, one, config, path), show)
+        ask(path, questions(lm, name, texts, one, config, recipes, path), show)
     print(table(read_records(path)))
+
+
+def recipes_of(config: Any) -> dict[str, Recipe]:
+    """Returns the recipes by name; raises `InputError` where a name asked for is none."""
+    for name, fields in config.recipes.items():
+        check_choice(f"the base of {name!r}", fields.base, RECIPES)
+    for field in ("horizons", "at_lengths"):
+        for name in config[field]:
+            check_choice(field, name, config.recipes)
+    for name in config.compared:
+        check_choice("compared", name, config.horizons)
+    return {name: build_recipe(**fields) for name, fields in config.recipes.items()}
 
 
 def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
@@ -75,7 +89,13 @@ def choose_texts(lm: LanguageModel, one: Any, config: Any) -> list[Text]:
 
 
 def questions(
-    lm: LanguageModel, name: str, texts: list[Text], one: Any, config: Any, path: epath.Path
+    lm: LanguageModel,
+    name: str,
+    texts: list[Text],
+    one: Any,
+    config: Any,
+    recipes: Mapping[str, Recipe],
+    path: epath.Path,
 ) -> list[Question]:
     """Returns all questions of one LM; some need the answers of earlier ones."""
     cfg = memcomp.CramConfig(
@@ -86,10 +106,6 @@ def questions(
         steps_per_chunk=config.steps_per_chunk,
         vocab_chunk=config.vocab_chunk,
     )
-    recipes = {n: build_recipe(**fields) for n, fields in config.recipes.items()}
-    for field in ("horizons", "at_lengths"):
-        for recipe_name in config[field]:
-            check_choice(field, recipe_name, recipes)
     common = {
         "lm": name,
         "lm_sha256": lm.fingerprint[:12],
@@ -113,7 +129,6 @@ def questions(
         asked.append(Question(this, answer))
     base = dataclasses.replace(cfg, recipe=BASE)
     for other in config.compared:
-        check_choice("compared", other, horizon_of)
         theirs = horizon_of[other]
         question = f"to the horizon of {other}"
         this = about(question, BASE, RECIPES[BASE], theirs=theirs["settings"])

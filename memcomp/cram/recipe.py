@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from memcomp.cram.objective import LOSSES, OF_MARGINS
 from memcomp.cram.optimizers import scale_by_ggt
@@ -156,13 +156,15 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     return PARAMETRISATIONS[recipe.parametrisation](chain, recipe.rank)
 
 
-def start_unit(recipe: Recipe, unit: Array, learning_rate: float | Array) -> Array:
-    """What `init_scale` multiplies: `unit`, or what a first step moves a number by.
+def start_unit(
+    recipe: Recipe, unit: Float[Array, "*W"], learning_rate: float | Float[Array, ""]
+) -> Float[Array, "*W"]:
+    """Returns what `init_scale` multiplies: `unit`, or what a step moves a number by.
 
     Args:
-      recipe: the recipe.
-      unit: usual size of the memory's numbers (`Way.unit`).
-      learning_rate: its peak.
+      recipe: the recipe; with its init "steps", a step at the peak of the learning rate.
+      unit: usual size of the memory's numbers (`Way.unit`), or a mean over them.
+      learning_rate: peak learning rate, which may be traced; that of the recipe is ignored.
     """
     if recipe.init != "steps":
         return unit
@@ -183,8 +185,8 @@ def _uniform(key, shape, unit, scale):
 
 # "normal": normal with `init_scale` times the standard deviation that such numbers usually
 # have, for input vectors that of all entries of the embedding matrix; "steps": normal with
-# `init_scale` times what a first step moves a number by; "fixed_normal": normal with
-# standard deviation `init_scale`; "uniform": uniform between 0 and `init_scale`.
+# `init_scale` times what a step moves a number by, see `start_unit`; "fixed_normal": normal
+# with standard deviation `init_scale`; "uniform": uniform between 0 and `init_scale`.
 INITS = {
     "normal": _normal,
     "steps": _normal,

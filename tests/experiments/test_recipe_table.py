@@ -97,12 +97,16 @@ def test_a_text_that_is_not_exact_has_further_starts(tiny_lm, monkeypatch):
 
 
 @pytest.mark.parametrize("field", ["horizons", "at_lengths", "compared"])
-def test_a_recipe_that_is_not_there_is_refused(tiny_lm, tmp_path, field):
+def test_a_recipe_that_is_not_there_is_refused_before_anything_is_written(tmp_path, field):
     config = load_config("recipe_table", "table")
-    config[field] = ("defualt",)
-    one, path = config_dict.create(lengths=(2,)), epath.Path(tmp_path / "records.jsonl")
+    config.lms.nano.texts, config[field] = "nowhere", ("defualt",)
     with pytest.raises(InputError, match=f"{field} 'defualt' is not one of "):
-        recipe_table.questions(tiny_lm, "nano", some_texts(), one, config, path)
+        recipe_table.main(config, str(tmp_path / "run"))
+    config = load_config("recipe_table", "table")
+    config.lms.nano.texts, config.recipes.default.base = "nowhere", "defualt"
+    with pytest.raises(InputError, match="the base of 'default' 'defualt' is not one of "):
+        recipe_table.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_slice_of_the_passages_is_taken(monkeypatch):
@@ -186,6 +190,8 @@ def test_all_questions_of_a_table_differ(tiny_lm, tmp_path):
         config = load_config("recipe_table", what)
         one = config_dict.create(lengths=(2, 3))
         path = epath.Path(tmp_path / "records.jsonl")
-        asked = recipe_table.questions(tiny_lm, "nano", some_texts(), one, config, path)
+        named = recipe_table.recipes_of(config)
+        about = tiny_lm, "nano", some_texts(), one, config, named, path
+        asked = recipe_table.questions(*about)
         known = {recipe_costs.identity(q.about) for q in asked}
         assert len(known) == len(asked) == number
