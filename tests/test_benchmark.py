@@ -14,7 +14,8 @@ from benchmarks import random_models, speed, step_parts, timing
 from tiny_lm import TINY_ENTRIES
 
 import memcomp
-from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
+from memcomp.cram.loop import cram_chunk, lower_cram_chunk
+from memcomp.cram.state import init_states
 from memcomp.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent

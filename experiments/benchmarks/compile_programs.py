@@ -26,7 +26,8 @@ from memcomp.compressors.batches import Examples
 from memcomp.compressors.settings import settings_of
 from memcomp.compressors.setup import Setup, finetuning, make_task, pretraining
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import init_states, lower_cram_chunk
+from memcomp.cram.loop import lower_cram_chunk
+from memcomp.cram.state import init_states
 from memcomp.data.contexts import Contexts, Questions
 from memcomp.data.ragged import Padded
 from memcomp.errors import InputError

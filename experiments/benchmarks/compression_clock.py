@@ -13,7 +13,8 @@ from benchmarks.timing import Side, over, rates, spread, timed
 from memcomp.cost.formulas import compiled_flops, compiled_memory, shapes_of
 from memcomp.cost.work import memory_of
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
+from memcomp.cram.loop import cram_chunk, lower_cram_chunk
+from memcomp.cram.state import init_states
 from memcomp.lm.load import DTYPES, abstract_params
 from memcomp.report.digest_cost import NAMES
 from memcomp.runs.files import Record

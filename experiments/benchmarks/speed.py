@@ -15,7 +15,8 @@ import numpy as np
 from launch import Config
 
 import memcomp
-from memcomp.cram.loop import init_states, lower_cram_chunk
+from memcomp.cram.loop import lower_cram_chunk
+from memcomp.cram.state import init_states
 from memcomp.lm.load import DTYPES
 from memcomp.lm.protocol import LanguageModel
 from memcomp.runs.files import Record

@@ -12,9 +12,10 @@ from launch import Config
 
 import memcomp
 from memcomp.cost.formulas import shapes_of
-from memcomp.cram.loop import cram_chunk, init_states, lower_cram_chunk
+from memcomp.cram.loop import cram_chunk, lower_cram_chunk
 from memcomp.cram.pool import Pool
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.state import init_states
 from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
 from memcomp.lm.load import DTYPES, abstract_params

@@ -11,9 +11,10 @@ import numpy as np
 from launch import Config
 
 import memcomp
-from memcomp.cram.loop import cram_chunk, init_states
+from memcomp.cram.loop import cram_chunk
 from memcomp.cram.recipe import RECIPES
 from memcomp.cram.schedule import advance_all
+from memcomp.cram.state import init_states
 from memcomp.data.texts import Text, read_texts, tokenize
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

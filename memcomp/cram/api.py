@@ -9,7 +9,7 @@ from memcomp.cram.config import CramConfig
 from memcomp.cram.group import check_alone
 from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import advance_all
-from memcomp.cram.starts import states_from
+from memcomp.cram.state import states_from
 from memcomp.data.texts import tokenize
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

@@ -17,11 +17,11 @@ import numpy as np
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.group import check_alone
-from memcomp.cram.loop import CramState, first_tokens, init_states
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
 from memcomp.cram.schedule import check_fits
+from memcomp.cram.state import CramState, first_tokens, init_states
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

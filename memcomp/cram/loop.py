@@ -5,14 +5,13 @@ When traced inside `jax.set_mesh`, states are sharded as their texts are.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.objective import (
@@ -25,89 +24,19 @@ from memcomp.cram.objective import (
     scored_positions,
     token_weights,
 )
-from memcomp.cram.rates import Numbers, learning_rate, stuck_at
-from memcomp.cram.recipe import INITS, OF_TOKENS, optimizer, start_unit
+from memcomp.cram.rates import (
+    SMALLER,
+    TRIES,
+    Numbers,
+    begun_again,
+    learning_rate,
+    stuck_at,
+)
+from memcomp.cram.recipe import optimizer, start_unit
+from memcomp.cram.state import CramState
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.protocol import CausalLM, Params
 from memcomp.sharding import BATCH, constrain_batch
-
-
-class CramState(NamedTuple):
-    """State of one text in flight; with a leading axis B, of a batch of texts.
-
-    Attributes:
-      memory: float32 rows that the next step scores; in the way `vectors`, input vectors.
-      opt_state: optimiser state of this text.
-      best_memory: rows that scored `best_accuracy` and `best_loss`; they were scored
-        before the update, never one update later.
-      best_prefix: number of leading tokens that `best_memory` has right by more than the
-        recipe's margin; with a recipe that grows, the largest number of any memory so far.
-      best_accuracy: share of the scored tokens that `best_memory` has right.
-      best_loss: mean loss of `best_memory` in nats per scored token; with a recipe that
-        grows, the mean over its exact prefix and the token after it.
-      best_margin: smallest margin in logits of a scored token, with `best_memory`; minus
-        infinity if the step did not look at the whole text.
-      min_loss: smallest mean loss of any step, which the reference protocol reports.
-      stale: evaluations since the last new best accuracy, or prefix.
-      step: evaluations so far.
-      unit: usual size of the memory's numbers (`Way.unit`), a mean over them.
-      failed: whether a loss was not finite; `step` counts the steps before it.
-      done: whether the text is finished, so that its state no longer changes.
-    """
-
-    memory: Float[Array, "*B M W"]
-    opt_state: optax.OptState
-    best_memory: Float[Array, "*B M W"]
-    best_prefix: Int[Array, "*B"]
-    best_accuracy: Float[Array, "*B"]
-    best_loss: Float[Array, "*B"]
-    best_margin: Float[Array, "*B"]
-    min_loss: Float[Array, "*B"]
-    stale: Int[Array, "*B"]
-    step: Int[Array, "*B"]
-    unit: Float[Array, "*B"]
-    failed: Bool[Array, "*B"]
-    done: Bool[Array, "*B"]
-
-
-def init_state(
-    seed_id: Int[Array, ""],
-    tokens: Int[Array, "M"],
-    params: Params,
-    numbers: Numbers,
-    *,
-    module: CausalLM,
-    cfg: CramConfig,
-) -> CramState:
-    """Returns the initial state of a text, a function of its id, the seed and the LM.
-
-    With the init "tokens" it is a function of the text's first `tokens` instead.
-    """
-    recipe, way = cfg.resolved_recipe(), cfg.way
-    unit = way.unit(params, cfg.start, module=module)
-    if recipe.init == OF_TOKENS:
-        memory = way.of_tokens(params, tokens, module=module)
-        memory = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
-    else:
-        key = jax.random.fold_in(jax.random.key(numbers.seed), seed_id)
-        shape = way.rows(cfg.num_memory), way.width(module)
-        begun = start_unit(recipe, unit, numbers.learning_rate)
-        memory = INITS[recipe.init](key, shape, begun, recipe.init_scale)
-    return CramState(
-        memory=memory,
-        opt_state=optimizer(recipe).init(memory),
-        best_memory=memory,
-        best_prefix=jnp.full((), -1, jnp.int32),
-        best_accuracy=jnp.full((), -1.0, memory.dtype),
-        best_loss=jnp.full((), jnp.inf, memory.dtype),
-        best_margin=jnp.full((), -jnp.inf, memory.dtype),
-        min_loss=jnp.full((), jnp.inf, memory.dtype),
-        stale=jnp.zeros((), jnp.int32),
-        step=jnp.zeros((), jnp.int32),
-        unit=jnp.mean(unit),
-        failed=jnp.zeros((), bool),
-        done=jnp.zeros((), bool),
-    )
 
 
 def cram_step(
@@ -179,20 +108,14 @@ def cram_step(
         longest = jnp.maximum(prefix, state.best_prefix)
     stale, step = jnp.where(higher, 0, state.stale + 1), state.step + 1
     stuck = stuck_at(recipe.stuck_after, numbers.patience, longest)
-    again = (stuck > 0) & (stale >= stuck)
-    waited = jnp.where(again, stale - stuck, stale)
-    rate = learning_rate(recipe.schedule, numbers, state.step, waited)
-    if recipe.unit_rate:
-        rate = rate * state.unit
-    updates, opt_state = optimizer(recipe).update(
-        grad, state.opt_state, state.memory, learning_rate=rate
+    begun = begun_again(stuck, stale)
+    scale = jnp.where(begun == TRIES, SMALLER, state.scale)
+    waited = stale - begun * stuck  # steps without progress since it last began
+    begins = (begun > 0) & (waited == 0)
+    memory, opt_state = _moved(
+        state._replace(scale=scale), grad, waited, begins, numbers, recipe
     )
-    memory: Any = optax.apply_updates(state.memory, updates)
-    # Another start. The same numbers in other places point elsewhere, as a new draw would.
-    size = jnp.sqrt(jnp.mean(memory**2))
-    begun = start_unit(recipe, state.unit, numbers.learning_rate)
-    moved = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * begun / size)
-    memory = jnp.where(again & (waited == 0), moved, memory)
+    given_up = stale >= numbers.patience + TRIES * stuck
     new = CramState(
         memory=memory,
         opt_state=opt_state,
@@ -205,8 +128,9 @@ def cram_step(
         stale=stale,
         step=step,
         unit=state.unit,
+        scale=scale,
         failed=state.failed,
-        done=solved | (stale >= numbers.patience + stuck) | (step >= numbers.max_steps),
+        done=solved | given_up | (step >= numbers.max_steps),
     )
     waits = looked > tokens.shape[0]
     failed = ~jnp.isfinite(loss) & ~state.done & ~waits
@@ -216,6 +140,22 @@ def cram_step(
     share = (looked - cfg.num_given) / (length - cfg.num_given)
     curves = {"loss": loss, "accuracy": accuracy * share, "looked_at": looked}
     return new, curves | {"right": (scores.margin > 0) & scored}
+
+
+def _moved(state, grad, waited, begins, numbers, recipe):
+    """The memory after a step, or another start; and the state of the optimiser."""
+    rate = state.scale * learning_rate(recipe.schedule, numbers, state.step, waited)
+    if recipe.unit_rate:
+        rate = rate * state.unit
+    updates, opt_state = optimizer(recipe).update(
+        grad, state.opt_state, state.memory, learning_rate=rate
+    )
+    memory: Any = optax.apply_updates(state.memory, updates)
+    # The same numbers in other places point elsewhere, as a new draw would.
+    unit = start_unit(recipe, state.unit, state.scale * numbers.learning_rate)
+    size = jnp.sqrt(jnp.mean(memory**2))
+    start = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * unit / size)
+    return jnp.where(begins, start, memory), opt_state
 
 
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):
@@ -276,36 +216,6 @@ def score_memory(
     return mean_scores(scores, scored_positions(length, tokens.shape[0], cfg.num_given))
 
 
-def init_states(
-    seed_ids: Int[Array, "B"] | Int[np.ndarray, "B"],
-    params: Params,
-    *,
-    module: CausalLM,
-    cfg: CramConfig,
-    tokens: Int[np.ndarray, "B M"] | Int[Array, "B M"] | None = None,
-) -> CramState:
-    """Returns the states of a batch of texts before their first step.
-
-    `tokens` are the first M tokens of each text (`first_tokens`), for recipes whose init is
-    "tokens".
-    """
-    if tokens is None:
-        assert cfg.resolved_recipe().init != OF_TOKENS
-        tokens = np.zeros((len(seed_ids), cfg.num_memory), np.int32)
-    static = {"module": module, "cfg": cfg.program()}
-    return _init_states(seed_ids, tokens, params, cfg.numbers(), **static)
-
-
-def first_tokens(
-    texts: Sequence[Int[np.ndarray, "_"]], cfg: CramConfig
-) -> Int[np.ndarray, "B M"]:
-    """The first M tokens of each text; shorter ones are filled up with the start token."""
-    first = np.full((len(texts), cfg.num_memory), cfg.start, np.int32)
-    for row, text in zip(first, texts, strict=True):
-        row[: len(text)] = text[: cfg.num_memory]
-    return first
-
-
 def cram_chunk(
     states: CramState,
     tokens: Int[Array, "B T"] | Int[np.ndarray, "B T"],
@@ -347,13 +257,6 @@ def lower_cram_chunk(
     return _cram_chunk.lower(states, tokens, lengths, params, cfg.numbers(), **static)
 
 
-@functools.partial(jax.jit, static_argnames=("module", "cfg"))
-def _init_states(seed_ids, tokens, params, numbers, *, module, cfg):
-    init = functools.partial(init_state, module=module, cfg=cfg)
-    batched = jax.vmap(init, in_axes=(0, 0, None, None))
-    return constrain_batch(batched(seed_ids, tokens, params, numbers))
-
-
 @functools.partial(jax.jit, static_argnames=("module", "cfg"), donate_argnums=0)
 def _cram_chunk(states, tokens, lengths, params, numbers, *, module, cfg):
     step = functools.partial(cram_step, module=module, cfg=cfg)
@@ -384,19 +287,3 @@ def score_memories(
     """`score_memory` of a batch."""
     one = functools.partial(score_memory, module=module, cfg=cfg)
     return jax.vmap(one, (0, 0, 0, None))(memory, tokens, lengths, params)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def put_states(states: CramState, new: CramState, mask: Bool[Array, "B"]) -> CramState:
-    """Returns `states` with the batch slots where `mask` is True taken from `new`."""
-
-    def choose(old, fresh):
-        return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
-
-    return constrain_batch(jax.tree.map(choose, states, new))
-
-
-@jax.jit
-def take_states(states: CramState, index: Int[Array, "N"]) -> CramState:
-    """Returns the states of the batch slots `index`."""
-    return constrain_batch(jax.tree.map(lambda leaf: leaf[index], states))

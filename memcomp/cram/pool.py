@@ -16,20 +16,13 @@ import jax
 import numpy as np
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import (
-    CramState,
-    cram_chunk,
-    first_tokens,
-    init_states,
-    put_states,
-    score_memories,
-    take_states,
-)
+from memcomp.cram.loop import cram_chunk, score_memories
 from memcomp.cram.objective import looked_at
 from memcomp.cram.program_size import padded_length, pays, step_flops
-from memcomp.cram.rates import stuck_at
+from memcomp.cram.rates import TRIES, stuck_at
 from memcomp.cram.result import CramResult
 from memcomp.cram.slot import NEVER, Slot
+from memcomp.cram.state import CramState, first_tokens, init_states, put_states, take_states
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import GROUP, grouped
@@ -160,7 +153,7 @@ class Pool:
         prefix, stale, step = fetch([getattr(self._states, name) for name in names])
         recipe = self._cfg.resolved_recipe()
         stuck = stuck_at(recipe.stuck_after, recipe.patience, prefix)
-        left = np.minimum(recipe.patience + stuck - stale, recipe.max_steps - step)
+        left = np.minimum(recipe.patience + TRIES * stuck - stale, recipe.max_steps - step)
         return [
             Flying(
                 seed_id=slot.text.seed_id,

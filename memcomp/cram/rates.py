@@ -70,6 +70,8 @@ def learning_rate(
 
 
 SHORTEST = 10  # tokens; a shorter prefix is not stuck earlier than one of this length
+TRIES = 2  # times that a stuck text begins again before it is given up
+SMALLER = 0.04  # learning rate at the last try and after it, as a share of the recipe's
 
 
 def stuck_at(
@@ -82,13 +84,16 @@ def stuck_at(
     Large steps make the memory large, so that later ones turn it less and less. A text may
     then stay at a short prefix from which no small step leads on, although almost every
     start leads further. So it gets another start: its memory points elsewhere, and has the
-    size of the first one. To come back to the prefix takes about as many steps as it took
-    before, so that this is only done where they are fewer than those of waiting on: a
-    prefix that would have to wait for `patience` steps or more is never stuck.
+    size of the first one. If it is stuck there as well, it begins a second time, with a
+    smaller start and smaller steps (`SMALLER`), which some LMs want.
+
+    To come back to the prefix takes about as many steps as it took before, so that this is
+    only done where they are fewer than those of waiting on: a prefix that would have to
+    wait for `patience` steps or more is never stuck.
 
     Args:
       stuck_after: of the recipe, steps for each token of the prefix; 0 for never.
-      patience: of the recipe; a text that has begun again is given up after as many more.
+      patience: of the recipe; a text is given up after as many from its last beginning.
       prefix: number of leading tokens that have been right so far.
 
     Returns:
@@ -97,3 +102,13 @@ def stuck_at(
     xp: Any = jnp if isinstance(prefix, jax.Array) else np
     at = stuck_after * xp.maximum(prefix + 1, SHORTEST)
     return xp.where(at < patience, at, 0)
+
+
+def begun_again(stuck: Int[Array, "*B"], stale: Int[Array, "*B"]) -> Int[Array, "*B"]:
+    """How many times a text has begun again since its last progress, up to `TRIES`.
+
+    Args:
+      stuck: what `stuck_at` returns; the text begins again whenever so many steps are over.
+      stale: steps since the last progress.
+    """
+    return jnp.where(stuck > 0, jnp.minimum(stale // jnp.maximum(stuck, 1), TRIES), 0)

@@ -61,7 +61,7 @@ class Recipe:
         written with the cross-entropy, in which sure tokens weigh as much as others. 0:
         `loss` and `sure_weight` hold from the first step on.
       stuck_after: steps without progress, for each token of the longest prefix, after
-        which a text begins again, see `stuck_at`; 0 for never.
+        which a text begins again, and then once more, see `stuck_at`; 0 for never.
       parametrisation: what the optimiser updates, a key of `PARAMETRISATIONS`.
       rank: number of coordinates of each memory vector in "low_dim".
     """

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.group import apart, as_one, groups_of
-from memcomp.cram.loop import CramState
 from memcomp.cram.objective import SHORT
 from memcomp.cram.pool import EMPTY, Pool, Snapshot
 from memcomp.cram.result import CramResult
+from memcomp.cram.state import CramState
 from memcomp.data.texts import Text
 from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel

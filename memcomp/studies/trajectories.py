@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_chunk, first_tokens, init_states
+from memcomp.cram.loop import cram_chunk
+from memcomp.cram.state import first_tokens, init_states
 from memcomp.data.texts import Text
 from memcomp.lm.protocol import LanguageModel
 from memcomp.sharding import on_mesh, row_multiple

@@ -14,8 +14,9 @@ from tiny_lm import TINY
 from memcomp.cost.formulas import cram_step_flops
 from memcomp.cost.work import Program, memory_of
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import init_states, lower_cram_chunk
+from memcomp.cram.loop import lower_cram_chunk
 from memcomp.cram.recipe import RECIPES
+from memcomp.cram.state import init_states
 from memcomp.cram.ways.table import memory_scores
 from memcomp.lm.load import abstract_params
 from memcomp.models.llama import Llama

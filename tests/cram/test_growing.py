@@ -9,12 +9,13 @@ import pytest
 
 from memcomp.cram import program_size
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_step, init_states
+from memcomp.cram.loop import cram_step
 from memcomp.cram.objective import SHORT, looked_at
 from memcomp.cram.pool import Pool
 from memcomp.cram.program_size import padded_length
 from memcomp.cram.recipe import Recipe
 from memcomp.cram.schedule import advance_all
+from memcomp.cram.state import init_states
 from memcomp.cram.ways.table import memory_scores
 from memcomp.data.texts import Text
 

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from selection import first_here
 
-from memcomp.cram import loop
+from memcomp.cram import loop, state
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_chunk, cram_step, init_states
+from memcomp.cram.loop import cram_chunk, cram_step
 from memcomp.cram.rates import stuck_at
 from memcomp.cram.recipe import Recipe
+from memcomp.cram.state import init_states
 from memcomp.cram.ways.table import memory_scores
 
 RECIPE = Recipe(learning_rate=0.1, max_steps=40, patience=25, margin=0.05, b2=0.99)
 CFG = CramConfig(recipe=RECIPE, num_memory=2, steps_per_chunk=10, vocab_chunk=7)
 LENGTHS = (3, 5, 3)
-PROGRAMS = loop._cram_chunk, loop._init_states
+PROGRAMS = loop._cram_chunk, state._init_states
 SCORE = jax.jit(memory_scores, static_argnames=("module", "vocab_chunk"))
 
 
@@ -246,7 +247,7 @@ def test_a_start_in_steps_is_so_many_times_as_large_as_the_first_step(tiny_lm, u
     np.testing.assert_allclose(np.std(memory), 8 * RECIPE.learning_rate * unit, rtol=0.02)
 
 
-def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
+def test_a_stuck_text_begins_again_twice_and_is_then_given_up(tiny_lm):
     recipe = Recipe(
         learning_rate=5.0,
         unit_rate=True,
@@ -257,6 +258,7 @@ def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
         optimizer="ggt",
         b1=0.7,
         weight_decay=0.0,
+        init="steps",
         init_scale=3.0,
         grows=True,
         stuck_after=4,
@@ -273,13 +275,31 @@ def test_a_stuck_text_begins_again_and_is_then_given_up(tiny_lm):
         moves.append(_size(new.memory - state.memory) / state.unit)
         memories.append(new.memory)
         state = new
-    # The first step is progress, from no prefix to one of 0 tokens; 4 steps for each of 10.
-    assert len(sizes) == 1 + 40 + 50
-    assert sizes[40] == pytest.approx(3.0, rel=1e-4) and min(sizes[20:40]) > 10
+    # The first step is progress, from no prefix to one of 0 tokens. Then the text begins
+    # twice, after 4 steps for each of 10 tokens; the second time, its steps are smaller.
+    assert len(sizes) == 1 + 40 + 40 + 50
+    assert sizes[40] == pytest.approx(3 * 5, rel=1e-4)
+    assert sizes[80] == pytest.approx(3 * 0.2, rel=1e-4)
     assert moves[39] < 1 and moves[41] > 4.9
+    assert moves[79] < 1 and 0.19 < moves[81] < 0.21
     # It points elsewhere: each row's numbers are one place further.
-    before, after = memories[39:41]
-    assert _cosine(before, after) < 0.6 and _cosine(jnp.roll(before, 1, 1), after) > 0.99
+    for last in 39, 79:
+        before, after = memories[last : last + 2]
+        assert _cosine(before, after) < 0.6
+        assert _cosine(jnp.roll(before, 1, 1), after) > 0.99
+
+
+def test_a_text_that_begins_again_with_small_steps_keeps_them(tiny_lm):
+    state = jax.tree.map(lambda leaf: leaf[0], start(tiny_lm, CFG, rows=1))
+    tokens, lengths = some_texts(1)
+    tail = jnp.asarray(tokens[0]), jnp.int32(lengths[0]), tiny_lm.params, CFG.numbers()
+    moves = []
+    for scale in 1.0, 0.04:
+        small = state._replace(scale=jnp.float32(scale))
+        new, _ = cram_step(small, *tail, module=tiny_lm.module, cfg=CFG)
+        assert new.stale == 0 and new.scale == jnp.float32(scale)
+        moves.append(_size(new.memory - state.memory))
+    assert moves[1] == pytest.approx(0.04 * moves[0], rel=1e-3)
 
 
 def _cosine(x, y):

@@ -11,7 +11,7 @@ from selection import first_here
 
 from memcomp.cram.config import CramConfig
 from memcomp.cram.decode import decode
-from memcomp.cram.loop import cram_step, init_states
+from memcomp.cram.loop import cram_step
 from memcomp.cram.objective import (
     FRESH,
     SURE,
@@ -21,6 +21,7 @@ from memcomp.cram.objective import (
     token_weights,
 )
 from memcomp.cram.recipe import Recipe, optimizer
+from memcomp.cram.state import init_states
 from memcomp.cram.ways.table import memory_scores
 
 

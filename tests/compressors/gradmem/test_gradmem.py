@@ -16,7 +16,8 @@ from tiny_lm import TINY, make_tiny_lm
 from memcomp.compressors.gradmem import GradMem, GradMemConfig
 from memcomp.cram import recipe
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_step, init_state
+from memcomp.cram.loop import cram_step
+from memcomp.cram.state import init_state
 from memcomp.errors import InputError
 from memcomp.lm.load import FAMILIES, load_lm
 

@@ -11,9 +11,9 @@ from tiny_lm import make_tiny_lm
 
 from memcomp.cram.api import cram
 from memcomp.cram.config import CramConfig
-from memcomp.cram.loop import cram_step, init_states
+from memcomp.cram.loop import cram_step
 from memcomp.cram.recipe import RECIPES
-from memcomp.cram.starts import states_from
+from memcomp.cram.state import init_states, states_from
 from memcomp.errors import InputError
 
 TEXTS = [np.arange(2, 2 + n, dtype=np.int32) for n in (2, 4)]
