@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from cramming_run import untimed
 from icformer_run import import_script, make_folder, tiny
-from selection import first_here
 from several import Job
 
 from memcomp.distributed import EX_TEMPFAIL
@@ -218,18 +217,17 @@ def test_configs_without_sense_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("changes", "message"),
-    first_here(
-        [
-            ({"decode.num_texts": 0}, "decode.num_texts is 0; give 1"),
-            ({"decode.num_texts": 6}, "has 5 texts where 6 are wanted"),
-            ({"decode.num_tokens": 0}, "num_tokens is 0; give 1"),
-            ({"decode.num_tokens": 125}, "a row needs 1.. positions, .* has 128"),
-            ({"decode.ask": "Who? " * 90}, "a row needs .* positions, .* has 128"),
-            ({"context.max_chunk": 0}, "max_chunk is 0; give at least 1"),
-        ]
-    ),
+    [
+        ({"decode.num_texts": 0}, "decode.num_texts is 0; give 1"),
+        ({"decode.num_texts": 6}, "has 5 texts where 6 are wanted"),
+        ({"decode.num_tokens": 0}, "num_tokens is 0; give 1"),
+        ({"decode.num_tokens": 125}, "a row needs 1.. positions, .* has 128"),
+        ({"decode.ask": "Who? " * 90}, "a row needs .* positions, .* has 128"),
+        ({"context.max_chunk": 0}, "max_chunk is 0; give at least 1"),
+    ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_written(
     script, folder, whole, tmp_path, changes, message

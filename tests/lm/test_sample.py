@@ -76,7 +76,8 @@ def tiny_mamba():
     return module, jax.tree.unflatten(tree, params)
 
 
-@pytest.mark.parametrize("family", ["llama", pytest.param("mamba", marks=pytest.mark.ci)])
+@pytest.mark.ci
+@pytest.mark.parametrize("family", ["llama", "mamba"])
 def test_a_growing_cache_changes_nothing(tiny_lm, tiny_mamba, family, monkeypatch):
     monkeypatch.setattr(decode, "SMALLEST_CACHE", 12)
     module, params = (tiny_lm.module, tiny_lm.params)

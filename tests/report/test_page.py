@@ -147,6 +147,7 @@ def test_no_text_can_leave_its_place(tmp_path):
             assert shown == HOSTILE and not browser.complaints()
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(FOUND is None, reason="no Chromium here; apt-get install chromium")
 def test_a_reader_picks_a_text(report, tmp_path):
     _, (page, *_) = report
