@@ -111,15 +111,16 @@ def cram_step(
     begun = begun_again(stuck, stale)
     scale = jnp.where(begun == TRIES, SMALLER, state.scale)
     waited = stale - begun * stuck  # steps without progress since it last began
-    begins = (begun > 0) & (waited == 0)
-    memory, opt_state = _moved(
-        state._replace(scale=scale), grad, waited, begins, numbers, recipe
-    )
+    best_memory = jnp.where(keep, state.memory, state.best_memory)
+    scored_now = state._replace(best_memory=best_memory, scale=scale)
+    memory, opt_state = _moved(scored_now, grad, waited, numbers, recipe)
+    another = _another_start(scored_now, memory, begun, numbers, recipe)
+    memory = jnp.where((begun > 0) & (waited == 0), another, memory)
     given_up = stale >= numbers.patience + TRIES * stuck
     new = CramState(
         memory=memory,
         opt_state=opt_state,
-        best_memory=jnp.where(keep, state.memory, state.best_memory),
+        best_memory=best_memory,
         best_prefix=longest,
         best_accuracy=jnp.where(keep, accuracy, state.best_accuracy),
         best_loss=jnp.where(keep, compared, state.best_loss),
@@ -142,8 +143,8 @@ def cram_step(
     return new, curves | {"right": (scores.margin > 0) & scored}
 
 
-def _moved(state, grad, waited, begins, numbers, recipe):
-    """The memory after a step, or another start; and the state of the optimiser."""
+def _moved(state, grad, waited, numbers, recipe):
+    """The memory after a step, and the state of the optimiser."""
     rate = state.scale * learning_rate(recipe.schedule, numbers, state.step, waited)
     if recipe.unit_rate:
         rate = rate * state.unit
@@ -151,11 +152,16 @@ def _moved(state, grad, waited, begins, numbers, recipe):
         grad, state.opt_state, state.memory, learning_rate=rate
     )
     memory: Any = optax.apply_updates(state.memory, updates)
+    return memory, opt_state
+
+
+def _another_start(state, memory, begun, numbers, recipe):
+    """Where a stuck text begins again: elsewhere first, and then at its best memory."""
     # The same numbers in other places point elsewhere, as a new draw would.
+    elsewhere = jnp.roll(memory, 1, axis=-1)
+    start = jnp.where(begun == TRIES, state.best_memory, elsewhere)
     unit = start_unit(recipe, state.unit, state.scale * numbers.learning_rate)
-    size = jnp.sqrt(jnp.mean(memory**2))
-    start = jnp.roll(memory, 1, axis=-1) * (recipe.init_scale * unit / size)
-    return jnp.where(begins, start, memory), opt_state
+    return start * (recipe.init_scale * unit / jnp.sqrt(jnp.mean(start**2)))
 
 
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):

@@ -84,8 +84,8 @@ def stuck_at(
     Large steps make the memory large, so that later ones turn it less and less. A text may
     then stay at a short prefix from which no small step leads on, although almost every
     start leads further. So it gets another start: its memory points elsewhere, and has the
-    size of the first one. If it is stuck there as well, it begins a second time, with a
-    smaller start and smaller steps (`SMALLER`), which some LMs want.
+    size of the first one. If it is stuck there as well, it begins at its best memory, which
+    is made small, and goes on with small steps (`SMALLER`): some LMs hold more that way.
 
     To come back to the prefix takes about as many steps as it took before, so that this is
     only done where they are fewer than those of waiting on: a prefix that would have to
