@@ -128,6 +128,7 @@ def everything() -> config_dict.ConfigDict:
             recipe="default",
             learning_rate=config_dict.placeholder(float),
             patience=config_dict.placeholder(int),
+            ahead=config_dict.placeholder(int),
             batch_size=16,
         ),
     )
