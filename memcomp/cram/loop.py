@@ -88,21 +88,13 @@ def cram_step(
     loss, accuracy, margin = mean_scores(scores, scored)
     # The rest of a text that was not looked at may be wrong.
     margin = jnp.where(looked == length, margin, -jnp.inf)
-    solved, exact = margin > numbers.margin, margin > 0
-
-    progress = prefix if recipe.grows else accuracy
-    best = state.best_prefix if recipe.grows else state.best_accuracy
-    higher = progress > best
     # Memories with the same prefix are compared by the loss of this prefix and of the token
     # after it, so that it does not matter how much else each of them was scored on.
     compared = loss
     if recipe.grows:
         compared = mean_over(scores.loss, scored & (jnp.arange(len(scored)) <= prefix))
-    lower = (progress == best) & (compared < state.best_loss)
-    # A memory that is not exact never replaces an exact one, even if it has a longer prefix
-    # right by more than the margin.
-    was_exact = state.best_margin > 0
-    keep = solved | (exact & ~was_exact) | ((exact | ~was_exact) & (higher | lower))
+    progress = prefix if recipe.grows else accuracy
+    higher, keep = _judged(state, progress, compared, margin, numbers, recipe)
     longest = jnp.where(keep, prefix, state.best_prefix)
     if recipe.grows:  # a prefix that has been right once is no progress again
         longest = jnp.maximum(prefix, state.best_prefix)
@@ -131,7 +123,7 @@ def cram_step(
         unit=state.unit,
         scale=scale,
         failed=state.failed,
-        done=solved | given_up | (step >= numbers.max_steps),
+        done=(margin > numbers.margin) | given_up | (step >= numbers.max_steps),
     )
     waits = looked > tokens.shape[0]
     failed = ~jnp.isfinite(loss) & ~state.done & ~waits
@@ -141,6 +133,19 @@ def cram_step(
     share = (looked - cfg.num_given) / (length - cfg.num_given)
     curves = {"loss": loss, "accuracy": accuracy * share, "looked_at": looked}
     return new, curves | {"right": (scores.margin > 0) & scored}
+
+
+def _judged(state, progress, compared, margin, numbers, recipe):
+    """Whether a memory is progress, and whether it is the best one so far."""
+    best = state.best_prefix if recipe.grows else state.best_accuracy
+    higher = progress > best
+    lower = (progress == best) & (compared < state.best_loss)
+    solved, exact = margin > numbers.margin, margin > 0
+    # A memory that is not exact never replaces an exact one, even if it has a longer prefix
+    # right by more than the margin.
+    was_exact = state.best_margin > 0
+    keep = solved | (exact & ~was_exact) | ((exact | ~was_exact) & (higher | lower))
+    return higher, keep
 
 
 def _moved(state, grad, waited, numbers, recipe):
