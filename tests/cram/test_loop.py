@@ -283,6 +283,7 @@ def test_a_stuck_text_begins_again_twice_and_is_then_given_up(tiny_lm):
     assert sizes[80] == pytest.approx(3 * 0.2, rel=1e-4)
     assert moves[39] < 1 and moves[41] > 4.9
     assert moves[79] < 1 and 0.19 < moves[81] < 0.21
+    assert state.scale == np.float32(0.04)  # also after progress, see below
     # It points elsewhere at first: each row's numbers are one place further.
     before, after = memories[39:41]
     assert _cosine(before, after) < 0.6 and _cosine(jnp.roll(before, 1, 1), after) > 0.99
