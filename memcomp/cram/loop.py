@@ -166,7 +166,9 @@ def _another_start(state, memory, begun, numbers, recipe):
     elsewhere = jnp.roll(memory, 1, axis=-1)
     start = jnp.where(begun == TRIES, state.best_memory, elsewhere)
     unit = start_unit(recipe, state.unit, state.scale * numbers.learning_rate)
-    return start * (recipe.init_scale * unit / jnp.sqrt(jnp.mean(start**2)))
+    size = jnp.sqrt(jnp.mean(start**2))
+    # A given start of zeros (`states_from`) may be the best memory. It points nowhere.
+    return start * (recipe.init_scale * unit / jnp.where(size > 0, size, 1))
 
 
 def _loss(memory, state, tokens, scored, params, numbers, *, module, cfg):

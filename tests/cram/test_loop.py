@@ -305,6 +305,20 @@ def test_a_text_that_begins_again_with_small_steps_keeps_them(tiny_lm):
     assert moves[1] == pytest.approx(0.04 * moves[0], rel=1e-3)
 
 
+def test_a_stuck_text_whose_best_memory_is_zeros_stays_finite(tiny_lm):
+    """A given start may be zeros, which cannot be scaled to any size."""
+    changes = dict(grows=True, stuck_after=4, margin=1e3, patience=100)
+    cfg = CramConfig(recipe=dataclasses.replace(RECIPE, **changes), num_memory=2)
+    state = jax.tree.map(lambda leaf: leaf[0], start(tiny_lm, cfg, rows=1))
+    stuck = dict(best_prefix=jnp.int32(0), best_loss=-jnp.inf, stale=jnp.int32(79))
+    zeros = state._replace(best_memory=jnp.zeros_like(state.memory), **stuck)
+    tokens, lengths = some_texts(1)
+    tail = jnp.asarray(tokens[0]), jnp.int32(lengths[0]), tiny_lm.params, cfg.numbers()
+    new, _ = cram_step(zeros, *tail, module=tiny_lm.module, cfg=cfg)
+    np.testing.assert_array_equal(new.memory, 0)
+    assert new.stale == 80 and new.scale == np.float32(0.04)
+
+
 def _cosine(x, y):
     return float(jnp.vdot(x, y) / jnp.linalg.norm(x) / jnp.linalg.norm(y))
 
