@@ -23,11 +23,13 @@ class OneStep(Way):
     Attributes:
       after: whether the outputs of the vectors e predict nothing, so that the LM reads one
         m a token: the arrangement [e][m]xN, and otherwise [e][m]x(N-1).
+      begins: whether the LM reads its start token first.
 
     Source: Mezentsev and Oseledets 2025, arXiv:2505.21189, with K = 1.
     """
 
     after: bool = False
+    begins: bool = False
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"patience": 5000, "init": "fixed_normal", "init_scale": 1.0},
         # All tokens are read from the same m. They stay right only if they stay likely, so
@@ -52,8 +54,9 @@ class OneStep(Way):
         return num_memory + 1
 
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
-        """One position a token, and in the arrangement `after` one for each e."""
-        return num_tokens + num_memory if self.after else max(num_tokens, num_memory)
+        """One position a token, in the arrangement `after` one for each e, and the start."""
+        length = num_tokens + num_memory if self.after else max(num_tokens, num_memory)
+        return self.begins + length
 
     def of_tokens(self, params, tokens, *, module):
         """No real tokens mean what these vectors mean."""
@@ -61,8 +64,8 @@ class OneStep(Way):
 
     def inputs(self, params, memory, tokens, start, *, module):
         """[e_1 ... e_K, m, m ...], without a cache."""
-        dtype = embed(params, tokens[None, :1], module=module).dtype
-        return self._read(memory.astype(dtype), len(tokens)), None
+        first = embed(params, jnp.full((1, 1), start), module=module)
+        return self._read(first, memory, len(tokens)), None
 
     def before(self, memory, start):
         """Nothing, as no text is read."""
@@ -73,10 +76,10 @@ class OneStep(Way):
 
     def decode(self, params, memory, given, start, *, module, num_tokens):
         """All tokens from one forward pass."""
-        dtype = embed(params, jnp.zeros((1, 1), jnp.int32), module=module).dtype
+        first = embed(params, jnp.full((1, 1), start), module=module)
 
         def one(rows):
-            x = self._read(rows.astype(dtype), num_tokens)
+            x = self._read(first, rows, num_tokens)
             hidden = in_turn(hidden_states(params, x, module=module), num_tokens)
             logits = logits_of(params, hidden, module=module)
             return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.isfinite(logits).all()
@@ -85,24 +88,34 @@ class OneStep(Way):
         tokens, finite = jax.lax.map(one, memory)
         return tokens, finite.all()
 
-    def _read(self, memory, num_tokens):
+    def _read(self, first, memory, num_tokens):
         """Rows of input vectors, the last of which predict the tokens."""
-        e, m = self._first(memory[:-1]), memory[-1]
+        memory = memory.astype(first.dtype)
+        e, m = self._apart(memory[:-1]), memory[-1]
         length = -(-num_tokens // len(e))
         x = jnp.concatenate([e, jnp.broadcast_to(m, (len(e), length, len(m)))], axis=1)
-        return x if self.after else x[:, :length]
+        x = x if self.after else x[:, :length]
+        if not self.begins:
+            return x
+        return jnp.concatenate([jnp.broadcast_to(first, x[:, :1].shape), x], axis=1)
 
-    def _first(self, e):
-        """Vectors with which each row begins."""
+    def _apart(self, e):
+        """The vectors e of each row."""
         return e[None]
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedOneStep(OneStep):
-    """One m for a group of K texts: the LM reads [e_i, m, m ...] for text i.
+    """One m for a group of K texts: the LM reads [start token, e_i, m, m ...] for text i.
 
-    Source: Mezentsev and Oseledets 2025, arXiv:2505.21189.
+    Many LMs attend to their first position whatever stands there, and carry next to nothing
+    in it. An e there can hardly tell the texts apart; so the start token stands before it.
+
+    Source: Mezentsev and Oseledets 2025, arXiv:2505.21189, without the start token; Xiao et
+      al. 2023, arXiv:2309.17453, on the first position.
     """
+
+    begins: bool = True
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": OneStep.recipes["reference"],
@@ -132,6 +145,6 @@ class SharedOneStep(OneStep):
         """Those of one text."""
         return super().num_positions(1, num_tokens)
 
-    def _first(self, e):
+    def _apart(self, e):
         """A row for each text."""
         return e[:, None]

@@ -195,18 +195,24 @@ def test_what_is_exact_comes_back_from_the_file(starting_lm, way, tmp_path):
 
 
 def test_a_group_is_read_as_its_texts_are(tiny_lm):
-    """Token i of each of three texts, and of the first two only where the text ends."""
+    """Token i of each of three texts, and of the first two only where the text ends.
+
+    Each text is read as the start token, its own vector, and the shared vector.
+    """
     vectors = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    start = vectors_of(tiny_lm, np.array([START]))
     group = some_tokens(1, 3, T)
     together = scores(tiny_lm, "one_step_shared", vectors, group.T.reshape(-1)[:-1])
     for i, text in enumerate(group):
-        alone = scores(tiny_lm, "one_step", vectors[[i, -1]], text)
+        rows = np.concatenate([start, vectors[i][None], [vectors[3]] * (T - 1)])
+        alone = scores_of_vectors(tiny_lm, rows, text)
         num = T if i < 2 else T - 1
         for got, want in zip(together, alone, strict=True):
             np.testing.assert_allclose(got[i::3], want[:num], atol=2e-5)
     decoded = memcomp.decode(tiny_lm, vectors, 3 * T, way="one_step_shared")
     for i, row in enumerate(vectors[:3]):
-        alone = memcomp.decode(tiny_lm, np.stack([row, vectors[3]]), T, way="one_step")
+        own = np.stack([row, vectors[3]])
+        alone = memcomp.decode(tiny_lm, own, T, way="one_step_shared")
         np.testing.assert_array_equal(decoded[i::3], alone)
 
 
