@@ -1,11 +1,10 @@
 """GGT: an optimiser that preconditions with the full matrix of second moments."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -14,26 +13,28 @@ class GGTState(NamedTuple):
     """State of GGT.
 
     Attributes:
-      window: the last W gradients, newest first, each multiplied by b2 in every later step;
-        zeros before the W-th step.
+      window: for each matrix [M P] of parameters, the last W gradients of each row [M W P],
+        newest first, each multiplied by b2 in every later step; zeros before the W-th step.
     """
 
-    window: Float[Array, "W P"]
+    window: Any
 
 
 def scale_by_ggt(
     b1: float, b2: float, eps: float, window: int, power: float
 ) -> optax.GradientTransformationExtraArgs:
-    """Scales gradients by the full matrix of their second moments, not its diagonal alone.
+    """Scales gradients by the full matrix of second moments of each row, not its diagonal.
 
-    With G [W P] the window of gradients, the update is (G^T G)^-power m, where m is their
-    running mean with decay b1. The update is then scaled to root mean square 1, the usual
-    length of AdamW's updates. Both the matrix and m are sums over the window, so that the
-    update is G^T f(G G^T) w, with the weights w of the mean m, and the only matrix to
+    With G [W P] the window of gradients of a row, its update is (G^T G)^-power m, where m is
+    their running mean with decay b1. The update is then scaled to root mean square 1, the
+    usual length of AdamW's updates. Both the matrix and m are sums over the window, so that
+    the update is G^T f(G G^T) w, with the weights w of the mean m, and the only matrix to
     decompose is [W W].
 
-    This suits memory: P is only M D, so that G is small beside the LM's activations, and
-    one text has few tokens, so that few directions matter, and these are not the axes.
+    This suits memory: P is only D, so that G is small beside the LM's activations, and one
+    text has few tokens, so that few directions matter, and these are not the axes. Rows are
+    vectors that the LM reads at places of their own. One matrix for all rows would have to
+    tell their directions apart from as few gradients.
 
     Source: GGT, Agarwal et al. 2019, arXiv:1806.02958, section 2, whose power is 1/2, and
       which adds the identity to what is inverted.
@@ -49,26 +50,28 @@ def scale_by_ggt(
     """
 
     def init(params):
-        flat, _ = ravel_pytree(params)
-        return GGTState(jnp.zeros((window, flat.size), flat.dtype))
+        wide = lambda p: jnp.zeros((p.shape[0], window, p.shape[1]), p.dtype)
+        return GGTState(jax.tree.map(wide, params))
 
     def update(updates, state, params=None, **extra_args):
-        grad, unravel = ravel_pytree(updates)
-        G = jnp.concatenate([grad[None], b2 * state.window[:-1]])
+        newest = lambda g, G: jnp.concatenate([g[:, None], b2 * G[:, :-1]], axis=1)
+        windows = jax.tree.map(newest, updates, state.window)
+        return jax.tree.map(jax.vmap(move), windows), GGTState(windows)
+
+    def move(G):
         tiny = jnp.finfo(G.dtype).tiny
         squares, vectors = _eigh(G @ G.T)
         singular = jnp.sqrt(jnp.maximum(squares, 0) / jnp.maximum(squares[-1], tiny))
         mean = (b1 / b2) ** jnp.arange(window, dtype=G.dtype)
         weights = vectors @ ((mean @ vectors) / (singular + eps) ** (2 * power))
-        move = weights @ G
-        move = move / jnp.sqrt(jnp.maximum(jnp.mean(move**2), tiny))
-        return unravel(move), GGTState(G)
+        direction = weights @ G
+        return direction / jnp.sqrt(jnp.maximum(jnp.mean(direction**2), tiny))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _eigh(matrix: Float[Array, "W W"]) -> tuple[Float[Array, "W"], Float[Array, "W W"]]:
-    """Eigenvalues and eigenvectors of one text's matrix, computed on the text's device.
+    """Eigenvalues and eigenvectors of a matrix, computed on the device of its text.
 
     The compiler cannot shard a decomposition: it would gather the matrices of all texts and
     decompose all of them on each device. The axes of the batch come from `jax.vmap` with

@@ -24,6 +24,7 @@ from memcomp.cram.result import CramResult
 from memcomp.cram.slot import NEVER, Slot
 from memcomp.cram.state import CramState, first_tokens, init_states, put_states, take_states
 from memcomp.data.texts import Text
+from memcomp.errors import InputError
 from memcomp.lm.protocol import LanguageModel
 from memcomp.lm.score import GROUP, grouped
 from memcomp.sharding import fetch, on_mesh, put_rows, row_multiple, row_owners
@@ -210,7 +211,14 @@ class Pool:
         # Slots beyond those of the snapshot are empty, as they are in fresh states.
         fresh = fetch(self._fresh_states())
         for key, leaf in _named_leaves(fresh):
-            leaf[: len(ids)] = snapshot[f"state{key}"]
+            saved = snapshot.get(f"state{key}")
+            if saved is None or saved.shape[1:] != leaf.shape[1:]:
+                raise InputError(
+                    f"the state{key} of the texts in flight is not as this version of "
+                    "memcomp makes it; remove in_flight.safetensors of the run, and the "
+                    "texts in flight begin anew"
+                )
+            leaf[: len(ids)] = saved
         self._states = put_rows(fresh, self._lm.mesh)
 
     def _whole(self, num_slots: int) -> int:

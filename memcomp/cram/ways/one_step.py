@@ -119,19 +119,13 @@ class SharedOneStep(OneStep):
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": OneStep.recipes["reference"],
-        # GGT's directions are of all numbers of a group together, and worse than AdamW. The
-        # accuracy of a group goes up and down at a constant rate; a falling one settles it.
+        # The accuracy of a group goes up and down at a constant rate; a falling one settles it.
         "default": {
             **OneStep.recipes["default"],
-            "learning_rate": 0.1,
             "max_steps": 2000,
             "patience": 2000,
             "warmup_steps": 20,
             "schedule": "cosine",
-            "optimizer": "adamw",
-            "b1": 0.9,
-            "b2": 0.9,
-            "eps": 1e-8,
             "init": "fixed_normal",
             "grows": False,
         },
