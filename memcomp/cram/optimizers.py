@@ -25,11 +25,11 @@ def scale_by_ggt(
 ) -> optax.GradientTransformationExtraArgs:
     """Scales gradients by the full matrix of second moments of each row, not its diagonal.
 
-    With G [W P] the window of gradients of a row, its update is (G^T G)^-power m, where m is
-    their running mean with decay b1. The update is then scaled to root mean square 1, the
-    usual length of AdamW's updates. Both the matrix and m are sums over the window, so that
-    the update is G^T f(G G^T) w, with the weights w of the mean m, and the only matrix to
-    decompose is [W W].
+    With G [W P] the window of gradients of a row, its update is (G^T G)^-power m, where m
+    is their running mean with decay b1. The update is then scaled to root mean square 1,
+    the usual length of AdamW's updates. Both the matrix and m are sums over the window, so
+    that the update is G^T f(G G^T) w, with the weights w of the mean m, and the only matrix
+    to decompose is [W W].
 
     This suits memory: P is only D, so that G is small beside the LM's activations, and one
     text has few tokens, so that few directions matter, and these are not the axes. Rows are
@@ -50,13 +50,18 @@ def scale_by_ggt(
     """
 
     def init(params):
-        wide = lambda p: jnp.zeros((p.shape[0], window, p.shape[1]), p.dtype)
-        return GGTState(jax.tree.map(wide, params))
+        return GGTState(jax.tree.map(empty, params))
+
+    def empty(matrix):
+        M, P = matrix.shape
+        return jnp.zeros((M, window, P), matrix.dtype)
 
     def update(updates, state, params=None, **extra_args):
-        newest = lambda g, G: jnp.concatenate([g[:, None], b2 * G[:, :-1]], axis=1)
         windows = jax.tree.map(newest, updates, state.window)
         return jax.tree.map(jax.vmap(move), windows), GGTState(windows)
+
+    def newest(grad, windows):
+        return jnp.concatenate([grad[:, None], b2 * windows[:, :-1]], axis=1)
 
     def move(G):
         tiny = jnp.finfo(G.dtype).tiny

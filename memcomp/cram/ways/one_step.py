@@ -54,7 +54,7 @@ class OneStep(Way):
         return num_memory + 1
 
     def num_positions(self, num_memory: int, num_tokens: int) -> int:
-        """One position a token, in the arrangement `after` one for each e, and the start."""
+        """One a token, in the arrangement `after` one for each e, and the start."""
         length = num_tokens + num_memory if self.after else max(num_tokens, num_memory)
         return self.begins + length
 
@@ -119,7 +119,7 @@ class SharedOneStep(OneStep):
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": OneStep.recipes["reference"],
-        # The accuracy of a group goes up and down at a constant rate; a falling one settles it.
+        # At a constant rate, the accuracy of a group goes up and down.
         "default": {
             **OneStep.recipes["default"],
             "max_steps": 2000,
