@@ -154,6 +154,15 @@ def test_one_step_predicts_token_i_from_the_vectors_up_to_i(tiny_lm, way, num_e)
     np.testing.assert_allclose(longer.loss[:T], got.loss, atol=2e-5)
 
 
+@pytest.mark.parametrize("way", ["one_step", "one_step_after", "one_step_shared"])
+def test_one_step_counts_the_positions_that_it_reads(tiny_lm, way):
+    num_texts = WAYS[way].num_texts(3)
+    rows = jnp.zeros((WAYS[way].rows(3), 16))
+    group = jnp.zeros(num_texts * T, jnp.int32)
+    x, _ = WAYS[way].inputs(tiny_lm.params, rows, group, START, module=tiny_lm.module)
+    assert x.shape[:2] == (num_texts, WAYS[way].num_positions(3, T))
+
+
 def texts_of(*lengths):
     return [Text(i, "test", some_tokens(10 + i, n)) for i, n in enumerate(lengths)]
 
