@@ -1,5 +1,6 @@
 """GGT: an optimiser that preconditions with the full matrix of second moments."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -58,25 +59,29 @@ def scale_by_ggt(
 
     def update(updates, state, params=None, **extra_args):
         windows = jax.tree.map(newest, updates, state.window)
-        return jax.tree.map(jax.vmap(move), windows), GGTState(windows)
+        return jax.tree.map(move, windows), GGTState(windows)
 
     def newest(grad, windows):
         return jnp.concatenate([grad[:, None], b2 * windows[:, :-1]], axis=1)
 
     def move(G):
         tiny = jnp.finfo(G.dtype).tiny
-        squares, vectors = _eigh(G @ G.T)
-        singular = jnp.sqrt(jnp.maximum(squares, 0) / jnp.maximum(squares[-1], tiny))
+        squares, vectors = _eigh(G @ G.mT)
+        largest = jnp.maximum(squares[:, -1:], tiny)
+        singular = jnp.sqrt(jnp.maximum(squares, 0) / largest)
         mean = (b1 / b2) ** jnp.arange(window, dtype=G.dtype)
-        weights = vectors @ ((mean @ vectors) / (singular + eps) ** (2 * power))
-        direction = weights @ G
-        return direction / jnp.sqrt(jnp.maximum(jnp.mean(direction**2), tiny))
+        scaled = (mean @ vectors) / (singular + eps) ** (2 * power)
+        direction = jnp.einsum("mwv,mv,mwp->mp", vectors, scaled, G)
+        square = jnp.mean(direction**2, axis=-1, keepdims=True)
+        return direction / jnp.sqrt(jnp.maximum(square, tiny))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _eigh(matrix: Float[Array, "W W"]) -> tuple[Float[Array, "W"], Float[Array, "W W"]]:
-    """Eigenvalues and eigenvectors of a matrix, computed on the device of its text.
+def _eigh(
+    matrices: Float[Array, "M W W"],
+) -> tuple[Float[Array, "M W"], Float[Array, "M W W"]]:
+    """Eigenvalues and eigenvectors of one text's matrices, computed on the text's device.
 
     The compiler cannot shard a decomposition: it would gather the matrices of all texts and
     decompose all of them on each device. The axes of the batch come from `jax.vmap` with
@@ -84,9 +89,16 @@ def _eigh(matrix: Float[Array, "W W"]) -> tuple[Float[Array, "W"], Float[Array, 
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return jnp.linalg.eigh(matrix)
+        return jnp.linalg.eigh(matrices)
     whole = PartitionSpec()
     local = jax.shard_map(
-        jnp.linalg.eigh, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False
+        _eigh_here, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False
     )
-    return local(matrix)
+    return local(matrices)
+
+
+def _eigh_here(matrices):
+    # Several CPU devices of one process share its threads. One that decomposes several
+    # matrices at once may wait for ever for a thread that waits for this device.
+    in_turn = functools.partial(jax.lax.map, jnp.linalg.eigh)
+    return jax.lax.platform_dependent(matrices, cpu=in_turn, default=jnp.linalg.eigh)
