@@ -33,9 +33,8 @@ EMPTY = -1  # `seed_id` of an empty batch slot
 
 
 Snapshot = Mapping[str, np.ndarray]
-# Arrays of every snapshot, beside those of the optimiser's states and of each text.
+# Arrays of every snapshot, beside those of the states (`Pool._restore`) and of each text.
 SNAPSHOT = frozenset(("ids", "wasted", "waiting", "seconds", "token_steps"))
-SNAPSHOT |= {f"state.{name}" for name in CramState._fields if name != "opt_state"}
 
 
 class Flying(NamedTuple):
